@@ -1,0 +1,140 @@
+"""What leaves: in-order bytes, the gaps between them, and evidence about how they came."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional, Tuple
+
+from .segment import Direction
+
+
+class Gap(NamedTuple):
+    """Bytes of one direction that will never come: `[offset, offset + length)`.
+
+    `reason` is one of `page_limit`, `total_limit`, `aged`, `acknowledged` (the receiver confirmed bytes that the
+    capture never saw), `closed`, `flushed`, `truncated` (cut by the capture's snap length).
+    `timestamp` is the capture time, in seconds, at which it was given up.
+    """
+
+    direction: Direction
+    offset: int
+    length: int
+    reason: str
+    timestamp: float
+
+
+class Anomaly(NamedTuple):
+    """Evidence: something an honest pair of endpoints would not have sent, or a bound that was reached.
+
+    `offset` is the stream offset it concerns (relative to the first byte after the SYN), `detail` a mapping that
+    depends on the kind; the documentation lists all kinds.
+    """
+
+    kind: str
+    direction: Direction
+    offset: int
+    timestamp: float
+    detail: Any = None
+
+
+class PacketInfo(NamedTuple):
+    """Where a byte came from: the packet's capture time in seconds, the sequence number of the byte, and the context
+    object of the `Segment` the caller passed, if any."""
+
+    timestamp: float
+    seq: int
+    context: Any = None
+
+
+class Chunk:
+    """In-order bytes of one direction.
+
+    `data` are the bytes; `offset` is the stream offset of the first (0 = first byte after the SYN);
+    `timestamp` the capture time, in seconds, of the packet that carried the first byte. `skip` is the number of bytes
+    missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks the first
+    chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
+    """
+
+    # The ordinary chunk stores four values; skip, start and end are class constants here and slots in the subclass
+    # for the rare chunk that needs them (saves three stores per packet on the hot path).
+    __slots__ = ("data", "offset", "timestamp", "_half")
+
+    skip: int = 0
+    start: bool = False
+    end: bool = False
+    _marks: Tuple[Any, ...] = ()
+
+    def __init__(self, data: bytes, offset: int, timestamp: float, half: Any) -> None:
+        self.data = data
+        self.offset = offset
+        self.timestamp = timestamp
+        self._half = half
+
+    @property
+    def direction(self) -> Direction:
+        return self._half.direction  # type: ignore[no-any-return]
+
+    @property
+    def flow(self) -> Any:
+        """The connection's `Flow`."""
+        return self._half.state.flow
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def packet_at(self, index: int) -> PacketInfo:
+        """The packet that carried `data[index]`. Raises IndexError outside of the chunk. O(log packets).
+
+        Where more packets shared a page than its bound on records allows, the next earlier recorded one stands in.
+        """
+        if not 0 <= index < max(len(self.data), 1):
+            raise IndexError(f"index {index} outside of a chunk of {len(self.data)} bytes")
+        offset = self.offset + index
+        timestamp, context = self.timestamp, None
+        for mark_offset, mark_timestamp, mark_context in self._marks:
+            if mark_offset > offset:
+                break
+            timestamp, context = mark_timestamp, mark_context
+        return PacketInfo(timestamp, self._half.seq_at(offset), context)
+
+    def keep_from(self, index: int) -> None:
+        """Hold `data[index:]` back: the next chunk of this direction starts with it again.
+
+        `index == len(data)` keeps nothing. Kept bytes count as pages of the connection; what the bounds do not allow
+        is dropped from the front. A gap ends what was kept. Raises IndexError outside of the chunk.
+        """
+        if not 0 <= index <= len(self.data):
+            raise IndexError(f"cannot keep from {index} in a chunk of {len(self.data)} bytes")
+        self._half.request_keep(self, self.offset + index)
+
+    def stop(self) -> None:
+        """End the interest in this direction: its further bytes are counted, not buffered and not delivered."""
+        self._half.request_stop()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Chunk {self.direction.name.lower()} offset={self.offset} bytes={len(self.data)} skip={self.skip} "
+            f"start={self.start} end={self.end}>"
+        )
+
+
+class DetailedChunk(Chunk):
+    """A chunk that starts or ends a stream, follows a gap, or came out of pages."""
+
+    __slots__ = ("skip", "start", "end", "_marks")  # type: ignore[misc]
+
+    def __init__(
+        self,
+        data: bytes,
+        offset: int,
+        timestamp: float,
+        half: Any,
+        skip: int = 0,
+        start: bool = False,
+        end: bool = False,
+        marks: Optional[Tuple[Any, ...]] = None,
+    ) -> None:
+        super().__init__(data, offset, timestamp, half)
+        self.skip = skip
+        self.start = start
+        self.end = end
+        self._marks = marks or ()

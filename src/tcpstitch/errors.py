@@ -1,0 +1,43 @@
+"""Every exception of the library. Each blames one party: the caller, the packet, the capture or the handler."""
+
+from __future__ import annotations
+
+
+class TcpStitchError(Exception):
+    """Root of everything this library raises on purpose."""
+
+
+class UsageError(TcpStitchError, ValueError):
+    """The caller passed something that cannot work; the message says what to do instead."""
+
+
+class LimitsError(UsageError):
+    """A bound that is negative, zero or too small to hold a single segment."""
+
+
+class PacketTypeError(UsageError, TypeError):
+    """`assemble` was given something that is neither bytes, a dpkt packet nor a `Segment`."""
+
+
+class ReentrantCallError(TcpStitchError, RuntimeError):
+    """A handler called back into the assembler that is calling it."""
+
+
+class DecodeError(TcpStitchError):
+    """A packet that cannot be decoded. `reason` is the counter's name; raised only where the caller asked for it."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class CaptureError(TcpStitchError):
+    """A capture that cannot be opened or read; the message names it and says what was found."""
+
+
+class CaptureWarning(UserWarning):
+    """A capture that ends in the middle of a packet or holds a damaged block; everything before it was read."""
+
+
+class StreamCallbackError(TcpStitchError):
+    """A handler raised. Its stream is abandoned, all others go on; the handler's exception is the `__cause__`."""

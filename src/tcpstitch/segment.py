@@ -1,0 +1,278 @@
+"""What enters: one TCP segment as captured, the connection it belongs to, and the names of both ends."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import Any, NamedTuple, Optional, Tuple, Union
+
+from .errors import UsageError
+
+FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
+_FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": CWR}
+
+OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_TIMESTAMPS, OPTION_MD5, OPTION_FAST_OPEN = 2, 3, 8, 19, 34
+
+# A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
+# those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
+AddressKey = bytes
+FlowKey = Union[bytes, Tuple[bytes, Tuple[Any, ...]]]
+
+
+class Direction(enum.IntEnum):
+    """Which way a segment or chunk travels; also an index into pairs kept per direction."""
+
+    CLIENT_TO_SERVER = 0
+    SERVER_TO_CLIENT = 1
+
+    @property
+    def opposite(self) -> Direction:
+        return Direction(1 - self)
+
+
+class Endpoint(NamedTuple):
+    """One end of a connection; `address` is written as `ipaddress` writes it."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def _address_text(raw: bytes) -> str:
+    if len(raw) == 4:
+        return inet_ntop(AF_INET, raw)
+    # inet_ntop writes IPv4-mapped addresses with dots, ipaddress does not; agree with the latter.
+    return str(ip_address(raw)) if raw[:10] == b"\0" * 10 else inet_ntop(AF_INET6, raw)
+
+
+def address_bytes(key: FlowKey) -> bytes:
+    """The addresses and ports of a key, without its context. O(1)."""
+    return key if key.__class__ is bytes else key[0]  # type: ignore[return-value]
+
+
+def reverse_key(key: FlowKey) -> FlowKey:
+    """The key of the opposite direction. O(1)."""
+    if key.__class__ is not bytes:
+        return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
+    if len(key) == 12:
+        return key[4:8] + key[0:4] + key[10:12] + key[8:10]  # type: ignore[operator]
+    return key[16:32] + key[0:16] + key[34:36] + key[32:34]  # type: ignore[operator]
+
+
+def key_endpoints(key: FlowKey) -> Tuple[Endpoint, Endpoint]:
+    """(source, destination) of a directed key. O(1)."""
+    raw = address_bytes(key)
+    size = (len(raw) - 4) // 2
+    source_port, destination_port = struct.unpack_from("!HH", raw, 2 * size)
+    return (
+        Endpoint(_address_text(raw[:size]), source_port),
+        Endpoint(_address_text(raw[size : 2 * size]), destination_port),
+    )
+
+
+def make_key(source: Tuple[str, int], destination: Tuple[str, int]) -> bytes:
+    """The directed key of two (address, port) pairs of one IP version. Raises `UsageError` on anything else."""
+    try:
+        raw = ip_address(source[0]).packed + ip_address(destination[0]).packed
+        if len(raw) not in (8, 32):
+            raise ValueError("the two addresses are of different IP versions")
+        return raw + struct.pack("!HH", source[1], destination[1])
+    except (ValueError, struct.error) as error:
+        raise UsageError(f"not a pair of (address, port): {source!r}, {destination!r}: {error}") from None
+
+
+class Flow:
+    """A connection's two ends, told apart; hashable, equal by value, addresses formatted only when asked.
+
+    The client is the side that sent the SYN; without one the SYN/ACK, the port numbers, or the first packet tell.
+    `context` holds the VLAN ids and tunnels that form part of the key, if any.
+    """
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: FlowKey) -> None:
+        self.key = key  # directed client to server
+
+    @property
+    def client(self) -> Endpoint:
+        return key_endpoints(self.key)[0]
+
+    @property
+    def server(self) -> Endpoint:
+        return key_endpoints(self.key)[1]
+
+    @property
+    def context(self) -> Tuple[Any, ...]:
+        return () if self.key.__class__ is bytes else self.key[1]  # type: ignore[return-value]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flow) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __str__(self) -> str:
+        client, server = key_endpoints(self.key)
+        context = "".join(f" {part}" for part in self.context)
+        return f"{client} > {server}{context}"
+
+    def __repr__(self) -> str:
+        return f"<Flow {self}>"
+
+
+class Segment:
+    """One TCP segment as captured.
+
+    `payload` holds the captured bytes; `length` is what the IP header says the payload has, so that
+    `len(payload) < length` is a snap-length cut. `seq` and `ack` are the raw 32-bit numbers; `options` the raw bytes
+    behind the fixed header; `ttl` the IP TTL or hop limit. `frame[tcp_start:tcp_end]` is the segment with its header,
+    for the checksum. Fields are to be read, not written.
+    """
+
+    __slots__ = (
+        "key", "seq", "ack", "flags", "window", "payload", "length", "options", "ttl", "urgent_pointer",
+        "frame", "tcp_start", "tcp_end", "context",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: FlowKey,
+        seq: int,
+        ack: int,
+        flags: int,
+        window: int,
+        payload: bytes,
+        length: int,
+        options: bytes = b"",
+        ttl: int = 64,
+        urgent_pointer: int = 0,
+        frame: bytes = b"",
+        tcp_start: int = 0,
+        tcp_end: int = 0,
+    ) -> None:
+        self.key = key
+        self.seq = seq
+        self.ack = ack
+        self.flags = flags
+        self.window = window
+        self.payload = payload
+        self.length = length
+        self.options = options
+        self.ttl = ttl
+        self.urgent_pointer = urgent_pointer
+        self.frame = frame
+        self.tcp_start = tcp_start
+        self.tcp_end = tcp_end
+        self.context: Any = None
+
+    @classmethod
+    def make(
+        cls,
+        source: Tuple[str, int],
+        destination: Tuple[str, int],
+        seq: int,
+        payload: bytes = b"",
+        flags: Union[int, str] = ACK,
+        ack: int = 0,
+        window: int = 65535,
+        options: bytes = b"",
+        ttl: int = 64,
+        urgent_pointer: int = 0,
+        context: Any = None,
+    ) -> Segment:
+        """A segment from plain values; `flags` as bits or letters of FSRPAUEC. `context` comes back in `packet_at`."""
+        if isinstance(flags, str):
+            try:
+                flags = sum({_FLAG_LETTERS[letter] for letter in flags})
+            except KeyError:
+                raise UsageError(f"flags {flags!r}: use letters of FSRPAUEC or an int") from None
+        payload = bytes(payload)
+        segment = cls(make_key(source, destination), seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags, window, payload,
+                      len(payload), options, ttl, urgent_pointer)  # fmt: skip
+        segment.context = context
+        return segment
+
+    @property
+    def source(self) -> Endpoint:
+        return key_endpoints(self.key)[0]
+
+    @property
+    def destination(self) -> Endpoint:
+        return key_endpoints(self.key)[1]
+
+    def option(self, kind: int) -> Optional[bytes]:
+        """The value of the first option of this kind (RFC 9293 3.1), or None. Damaged options end the search. O(options)."""
+        options = self.options
+        position, size = 0, len(options)
+        while position < size:
+            found = options[position]
+            if found == 0:
+                return None
+            if found == 1:
+                position += 1
+                continue
+            if position + 1 >= size:
+                return None
+            length = options[position + 1]
+            if length < 2 or position + length > size:
+                return None
+            if found == kind:
+                return options[position + 2 : position + length]
+            position += length
+        return None
+
+    @property
+    def window_scale(self) -> Optional[int]:
+        """The shift of a window scale option, at most 14 (RFC 7323 2.3), or None."""
+        value = self.option(OPTION_WINDOW_SCALE)
+        return min(value[0], 14) if value is not None and len(value) == 1 else None
+
+    @property
+    def mss(self) -> Optional[int]:
+        """The maximum segment size option in bytes, or None."""
+        value = self.option(OPTION_MSS)
+        return int.from_bytes(value, "big") if value is not None and len(value) == 2 else None
+
+    @property
+    def timestamps(self) -> Optional[Tuple[int, int]]:
+        """(TSval, TSecr) of RFC 7323 3.2, or None."""
+        options = self.options
+        if options[:4] == b"\x01\x01\x08\x0a" and len(options) >= 12:  # the layout of RFC 7323 appendix A
+            value: Optional[bytes] = options[4:12]
+        else:
+            value = self.option(OPTION_TIMESTAMPS)
+        if value is None or len(value) != 8:
+            return None
+        return int.from_bytes(value[:4], "big"), int.from_bytes(value[4:], "big")
+
+    def checksum_ok(self) -> Optional[bool]:
+        """Whether the TCP checksum (RFC 9293 3.1) holds; None where it cannot be told (cut, or not from a frame).
+
+        A checksum that holds just the pseudo header's sum was left to the network card of the capturing host
+        (checksum offload): None as well. O(length).
+        """
+        start, end, frame = self.tcp_start, self.tcp_end, self.frame
+        if end <= start or end > len(frame):
+            return None
+        addresses = address_bytes(self.key)[:-4]
+        pseudo = int.from_bytes(addresses, "big") + 6 + end - start
+        body = bytes(frame[start:end])
+        total = pseudo + int.from_bytes(body if len(body) % 2 == 0 else body + b"\0", "big")
+        if total % 0xFFFF == 0:  # the sum of 16-bit words is the number modulo 2^16-1
+            return True
+        field = int.from_bytes(body[16:18], "big")
+        return None if field == (pseudo % 0xFFFF or 0xFFFF) else False
+
+    def flag_letters(self) -> str:
+        return "".join(letter for letter, bit in _FLAG_LETTERS.items() if self.flags & bit)
+
+    def __repr__(self) -> str:
+        source, destination = key_endpoints(self.key)
+        return (
+            f"<Segment {source} > {destination} {self.flag_letters() or '-'} seq={self.seq} ack={self.ack} "
+            f"length={self.length}>"
+        )
