@@ -1,0 +1,7 @@
+"""Bytes to `Segment`: link types, VLANs and tunnels, IPv4 and IPv6, fragments, TCP."""
+
+from __future__ import annotations
+
+from .decoder import PacketDecoder
+
+__all__ = ["PacketDecoder"]

@@ -1,0 +1,174 @@
+"""`PacketDecoder`: the short path for the ordinary packet, and the door to the long one for all others."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Dict, Optional, Tuple
+
+from ..errors import LimitsError, PacketTypeError, UsageError
+from ..segment import FlowKey, Segment
+from . import link, network  # noqa: F401  (they fill the tables of handlers)
+from .fragments import FragmentTable
+from .walk import LINKS, At, Walk
+
+# IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.
+_IPV4_TCP = struct.Struct("!BxH2xHBB2x12sIIBBHxxH").unpack_from
+_IPV6_TCP = struct.Struct("!B3xHBB36sIIBBHxxH").unpack_from
+_FLOW_KEYS = ("plain", "vlan", "tunnel")
+_MAX_DEPTH = 64  # each encapsulation is a few Python calls; the interpreter's stack has room for this many
+
+
+class PacketDecoder:
+    """Turns captured packets into TCP segments. Never raises on what a packet holds: it counts the reason in `counts`.
+
+    `linktype` is the number of tcpdump.org's registry, used where `decode` is not told another. `flow_key` selects
+    what makes a connection besides addresses and ports: nothing ("plain"), its VLAN ids ("vlan"), or these and the
+    tunnels around it ("tunnel"). At most `max_fragments` incomplete IP datagrams, `max_fragment_bytes` bytes of them,
+    are kept, each `fragment_timeout` seconds of capture time (RFC 791 and RFC 8200 say 15 and 60). Packets with more
+    than `max_depth` encapsulations are counted as "too_deep". Raises `UsageError` on values that cannot work.
+    """
+
+    __slots__ = ("linktype", "flow_key", "counts", "_walk", "_keyed")
+
+    def __init__(
+        self,
+        linktype: int = 1,
+        flow_key: str = "plain",
+        max_fragments: int = 1024,
+        max_fragment_bytes: int = 4 << 20,
+        fragment_timeout: float = 30.0,
+        max_depth: int = 8,
+    ) -> None:
+        if flow_key not in _FLOW_KEYS:
+            raise UsageError(f"flow_key {flow_key!r}: use one of {', '.join(_FLOW_KEYS)}")
+        if linktype.__class__ is not int or linktype < 0:
+            raise UsageError(f"linktype {linktype!r}: use a number of tcpdump.org's registry, such as 1 for Ethernet")
+        if max_fragments < 1:
+            raise LimitsError(f"max_fragments {max_fragments!r}: use at least 1")
+        if max_fragment_bytes < 1 << 17:
+            raise LimitsError(f"max_fragment_bytes {max_fragment_bytes!r}: use at least 131072, to hold one datagram")
+        if not fragment_timeout > 0:
+            raise UsageError(f"fragment_timeout {fragment_timeout!r}: use a positive number of seconds")
+        if not 1 <= max_depth <= _MAX_DEPTH:
+            raise UsageError(f"max_depth {max_depth!r}: use 1 to {_MAX_DEPTH}")
+        self.linktype = linktype
+        self.flow_key = flow_key
+        self._keyed = flow_key != "plain"
+        self._walk = Walk(FragmentTable(max_fragments, max_fragment_bytes, fragment_timeout), flow_key, max_depth)
+        self.counts: Dict[str, int] = self._walk.counts
+
+    @property
+    def last_bad_key(self) -> Optional[FlowKey]:
+        """The directed key of the packet decoded last if it gave no segment for its damaged TCP header, else None.
+
+        Meaningful only right after a `decode` that returned no segment.
+        """
+        return self._walk.bad_key
+
+    @property
+    def fragments_held(self) -> int:
+        """Incomplete IP datagrams kept at present."""
+        return len(self._walk.fragments)
+
+    @property
+    def fragment_bytes(self) -> int:
+        """Bytes that incomplete IP datagrams occupy at present, overhead included."""
+        return self._walk.fragments.bytes_used
+
+    def decode(self, packet: Any, timestamp: float = 0.0, linktype: Optional[int] = None) -> Tuple[Segment, ...]:
+        """The TCP segments of a packet: none, one, or several where the link layer aggregates frames.
+
+        `packet` is bytes-like; `timestamp` its capture time in seconds. Raises `PacketTypeError` if it is not bytes.
+        O(1) for the ordinary packet plus one copy of the payload.
+        """
+        if packet.__class__ is not bytes:
+            packet, linktype = _admit(packet, linktype)
+        if linktype is None:
+            linktype = self.linktype
+        if linktype == 1:
+            at = 14
+            kind = packet[12:14]
+            vlan = 0
+            if kind == b"\x81\x00" and len(packet) > 18:
+                at = 18
+                kind = packet[16:18]
+                vlan = (packet[14] & 15) << 8 | packet[15]
+            size = len(packet)
+            key: Any
+            if kind == b"\x08\x00" and size >= at + 40:
+                first, total, fragment, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
+                start = at + 20
+                end = at + total if total else size
+                if first != 0x45 or fragment & 0x3FFF:
+                    number = 0
+            elif kind == b"\x86\xdd" and size >= at + 60:
+                first, total, number, ttl, key, seq, ack, offset, flags, window, urgent = _IPV6_TCP(packet, at)
+                start = at + 40
+                end = start + total if total else size
+                if first >> 4 != 6:
+                    number = 0
+            else:
+                number = 0
+            if number == 6:
+                body = start + ((offset >> 2) & 0x3C)
+                if start + 20 <= body <= end and body <= size:
+                    if vlan and self._keyed:
+                        key = (key, (vlan,))
+                    segment = Segment(key, seq, ack, flags, window, packet[body:end], end - body,
+                                      packet[start + 20 : body], ttl, urgent, packet, start, end)  # fmt: skip
+                    return (segment,)
+        return self._decode_unusual(packet, timestamp, linktype)
+
+    def _decode_unusual(self, packet: bytes, timestamp: float, linktype: int) -> Tuple[Segment, ...]:
+        walk = self._walk
+        walk.timestamp = timestamp
+        walk.bad_key = None
+        walk.found = []
+        walk.link(linktype, At(packet, 0, len(packet)))
+        return tuple(walk.found)
+
+    def from_dpkt(self, packet: Any, timestamp: float = 0.0) -> Tuple[Segment, ...]:
+        """The TCP segments of a dpkt packet: `Ethernet`, `IP`, `IP6` or `SLL`. Raises `PacketTypeError` on others.
+
+        dpkt writes the packet anew, so this costs several times what `decode` of the captured bytes does.
+        """
+        linktype = _dpkt_linktype(packet)
+        if linktype is None:
+            raise PacketTypeError(
+                f"{type(packet).__name__}: pass the bytes of a packet, or a dpkt Ethernet, IP, IP6 or SLL object"
+            )
+        try:
+            raw = bytes(packet)
+        except Exception as error:  # dpkt raises whatever its fields make struct raise
+            raise PacketTypeError(f"dpkt cannot write this packet: {error}") from error
+        return self.decode(raw, timestamp, linktype)
+
+
+def _dpkt_linktype(packet: Any) -> Optional[int]:
+    if not type(packet).__module__.startswith("dpkt"):
+        # Subclasses defined by the user live elsewhere; ask their ancestors, still without importing dpkt.
+        if not any(base.__module__.startswith("dpkt") for base in type(packet).__mro__):
+            return None
+    import dpkt  # here, not above: who passes bytes never pays for the import
+
+    for kind, linktype in ((dpkt.ethernet.Ethernet, 1), (dpkt.ip.IP, 101), (dpkt.ip6.IP6, 101), (dpkt.sll.SLL, 113)):
+        if isinstance(packet, kind):
+            return linktype
+    return None
+
+
+def _admit(packet: Any, linktype: Optional[int]) -> Tuple[bytes, Optional[int]]:
+    """Bytes-like things other than exact bytes; those that `open_capture` yields carry their link type."""
+    if linktype is None:
+        linktype = getattr(packet, "linktype", None)
+    if isinstance(packet, bytes):
+        return packet, linktype
+    try:
+        return memoryview(packet).tobytes(), linktype
+    except TypeError:
+        raise PacketTypeError(f"{type(packet).__name__}: pass the bytes of a packet") from None
+
+
+def known_linktypes() -> Tuple[int, ...]:
+    """The link types that `PacketDecoder` knows, ascending."""
+    return tuple(sorted(LINKS))

@@ -1,0 +1,167 @@
+"""IP fragments back to datagrams, bounded in datagrams, bytes and capture time.
+
+Overlap: IPv4 keeps the byte that came first; IPv6 gives up the whole datagram (RFC 5722), a byte-for-byte duplicate
+of a fragment excepted (RFC 8200 4.5).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Any, List, Optional, Tuple
+
+_MAX_DATAGRAM = 65535
+# What the interpreter needs besides the bytes themselves, so that tiny fragments are charged for their real size.
+_PIECE_COST = 120
+_DATAGRAM_COST = 600
+
+
+class _Datagram:
+    __slots__ = ("since", "starts", "pieces", "total", "have", "cost", "number", "dead")
+
+    def __init__(self, since: float, number: int) -> None:
+        self.since = since
+        self.starts: List[int] = []
+        self.pieces: List[bytes] = []
+        self.total: Optional[int] = None
+        self.have = 0
+        self.cost = _DATAGRAM_COST
+        self.number = number
+        self.dead = False  # an IPv6 datagram with an overlap: its later fragments are dropped too
+
+    def missing_parts(self, start: int, piece: bytes) -> List[Tuple[int, bytes]]:
+        """The parts of `piece` that no earlier fragment holds. O(log pieces + pieces overlapped)."""
+        starts, pieces, end = self.starts, self.pieces, start + len(piece)
+        index = max(bisect_right(starts, start) - 1, 0)
+        parts = []
+        at = start
+        while index < len(starts) and at < end:
+            low, high = starts[index], starts[index] + len(pieces[index])
+            if low >= end:
+                break
+            if low > at:
+                parts.append((at, piece[at - start : low - start]))
+            at = max(at, high)
+            index += 1
+        if at < end:
+            parts.append((at, piece[at - start :]))
+        return parts
+
+    def holds_exactly(self, start: int, piece: bytes) -> bool:
+        index = bisect_right(self.starts, start) - 1
+        return index >= 0 and self.starts[index] == start and self.pieces[index] == piece
+
+    def put(self, start: int, piece: bytes) -> None:
+        index = bisect_right(self.starts, start)
+        self.starts.insert(index, start)
+        self.pieces.insert(index, piece)
+        self.have += len(piece)
+        self.cost += _PIECE_COST + len(piece)
+
+    @property
+    def reach(self) -> int:
+        return self.starts[-1] + len(self.pieces[-1]) if self.starts else 0
+
+
+class FragmentTable:
+    """Datagrams waiting for their missing fragments; the least recently used goes first when a bound is reached.
+
+    After `add` returned None, `reason` says why: "fragment" (kept, datagram not whole yet) or "fragment_dropped".
+    """
+
+    def __init__(self, max_datagrams: int, max_bytes: int, timeout: float) -> None:
+        self.max_datagrams = max_datagrams
+        self.max_bytes = max_bytes
+        self.timeout = timeout
+        self.reason = "fragment"
+        self.bytes_used = 0
+        self.expired = 0
+        self.evicted = 0
+        self._waiting: OrderedDict[Any, _Datagram] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def clear(self) -> None:
+        """Forget every incomplete datagram."""
+        self._waiting.clear()
+        self.bytes_used = 0
+
+    def add(
+        self, key: Any, offset: int, more: bool, piece: bytes, number: int, version6: bool, now: float
+    ) -> Optional[Tuple[bytes, int]]:
+        """One more fragment of datagram `key`; (payload, its protocol number) once whole. O(log n) plus its bytes."""
+        self._expire(now)
+        self.reason = "fragment_dropped"
+        if more and len(piece) & 7:
+            if version6:
+                return None  # RFC 8200 4.5
+            piece = piece[: len(piece) & ~7]
+        if offset + len(piece) > _MAX_DATAGRAM or not piece:
+            return None
+        datagram = self._waiting.get(key)
+        if datagram is not None and now - datagram.since > self.timeout:
+            self._drop(key)
+            self.expired += 1
+            datagram = None
+        if datagram is None:
+            datagram = self._waiting[key] = _Datagram(now, number)
+            self.bytes_used += datagram.cost
+        else:
+            self._waiting.move_to_end(key)
+        if datagram.dead:
+            return None
+        if not self._store(datagram, offset, more, piece, version6):
+            return None
+        if offset == 0:
+            datagram.number = number  # RFC 8200 4.5: the first fragment's next header counts
+        if datagram.have == datagram.total:
+            self._drop(key)
+            return b"".join(datagram.pieces), datagram.number
+        self.reason = "fragment"
+        self._shrink()
+        return None
+
+    def _store(self, datagram: _Datagram, offset: int, more: bool, piece: bytes, version6: bool) -> bool:
+        end = offset + len(piece)
+        parts = datagram.missing_parts(offset, piece)
+        overlaps = len(parts) != 1 or len(parts[0][1]) != len(piece)
+        before = datagram.cost
+        if version6 and overlaps:
+            if datagram.holds_exactly(offset, piece):
+                self.reason = "fragment_duplicate"
+                return False
+            return self._kill(datagram)
+        if not more and datagram.total is None:
+            if datagram.reach > end:
+                return self._kill(datagram) if version6 else False
+            datagram.total = end
+        elif datagram.total is not None and (end > datagram.total or (not more and end != datagram.total)):
+            return self._kill(datagram) if version6 else False
+        for start, part in parts:
+            datagram.put(start, part)
+        self.bytes_used += datagram.cost - before
+        return True
+
+    def _kill(self, datagram: _Datagram) -> bool:
+        self.bytes_used -= datagram.cost - _DATAGRAM_COST
+        datagram.starts, datagram.pieces, datagram.cost = [], [], _DATAGRAM_COST
+        datagram.dead = True
+        return False
+
+    def _drop(self, key: Any) -> None:
+        self.bytes_used -= self._waiting.pop(key).cost
+
+    def _expire(self, now: float) -> None:
+        waiting = self._waiting
+        while waiting:
+            key = next(iter(waiting))
+            if now - waiting[key].since <= self.timeout:
+                return
+            self._drop(key)
+            self.expired += 1
+
+    def _shrink(self) -> None:
+        while self._waiting and (len(self._waiting) > self.max_datagrams or self.bytes_used > self.max_bytes):
+            self._drop(next(iter(self._waiting)))
+            self.evicted += 1
