@@ -1,0 +1,64 @@
+# Each target builds the environment it needs; only python3, git and make are taken for granted.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_CAPTURE := tests/captures/lossy-v4.pcap
+DEMO_OUT := demo-out
+PYTHONS := python3.9 python3.11 python3.13
+
+.PHONY: help demo test lint types bench record test-root test-all-pythons test-pypy clean
+
+help:
+	@echo "make demo              list and extract a sample capture"
+	@echo "make test              the tests, on $(PYTHON)"
+	@echo "make lint, make types  ruff, mypy --strict"
+	@echo "make bench             the benchmarks"
+	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
+	@echo "make test-pypy         the tests on PyPy, where it is found"
+	@echo "make test-root         the tests that need root and network namespaces"
+	@echo "make record            record the sample captures anew (needs root)"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The run-time install and the development install have a stamp each, so that the demo does not wait for test tools.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/tcpstitch list $(DEMO_CAPTURE)
+	rm -rf $(DEMO_OUT)
+	$(BIN)/tcpstitch extract $(DEMO_CAPTURE) -o $(DEMO_OUT)
+	@ls -l $(DEMO_OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+record: $(VENV)/.installed
+	$(BIN)/python tests/captures/record.py
+
+test-root: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m root
+
+test-all-pythons:
+	@sh .ci/pythons $(PYTHONS)
+
+test-pypy:
+	@sh .ci/pythons pypy3.9 pypy3.10 pypy3.11 pypy3
+
+clean:
+	rm -rf $(VENV) .venvs $(DEMO_OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
