@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..errors import LimitsError, PacketTypeError, UsageError
 from ..segment import FlowKey, Segment
-from . import link, network  # noqa: F401  (they fill the tables of handlers)
+from . import link, network, ppp, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
 from .fragments import FragmentTable
 from .walk import LINKS, At, Walk
 
@@ -96,10 +96,10 @@ class PacketDecoder:
             size = len(packet)
             key: Any
             if kind == b"\x08\x00" and size >= at + 40:
-                first, total, fragment, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
+                first, total, part, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
                 start = at + 20
                 end = at + total if total else size
-                if first != 0x45 or fragment & 0x3FFF:
+                if first != 0x45 or part & 0x3FFF:
                     number = 0
             elif kind == b"\x86\xdd" and size >= at + 60:
                 first, total, number, ttl, key, seq, ack, offset, flags, window, urgent = _IPV6_TCP(packet, at)
@@ -145,10 +145,9 @@ class PacketDecoder:
 
 
 def _dpkt_linktype(packet: Any) -> Optional[int]:
-    if not type(packet).__module__.startswith("dpkt"):
-        # Subclasses defined by the user live elsewhere; ask their ancestors, still without importing dpkt.
-        if not any(base.__module__.startswith("dpkt") for base in type(packet).__mro__):
-            return None
+    # A subclass defined by the user lives elsewhere; ask the ancestors, still without importing dpkt.
+    if not any(base.__module__.startswith("dpkt.") for base in type(packet).__mro__):
+        return None
     import dpkt  # here, not above: who passes bytes never pays for the import
 
     for kind, linktype in ((dpkt.ethernet.Ethernet, 1), (dpkt.ip.IP, 101), (dpkt.ip6.IP6, 101), (dpkt.sll.SLL, 113)):

@@ -52,3 +52,44 @@ def cooked2(walk: Walk, at: At) -> None:
     at.need(20)
     at.pos += 20
     _cooked(walk, at, kind)
+
+
+@register(LINKS, 239)
+def netfilter_log(walk: Walk, at: At) -> None:
+    """NFLOG: a list of attributes in the byte order of the capturing host, one of which is the packet."""
+    pos, data, limit = at.need(4) + 4, at.data, at.limit
+    if data[pos - 3]:
+        raise DecodeError("not_ip")  # a version that is not known
+    # Attributes are short but for the packet, so that the wrong byte order shows in the first length.
+    read = struct.Struct("<HH" if pos < limit and data[pos] else "!HH").unpack_from
+    while limit - pos >= 4:
+        size, kind = read(data, pos)
+        if size < 4:
+            break
+        if kind & 0x7FFF == 9:
+            at.pos = pos + 4
+            at.clip(pos + size)
+            ip(walk, at)
+            return
+        pos += (size + 3) & ~3
+    raise DecodeError("not_ip")
+
+
+@register(LINKS, 242)
+def infiniband(walk: Walk, at: At) -> None:
+    """IP over InfiniBand (RFC 4391) behind a global routing header of 40 bytes."""
+    kind = at.u16(40)
+    at.need(44)
+    at.pos += 44
+    walk.ethertype(kind, at)
+
+
+@register(LINKS, 117)
+def packet_filter_log(walk: Walk, at: At) -> None:
+    """pflog: the header names its length, without the padding to four bytes, in its first byte."""
+    size = (at.byte() + 3) & ~3
+    if size < 8:
+        raise DecodeError("not_ip")
+    at.need(size)
+    at.pos += size
+    ip(walk, at)

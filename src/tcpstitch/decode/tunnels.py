@@ -1,0 +1,229 @@
+"""Packets inside packets: IP in IP, GRE, ERSPAN, EtherIP, and the tunnels over UDP."""
+
+from __future__ import annotations
+
+from ..errors import DecodeError
+from .network import ethernet, ip, ipv4, ipv6, tagged
+from .ppp import ppp
+from .walk import ETHERTYPES, PROTOCOLS, UDP_PORTS, At, Walk, register
+from .wireless import ieee80211
+
+
+@register(PROTOCOLS, 4)
+def ip_in_ip(walk: Walk, at: At) -> None:
+    """RFC 2003, and RFC 2473 for IPv4 in IPv6."""
+    walk.enter(at, "ip")
+    ipv4(walk, at)
+
+
+@register(PROTOCOLS, 41)
+def ipv6_in_ip(walk: Walk, at: At) -> None:
+    """RFC 4213 (6in4) and RFC 2473."""
+    walk.enter(at, "ip")
+    ipv6(walk, at)
+
+
+@register(PROTOCOLS, 97)
+def ether_ip(walk: Walk, at: At) -> None:
+    """RFC 3378."""
+    if at.u16() >> 12 != 3:
+        raise DecodeError("not_tcp")
+    at.pos += 2
+    walk.enter(at, "etherip")
+    ethernet(walk, at)
+
+
+@register(PROTOCOLS, 47)
+def gre(walk: Walk, at: At) -> None:
+    """RFC 2784, 2890, 1701, and version 1 of PPTP (RFC 2637)."""
+    flags, kind = at.u16(), at.u16(2)
+    version = flags & 7
+    at.pos += 4
+    if flags & 0xC000 and version == 0:
+        at.need(4)
+        at.pos += 4
+    at.pos += 4 * bool(flags & 0x2000) + 4 * bool(flags & 0x1000) + 4 * bool(flags & 0x0080 and version == 1)
+    if flags & 0x4000 and version == 0:
+        _skip_routes(at)
+    walk.enter(at, "gre")
+    if version > 1:
+        raise DecodeError("not_tcp")
+    if kind == 0x6558:
+        ethernet(walk, at)
+    elif kind == 0x88BE:  # ERSPAN type I has no header of its own, and no sequence number
+        if flags & 0x1000:
+            _erspan(walk, at)
+        ethernet(walk, at)
+    elif kind == 0x22EB:
+        _erspan3(walk, at)
+    elif kind == 0x880B:
+        if at.limit == at.pos:
+            raise DecodeError("not_tcp")  # PPTP acknowledges without payload
+        ppp(walk, at)
+    elif 0x8200 <= kind <= 0x8370 or kind == 0x9000:  # Aruba's tunnels from access point to controller
+        ieee80211(walk, at)
+    elif kind <= 1500:
+        raise DecodeError("not_tcp")
+    else:
+        tagged(walk, at, kind)
+
+
+def _skip_routes(at: At) -> None:
+    """Source routes of RFC 1701, ended by one of length 0."""
+    while True:
+        size = at.byte(3)
+        family = at.u16()
+        at.pos += 4 + size
+        if not family and not size:
+            return
+
+
+def _erspan(walk: Walk, at: At) -> None:
+    """Type II (draft-foschiano-erspan): version, VLAN of the mirrored port, session, index."""
+    walk.vlan(at, at.u32() >> 16 & 0x0FFF)
+    at.need(8)
+    at.pos += 8
+
+
+def _erspan3(walk: Walk, at: At) -> None:
+    walk.vlan(at, at.u16() & 0x0FFF)
+    pos = at.need(12)
+    at.pos = pos + (20 if at.data[pos + 11] & 1 else 12)
+    if at.data[pos + 10] >> 2 & 0x1F:  # the frame type: 0 is Ethernet, 2 is IP
+        ip(walk, at)
+    else:
+        ethernet(walk, at)
+
+
+@register(PROTOCOLS, 17)
+def udp(walk: Walk, at: At) -> None:
+    pos, ports = at.need(8), at.u32()
+    source, destination, length = ports >> 16, ports & 0xFFFF, at.u16(4)
+    handler = UDP_PORTS.get(destination) or UDP_PORTS.get(source)
+    if handler is None:
+        raise DecodeError("not_tcp")
+    at.pos = pos + 8
+    if length >= 8:
+        at.clip(min(pos + length, at.end))
+    handler(walk, at)
+
+
+@register(UDP_PORTS, 4789, 8472)
+def vxlan(walk: Walk, at: At) -> None:
+    """RFC 7348; 8472 is the port Linux took before there was one."""
+    if not at.byte() & 0x08:
+        raise DecodeError("not_tcp")
+    network = at.u32(4) >> 8
+    at.pos += 8
+    walk.enter(at, "vxlan", network)
+    ethernet(walk, at)
+
+
+@register(UDP_PORTS, 4790)
+def vxlan_gpe(walk: Walk, at: At) -> None:
+    """draft-ietf-nvo3-vxlan-gpe: VXLAN with a next protocol."""
+    flags, number, network = at.byte(), at.byte(3), at.u32(4) >> 8
+    if not flags & 0x08:
+        raise DecodeError("not_tcp")
+    at.pos += 8
+    walk.enter(at, "vxlan", network)
+    _next_protocol(walk, at, number if flags & 0x04 else 3)
+
+
+def _next_protocol(walk: Walk, at: At, number: int) -> None:
+    kind = {1: 0x0800, 2: 0x86DD, 4: 0x894F, 5: 0x8847}.get(number)
+    if number == 3:
+        ethernet(walk, at)
+    elif kind is None:
+        raise DecodeError("not_tcp")
+    else:
+        walk.ethertype(kind, at)
+
+
+@register(ETHERTYPES, 0x894F)
+def service_header(walk: Walk, at: At) -> None:
+    """Network service header, RFC 8300. Its lengths count 32-bit words."""
+    words, number = at.byte(1) & 0x3F, at.byte(3)
+    at.pos += 4 * max(words, 1)
+    walk.enter(at, "")
+    _next_protocol(walk, at, 5 if number == 5 else number)
+
+
+@register(UDP_PORTS, 6081)
+def geneve(walk: Walk, at: At) -> None:
+    """RFC 8926."""
+    first, kind, network = at.byte(), at.u16(2), at.u32(4) >> 8
+    if first >> 6:
+        raise DecodeError("not_tcp")
+    at.pos += 8 + (first & 0x3F) * 4
+    walk.enter(at, "geneve", network)
+    if kind == 0x6558:
+        ethernet(walk, at)
+    else:
+        walk.ethertype(kind, at)
+
+
+@register(ETHERTYPES, 0x6558)
+def bridged(walk: Walk, at: At) -> None:
+    walk.enter(at, "")
+    ethernet(walk, at)
+
+
+@register(ETHERTYPES, 0x88E7)
+def provider_backbone(walk: Walk, at: At) -> None:
+    """IEEE 802.1ah: the service instance, then a whole frame."""
+    service = at.u32() & 0xFFFFFF
+    at.pos += 4
+    walk.enter(at, "pbb", service)
+    ethernet(walk, at)
+
+
+@register(UDP_PORTS, 2152)
+def gtp_user(walk: Walk, at: At) -> None:
+    """3GPP TS 29.281. The two directions have endpoint ids of their own, so the outer addresses name the tunnel."""
+    flags, kind = at.byte(), at.byte(1)
+    if flags >> 4 != 3 or kind != 255:
+        raise DecodeError("not_tcp")
+    pos = at.need(8)
+    at.pos = pos + 8
+    if flags & 7:
+        following = at.byte(3)
+        at.pos += 4
+        while flags & 4 and following:
+            size = at.byte() * 4
+            if not size:
+                raise DecodeError("short_header")
+            at.pos += size
+            following = at.data[at.need(0) - 1]
+    walk.enter(at, "gtp")
+    if at.byte() >> 4 in (4, 6):
+        ip(walk, at)
+    else:
+        raise DecodeError("not_tcp")
+
+
+@register(UDP_PORTS, 1701)
+def l2tp(walk: Walk, at: At) -> None:
+    """RFC 2661, data messages. Version 3 leaves the layout to negotiation, which a capture need not hold."""
+    flags = at.u16()
+    if flags & 0x8000 or flags & 0x000F != 2:
+        raise DecodeError("not_tcp")
+    at.pos += 6 + 2 * bool(flags & 0x4000) + 4 * bool(flags & 0x0800)
+    if flags & 0x0200:
+        at.pos += 2 + at.u16()
+    walk.enter(at, "l2tp")
+    ppp(walk, at)
+
+
+@register(UDP_PORTS, 3544)
+def teredo(walk: Walk, at: At) -> None:
+    """RFC 4380, behind an authentication and an origin indication if they are there."""
+    if at.u16() == 1:
+        at.pos += 13 + at.byte(2) + at.byte(3)
+    if at.u16() == 0:
+        at.need(8)
+        at.pos += 8
+    if at.byte() >> 4 != 6:
+        raise DecodeError("not_tcp")
+    walk.enter(at, "teredo")
+    ipv6(walk, at)
