@@ -1,0 +1,433 @@
+"""The assembler: packets in, handlers called.
+
+The ordinary packet (Ethernet, IPv4 without options, TCP data in order on an open connection without anything pending)
+takes the short path at the top of `assemble`: one struct over the headers, one look-up under the addresses and ports
+as they lie in the frame, two comparisons. Every other packet becomes a `Segment` and meets the rules in `state`.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+from .chunk import Chunk
+from .decode import PacketDecoder
+from .errors import PacketTypeError, ReentrantCallError, UsageError
+from .limits import Limits, Timeouts
+from .overlap import policy_named
+from .segment import ACK, RST, SYN, Segment, reverse_key
+from .sequence import MASK
+from .state import StreamState, directed_flow
+from .statistics import FlushResult, Holder, Statistics
+from .stream import Stream, StreamFactory
+from .upkeep import Upkeep
+
+# From byte 12 of the frame: EtherType, version and IHL, total length, fragment word, protocol, sequence and
+# acknowledgement number, offset and flags, window.
+_HEADERS = Struct("!HBxHxxHxBxx12xIIHH").unpack_from
+
+
+class Assembler(Upkeep):
+    """Puts TCP streams back together inside `limits`, calling the streams that `factory` makes.
+
+    Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
+    """
+
+    def __init__(
+        self,
+        factory: StreamFactory,
+        *,
+        limits: Optional[Limits] = None,
+        overlap: str = "first",
+        checks: str = "lenient",
+        start: str = "any",
+        on_limit: str = "deliver",
+        timeouts: Optional[Timeouts] = None,
+        linktype: int = 1,
+        flow_key: str = "plain",
+        on_error: Optional[Callable[[Any, BaseException], None]] = None,
+    ) -> None:
+        if not callable(getattr(factory, "new", None)):
+            raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
+        _choice("checks", checks, ("lenient",))
+        _choice("start", start, ("any", "syn"))
+        _choice("on_limit", on_limit, ("deliver", "drop", "abandon"))
+        limits = Limits() if limits is None else limits
+        if not isinstance(limits, Limits):
+            raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
+        timeouts = Timeouts() if timeouts is None else timeouts
+        if not isinstance(timeouts, Timeouts):
+            raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
+        super().__init__(limits, policy_named(overlap), timeouts, on_limit, start == "any", on_error)
+        self.factory = factory
+        self.linktype = linktype
+        self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)
+        self._ethernet = linktype == 1 and flow_key == "plain"
+        self._bad_syns: Dict[Any, Tuple[int, float]] = {}
+
+    # -- packets in
+
+    def assemble(self, packet: Any, timestamp: float) -> None:
+        """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
+
+        What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
+        Raises `PacketTypeError` for another type, `StreamCallbackError` when a handler raised, `ReentrantCallError`
+        when called from a handler.
+        """
+        if self._busy is not None:
+            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+        if timestamp >= self._next_timer:
+            self._tick(timestamp)
+        if packet.__class__ is bytes and self._ethernet and len(packet) >= 54:
+            ethertype, version, total, fragment, protocol, seq, ack, word, window = _HEADERS(packet, 12)
+            if ethertype == 0x0800 and version == 0x45 and protocol == 6 and not fragment & 0x3FFF:
+                half = self._halves.get(packet[26:38])
+                if half is not None and word & 0xFFF7 == half.plain and seq == half.expected_seq and window:
+                    start = 34 + (word >> 10 & 0x3C)
+                    end = 14 + total
+                    if start <= end <= len(packet) and self._in_order(
+                        half, packet, start, end, seq, ack, timestamp
+                    ):
+                        return
+        self._take(packet, timestamp)
+
+    def _in_order(
+        self, half: Any, packet: bytes, start: int, end: int, seq: int, ack: int, timestamp: float
+    ) -> bool:
+        """The short path: the next bytes of an open connection about which nothing is pending."""
+        if ack != half.last_ack:
+            behind = (half.peer.expected_seq - ack) & MASK
+            if behind > 0x10000:
+                return False  # bytes that were not captured, or nonsense: the rules decide
+            half.last_ack = ack
+        if start == 66:
+            stamp = int.from_bytes(packet[58:62], "big")
+            if stamp < half.ts_recent or packet[54:58] != b"\x01\x01\x08\x0a":
+                return False
+            half.ts_recent = stamp
+        packets = self._packets + 1
+        self._packets = half.last_packet = packets
+        half.last_seen = timestamp
+        length = end - start
+        if length <= 64:
+            if not length:
+                return True
+            # Decoys are short, and a short checksum costs little: the number modulo 2^16-1 is the sum of its words.
+            body = packet[34:end] if length & 1 == 0 else packet[34:end] + b"\0"
+            if (int.from_bytes(packet[26:34], "big") + end - 28 + int.from_bytes(body, "big")) % 0xFFFF:
+                self._packets = packets - 1
+                return False
+        self.counters.bytes += length
+        offset = half.next_offset
+        half.next_offset = offset + length
+        half.expected_seq = (seq + length) & MASK
+        self._busy = half
+        try:
+            half.state.stream.reassembled(Chunk(packet[start:end], offset, timestamp, half))
+        except Exception as error:
+            self.handler_failed(half.state, half.state.stream, error)
+        finally:
+            self._busy = None
+        if half.keep_offset is not None or half.stopped or half.state.stream is None:
+            self._after_short(half, packet[start:end], offset, timestamp)
+        return True
+
+    def _after_short(self, half: Any, data: bytes, offset: int, timestamp: float) -> None:
+        """What the handler asked for, or did wrong, in the call that the short path made."""
+        if half.keep_offset is not None and half.state.stream is not None:
+            half.keep(Chunk(data, offset, timestamp, half))
+        half.state.refresh()
+        self.raise_pending()
+
+    def _take(self, packet: Any, timestamp: float) -> None:
+        """Any packet: decode it and apply its segments."""
+        self._packets += 1
+        kind = packet.__class__
+        if kind is bytes:
+            segments = self._decoder.decode(packet, timestamp)
+        elif kind is Segment:
+            segments = (packet,)
+        elif isinstance(packet, (bytes, bytearray, memoryview)):
+            segments = self._decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", None))
+        elif hasattr(packet, "__hdr__"):
+            segments = self._decoder.from_dpkt(packet, timestamp)
+        else:
+            raise PacketTypeError(
+                f"packet of type {kind.__name__}: give a frame as bytes, a dpkt packet, or a tcpstitch.Segment"
+            )
+        self._busy = self
+        try:
+            for segment in segments:
+                self._route(segment, timestamp)
+            if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
+                self._bad_header(timestamp)
+        finally:
+            self._busy = None
+        if self._error is not None:
+            self.raise_pending()
+
+    def _tick(self, timestamp: float) -> None:
+        self._busy = self
+        try:
+            self.run_timers(timestamp)
+        finally:
+            self._busy = None
+        if self._error is not None:
+            self.raise_pending()
+
+    def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
+        """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush."""
+        assemble = self.assemble
+        for timestamp, packet in capture:
+            assemble(packet, timestamp)
+
+    # -- routing
+
+    def _route(self, segment: Segment, timestamp: float) -> None:
+        self.counters.segments += 1
+        half = self._halves.get(segment.key)
+        if half is not None and half.state.closed:
+            half = self._after_close(half, segment, timestamp)
+        if half is None:
+            if not segment.flags & SYN and not segment.length or segment.flags & RST:
+                self.counters.ignored += 1  # opens nothing
+                return
+            if segment.flags & SYN and segment.checksum_ok() is False:
+                self.counters.ignored += 1
+                self._note_bad_syn(segment, timestamp)
+                return
+            half = self._open(segment, timestamp)
+        self._apply(half, segment, timestamp)
+
+    def _apply(self, half: Any, segment: Segment, timestamp: float) -> None:
+        state = half.state
+        if state.stream is None:
+            self.counters.ignored += 1
+            return
+        half.last_packet = self._packets
+        half.last_seen = timestamp
+        if state.page_count:
+            self.pages.touch(state)
+        if state.accepts and not self._accepted(state, half, segment):
+            return
+        state.receive(half, segment, timestamp)
+        state.refresh()
+
+    def _accepted(self, state: StreamState, half: Any, segment: Segment) -> bool:
+        try:
+            return bool(state.stream.accept(segment, half.direction))
+        except Exception as error:
+            self.handler_failed(state, state.stream, error)
+            return False
+
+    def _note_bad_syn(self, segment: Segment, timestamp: float) -> None:
+        """A SYN that no host will see opens nothing, but its connection, if one follows, is told of it."""
+        self._bad_syns[segment.key] = (segment.seq, timestamp)
+        if len(self._bad_syns) > 64:
+            del self._bad_syns[next(iter(self._bad_syns))]
+
+    def _open(self, segment: Segment, timestamp: float) -> Any:
+        if len(self._established) + len(self._embryonic) + len(self._closed) >= self.limits.max_connections:
+            self.evict_connection()
+        flow, from_client = directed_flow(segment)
+        state = StreamState(self, flow, timestamp)
+        key = segment.key
+        half, peer = (state.client, state.server) if from_client else (state.server, state.client)
+        self._halves[key] = half
+        self._halves[reverse_key(key)] = peer
+        half.last_seen = timestamp
+        half.last_packet = self._packets
+        self.counters.opened += 1
+        try:
+            stream = self.factory.new(flow, segment, timestamp)
+        except Exception as error:
+            self.handler_failed(state, self.factory, error)
+            return half
+        state.stream = stream
+        if stream is None:
+            state.closed = True
+            state.reason = "ignored"
+            self._closed[state] = timestamp
+            return half
+        state.accepts = getattr(type(stream), "accept", Stream.accept) is not Stream.accept
+        if segment.flags & SYN:
+            state.embryonic = True
+            self._embryonic[state] = None
+        else:
+            self._established[state] = None
+        bad = self._bad_syns.pop(key, None) if self._bad_syns else None
+        if bad is not None:
+            half.anomaly("bad_checksum", 0, bad[1])
+            half.isns = (bad[0],)
+        return half
+
+    def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
+        """A packet on addresses whose connection is over: a SYN opens anew, all else is counted as late."""
+        state = half.state
+        flags = segment.flags
+        if flags & SYN and not flags & (ACK | RST) and (segment.seq + 1) & MASK != half.base_seq:
+            if segment.checksum_ok() is not False:
+                self.forget(state)
+                fresh = self._open(segment, timestamp)
+                fresh.anomaly("tuple_reuse", 0, timestamp)
+                return fresh
+        elif flags & SYN and flags & ACK and state.reason == "rst" and not half.known:
+            pass
+        if state.watcher is not None and segment.length:
+            kind = "data_after_rst" if state.reason == "rst" else "data_after_fin"
+            half.anomaly(kind, half.offset_of(segment.seq) if half.known else 0, timestamp)
+        return half
+
+    def replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:
+        """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
+        timestamp = self.now
+        self.complete(state, "replaced")
+        self.forget(state)
+        half = self._open(syn, timestamp)
+        half.anomaly("tuple_reuse", 0, timestamp)
+        self._apply(half, syn, timestamp)
+        following = self._halves.get(segment.key)
+        if following is not None:
+            self._apply(following, segment, timestamp)
+
+    def _bad_header(self, timestamp: float) -> None:
+        key = self._decoder.last_bad_key
+        half = self._halves.get(key) if key is not None else None
+        if half is not None:
+            half.anomaly("bad_header", half.max_offset, timestamp)
+
+    # -- flushing
+
+    def flush_older_than(self, timestamp: float, close_before: Optional[float] = None) -> FlushResult:
+        """Give up holes whose data has waited since before `timestamp`, and, where `close_before` is given, complete
+        connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections)."""
+        if self._busy is not None:
+            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+        flushed = closed = 0
+        self._busy = self
+        try:
+            for state in list(self.pages.lru):
+                flushed += self.flush_state(state, timestamp)
+            if close_before is not None:
+                for table in (self._closed, self._embryonic, self._established):
+                    for state in [state for state in table if max(
+                        state.client.last_seen, state.server.last_seen) < close_before]:
+                        closed += not state.closed
+                        self.complete(state, "flushed")
+                        self.forget(state)
+        finally:
+            self._busy = None
+        self.raise_pending()
+        return FlushResult(flushed, closed)
+
+    def flush_all(self) -> FlushResult:
+        """End of input: deliver what is held behind its gaps, and complete every stream. O(connections)."""
+        if self._busy is not None:
+            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+        flushed = closed = 0
+        self._busy = self
+        try:
+            seen = set()
+            for half in list(self._halves.values()):
+                state = half.state
+                if state in seen:
+                    continue
+                seen.add(state)
+                if not state.closed:
+                    flushed += bool(state.client.queue) + bool(state.server.queue)
+                    closed += 1
+                    reason = "rst" if state.restartable else "fin" if state in self._closed else "flushed"
+                    self.complete(state, reason)
+                self.forget(state)
+            self._bad_syns.clear()
+        finally:
+            self._busy = None
+        self.raise_pending()
+        return FlushResult(flushed, closed)
+
+    def __enter__(self) -> Assembler:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self.flush_all()
+
+    # -- bounds and counters, while running
+
+    @property
+    def max_buffered_pages_per_connection(self) -> int:
+        return self.max_pages_per_connection
+
+    @max_buffered_pages_per_connection.setter
+    def max_buffered_pages_per_connection(self, pages: int) -> None:
+        Limits(max_buffered_pages_per_connection=pages)
+        self.max_pages_per_connection = pages
+        self._shrink()
+
+    @property
+    def max_buffered_pages_total(self) -> int:
+        return self.pages.max_pages
+
+    @max_buffered_pages_total.setter
+    def max_buffered_pages_total(self, pages: int) -> None:
+        Limits(max_buffered_pages_total=pages)
+        self.pages.max_pages = pages
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Evict down to the bounds at once."""
+        outer, self._busy = self._busy, self
+        try:
+            for state in list(self.pages.lru):
+                self.enforce_connection_limit(state.client)
+            while self.pages.used > self.pages.max_pages:
+                victim = self.pages.victim(None)
+                assert victim is not None
+                self.counters.evictions += 1
+                self._relieve(victim, victim.client, "total_limit", 0)
+        finally:
+            self._busy = outer
+        if outer is None:
+            self.raise_pending()
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the counters. O(kinds of anomalies)."""
+        counters, pages = self.counters, self.pages
+        return Statistics(
+            self._packets, counters.segments, counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
+            counters.retransmissions, counters.ignored, len(self._established) + len(self._embryonic),
+            counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
+            counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
+            dict(self._decoder.counts),
+        )  # fmt: skip
+
+    def top(self, count: int = 10) -> List[Holder]:
+        """The connections that hold the most pages, largest first. O(holders)."""
+        states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
+        return [
+            Holder(
+                state.flow,
+                state.page_count,
+                sum(
+                    queue.buffered_bytes
+                    for half in (state.client, state.server)
+                    for queue in (half.queue, half.kept)
+                    if queue is not None
+                ),
+                self.now - max(state.client.last_seen, state.server.last_seen),
+            )
+            for state in states
+        ]
+
+    def check(self) -> None:
+        """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
+        self.pages.check()
+        for half in self._halves.values():
+            for queue in (half.queue, half.kept):
+                if queue is not None:
+                    queue.check()
+            assert half.plain == -1 or half.state.page_count == 0
+
+
+def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name}={value!r}: use one of {', '.join(choices)}")

@@ -1,0 +1,381 @@
+"""One direction of a connection: its place in sequence space, what waits, and what goes to the handler."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Tuple
+
+from .chunk import Anomaly, Chunk, DetailedChunk, Gap
+from .errors import UsageError
+from .overlap import Sent
+from .reorder import Conflict, ReorderQueue
+from .segment import Direction, Segment
+from .sequence import MASK, unwrap
+
+UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
+HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
+EVIDENCE_BYTES = 64  # of each version in an overlap_conflict
+
+
+class HalfStream:
+    """One direction.
+
+    Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` so that the short path can compare the raw
+    number. `plain` is the TCP offset-and-flags word (PSH masked out) that the short path may take, or -1 whenever
+    anything about the connection needs the rules.
+    """
+
+    __slots__ = (
+        "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state", "peer",
+        "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale", "max_window",
+        "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset", "ended", "started",
+        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start",
+    )  # fmt: skip
+
+    def __init__(self, state: Any, direction: Direction) -> None:
+        self.state = state
+        self.direction = direction
+        self.plain = self.last_ack = self.ts_recent = self.base_seq = self.scale = -1
+        self.expected_seq = self.next_offset = self.last_packet = self.header = self.acked = self.max_offset = 0
+        self.window = self.max_window = -1
+        self.held_segments = self.skip = self.ttl = 0
+        self.last_seen = 0.0
+        self.peer: Any = None
+        self.queue: Optional[ReorderQueue] = None
+        self.kept: Optional[ReorderQueue] = None
+        self.acked_since: Optional[float] = None
+        self.isns: Any = ()
+        self.syn_seen = self.holding = self.fin_unsure = self.ended = self.started = self.stopped = False
+        self.fin_offset: Optional[int] = None
+        self.rst_offset: Optional[int] = None
+        self.cuts: List[Tuple[int, int]] = []
+        self.keep_offset: Optional[int] = None
+        self.current: Optional[Chunk] = None
+        self.history = b""
+        self.urgent: Optional[int] = None
+        self.sends_md5 = False
+        self.waiting_start: Optional[int] = None
+
+    # -- sequence space
+
+    @property
+    def known(self) -> bool:
+        return self.base_seq >= 0
+
+    def seq_at(self, offset: int) -> int:
+        return (self.base_seq + offset) & MASK
+
+    def offset_of(self, seq: int) -> int:
+        return unwrap(seq, self.expected_seq, self.next_offset)
+
+    def set_base(self, seq: int) -> None:
+        """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
+        if self.known:
+            delta = unwrap(seq, self.base_seq, 0)
+            self.max_offset -= delta
+            self.acked = max(0, self.acked - delta)
+            if self.queue:
+                self.queue.shift(delta)
+            self.cuts = [(start - delta, end - delta) for start, end in self.cuts]
+            if self.fin_offset is not None:
+                self.fin_offset -= delta
+        self.base_seq = seq & MASK
+        self.next_offset = 0
+        self.expected_seq = self.base_seq
+        if self.queue:
+            self.queue.discard_below(0)
+
+    def _advance(self, offset: int) -> None:
+        self.next_offset = offset
+        self.expected_seq = (self.base_seq + offset) & MASK
+        if offset > self.max_offset:
+            self.max_offset = offset
+
+    def window_end(self) -> int:
+        """The offset beyond which the receiver, by its own words, would not have accepted data."""
+        window = self.peer.max_window if self.peer is not None else -1
+        return max(self.next_offset, self.acked) + (window if window >= 0 else UNKNOWN_WINDOW)
+
+    # -- evidence
+
+    def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
+        host = self.state.host
+        host.counters.anomalies[kind] = host.counters.anomalies.get(kind, 0) + 1
+        host.call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
+
+    def _report_conflicts(self, conflicts: List[Conflict], timestamp: float) -> None:
+        for conflict in conflicts[:]:
+            self.anomaly(
+                "overlap_conflict", conflict.offset, timestamp, length=len(conflict.old),
+                old=conflict.old[:EVIDENCE_BYTES], new=conflict.new[:EVIDENCE_BYTES],
+                old_timestamp=conflict.old_timestamp,
+            )  # fmt: skip
+        conflicts.clear()
+
+    def check_history(self, start: int, data: bytes, timestamp: float) -> None:
+        """Compare a retransmission with the delivered bytes that are still known."""
+        base = self.next_offset - len(self.history)
+        low, high = max(start, base), min(start + len(data), self.next_offset)
+        if low < high:
+            old, new = self.history[low - base : high - base], data[low - start : high - start]
+            if old != new:
+                first = next(i for i in range(len(old)) if old[i] != new[i])
+                self._report_conflicts([Conflict(low + first, old[first:], new[first:], self.last_seen)], timestamp)
+
+    # -- data in
+
+    def receive(self, start: int, segment: Segment, timestamp: float) -> None:
+        """Data at `start`. The next expected byte is delivered whatever the bounds; the rest waits in pages."""
+        data = segment.payload
+        end = start + segment.length
+        sent = Sent(start, end, self.state.host.next_arrival())
+        context = segment.context
+        if self.fin_offset is not None and end > self.fin_offset and not self.fin_unsure:
+            data = data[: max(0, self.fin_offset - start)]
+            end = max(start, min(end, self.fin_offset))
+        if len(data) < end - start:
+            self._note_cut(start + len(data), end)
+        if end > self.max_offset:
+            self.max_offset = end
+        if start < self.next_offset and not self.holding:
+            if self.history and self.next_offset - start > 0:
+                self.check_history(start, data, timestamp)
+            data = data[self.next_offset - start :]
+            start = self.next_offset
+        if data:
+            if self.stopped:
+                self._advance(max(self.next_offset, end))
+            elif start == self.next_offset and not self.holding:
+                self._deliver_now(start, data, sent, timestamp, context)
+            else:
+                self._buffer(start, data, sent, timestamp, context)
+        self.drain()
+
+    def _note_cut(self, start: int, end: int) -> None:
+        if end > self.next_offset or self.holding:
+            self.cuts.append((start, end))
+            self.cuts.sort()
+            if len(self.cuts) > self.state.host.max_pages_per_connection:
+                self.cuts.pop()
+
+    def _deliver_now(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
+        queue = self.queue
+        end = start + len(data)
+        if queue and queue.first_offset < end:
+            data = queue.overlay(start, data, sent)
+            queue.discard_below(end)
+            self._report_conflicts(queue.conflicts, timestamp)
+        if context is not None:
+            self._deliver(data, timestamp, [(start, timestamp, context)])
+        else:
+            self._deliver(data, timestamp, None)
+
+    def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
+        host = self.state.host
+        if self.queue is None:
+            self.queue = ReorderQueue(host.pages, self.state, host.policy)
+        queue = self.queue
+        end = start + len(data)
+        self.waiting_start = start
+        while True:
+            if self.state.stream is None:
+                return
+            if start <= self.next_offset and not self.holding:
+                if end > self.next_offset:
+                    self._deliver_now(self.next_offset, data[self.next_offset - start :], sent, timestamp, context)
+                return
+            if host.make_room(self, queue.pages_needed(start, end)):
+                break
+        added = queue.insert(start, data, sent, timestamp, context)
+        if queue.conflicts:
+            self._report_conflicts(queue.conflicts, timestamp)
+        if not added:
+            host.counters.retransmissions += 1
+            self.anomaly("retransmission", start, timestamp)
+        if self.holding:
+            self.held_segments += 1
+        host.enforce_connection_limit(self)
+
+    # -- data out
+
+    def drain(self) -> None:
+        """Deliver what has become contiguous."""
+        while self.state.stream is not None and not self.holding:
+            if self.queue:
+                data, marks = self.queue.pop(self.next_offset)
+                if data:
+                    self._deliver(data, marks[0][1], marks)
+                    continue
+            if not self._cross_cut():
+                break
+        if not self.holding:
+            self._settle()
+
+    def _cross_cut(self) -> bool:
+        """Step over bytes that the snap length cut off, if the stream has come to them."""
+        while self.cuts and self.cuts[0][1] <= self.next_offset:
+            self.cuts.pop(0)
+        if not self.cuts or self.cuts[0][0] > self.next_offset:
+            return False
+        stop = self.cuts[0][1]
+        if self.queue:
+            stop = min(stop, self.queue.first_offset)
+        self._give_up(stop, "truncated")
+        return True
+
+    def _give_up(self, stop: int, reason: str) -> None:
+        """Report `[next_offset, stop)` as gone."""
+        host = self.state.host
+        length = stop - self.next_offset
+        start = self.next_offset
+        if self.skip >= 0:
+            self.skip += length
+        self._advance(stop)
+        self.drop_kept()
+        self.history = b""
+        host.counters.gaps += 1
+        host.counters.missing_bytes += length
+        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.now))
+
+    def release_hold(self) -> None:
+        """Take the lowest byte held for the start of a stream whose SYN was not seen."""
+        self.holding = False
+        self.skip = -1
+        if self.queue:
+            first = self.queue.first_offset
+            self.set_base(self.seq_at(first))
+        self.drain()
+
+    def skip_hole(self, reason: str) -> bool:
+        """Give up the lowest missing range and deliver what lies behind it; False if nothing waits."""
+        queue = self.queue
+        if self.holding:
+            self.release_hold()
+            return True
+        if not queue:
+            return False
+        first = queue.first_offset
+        if first > self.window_end() and not self._continued(first):
+            queue.discard_from(first)  # nobody would have accepted it, and nothing followed: a decoy
+            return True
+        stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))
+        if stop > self.next_offset:
+            self._give_up(stop, reason)
+        self.drain()
+        return True
+
+    def jump_to_waiting(self, reason: str) -> None:
+        """Let the stream go on at the segment that no bound has room for."""
+        if self.waiting_start is not None and self.waiting_start > self.next_offset:
+            if self.holding:
+                self.holding = False
+                self.skip = -1
+                self._advance(self.waiting_start)
+            else:
+                self._give_up(self.waiting_start, reason)
+        else:
+            self.holding = False
+
+    def _continued(self, first: int) -> bool:
+        """Whether enough lies in the queue to believe in an outage of the capture rather than in a stray segment."""
+        return self.queue is not None and self.queue.buffered_bytes > 4096
+
+    def _settle(self) -> None:
+        """Let FIN and RST take effect where the stream has come to them (RFC 9293 3.10.7.4)."""
+        if self.fin_offset is not None and self.next_offset >= self.fin_offset and not self.fin_unsure:
+            if not self.ended:
+                self.end()
+        elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
+            if self.next_offset == self.rst_offset:
+                self.state.reset(self.state.host.now)
+            else:
+                self.rst_offset = None
+
+    def end(self) -> None:
+        """The direction is over: an empty last chunk says so unless the last data did."""
+        self.ended = True
+        if self.queue:
+            self.queue.clear()
+        if self.current is None or not self.current.end:
+            self._send(DetailedChunk(b"", self.next_offset, self.state.host.now, self, self.skip, False, True))
+            self.skip = 0
+        self.state.half_ended()
+
+    def _deliver(self, data: bytes, timestamp: float, marks: Optional[List[Any]]) -> None:
+        offset = self.next_offset
+        end_offset = offset + len(data)
+        self._advance(end_offset)
+        self.history = self._history_after(data)
+        if self.urgent is not None and offset <= self.urgent < end_offset:
+            data = data[: self.urgent - offset] + data[self.urgent - offset + 1 :]
+            self.urgent = None
+            if not data:
+                return
+        if self.kept:
+            offset = self.kept.first_offset
+            kept, kept_marks = self.kept.pop(offset)
+            marks = kept_marks + (marks or [(self.next_offset - len(data), timestamp, None)])
+            timestamp = marks[0][1]
+            data = kept + data
+        last = self.fin_offset == end_offset and not self.fin_unsure
+        start = not self.started and self.syn_seen and self.skip == 0
+        self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
+
+    def _history_after(self, data: bytes) -> bytes:
+        bound: int = self.state.host.history_bytes
+        return (self.history + data)[-bound:] if bound else b""
+
+    def _send(self, chunk: Chunk) -> None:
+        host = self.state.host
+        self.started = True
+        self.skip = 0
+        self.current = chunk
+        self.keep_offset = None
+        host.counters.bytes += len(chunk.data)
+        host.counters.chunks += 1
+        host.call(self.state, "reassembled", chunk)
+        if self.keep_offset is not None and self.state.stream is not None:
+            self.keep(chunk)
+        if not chunk.end:
+            self.current = None
+
+    # -- what handlers ask for
+
+    def request_keep(self, chunk: Chunk, offset: int) -> None:
+        if self.current is not chunk and not self.state.host.delivering(self, chunk):
+            raise UsageError("keep_from works only inside the reassembled() call that received the chunk")
+        self.keep_offset = offset
+
+    def request_stop(self) -> None:
+        self.stopped = True
+        if self.queue:
+            self.queue.clear()
+        self.drop_kept()
+
+    def keep(self, chunk: Chunk) -> None:
+        """Put back what `keep_from` asked for, as far as the bounds allow."""
+        offset = self.keep_offset
+        self.keep_offset = None
+        if offset is None or self.stopped:
+            return
+        host = self.state.host
+        data = chunk.data[offset - chunk.offset :]
+        room = host.kept_room(self.state) * host.pages.page_size
+        if len(data) > room:
+            host.counters.kept_bytes_dropped += len(data) - room
+            data = data[len(data) - room :]
+        if not data:
+            return
+        if self.kept is None:
+            self.kept = ReorderQueue(host.pages, self.state, host.policy)
+        start = self.next_offset - len(data)
+        self.kept.insert(start, data, Sent(start, self.next_offset, 0), chunk.timestamp)
+
+    def drop_kept(self) -> None:
+        if self.kept:
+            self.state.host.counters.kept_bytes_dropped += self.kept.buffered_bytes
+            self.kept.clear()
+
+    def release_pages(self) -> None:
+        for queue in (self.queue, self.kept):
+            if queue:
+                queue.clear()

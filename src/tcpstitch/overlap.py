@@ -1,0 +1,127 @@
+"""Who owns a byte that several segments carry.
+
+Each policy is a total order on whole segments, by their extent as sent and their order of arrival, so the result does
+not depend on how the queue happens to be laid out. Delivered bytes are final under every policy (RFC 9293 3.10).
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, NamedTuple, Tuple
+
+from sortedcontainers import SortedDict
+
+from .errors import UsageError
+
+
+class Sent(NamedTuple):
+    """A segment as sent: `[start, end)` in stream offsets, and its place in the order of arrival."""
+
+    start: int
+    end: int
+    arrival: int
+
+
+class Policy(NamedTuple):
+    """`new_wins(old, new)` decides a byte that both carry; `needs_owner` is False where arrival order alone does."""
+
+    name: str
+    needs_owner: bool
+    new_wins: Callable[[Sent, Sent], bool]
+
+
+def _bsd(old: Sent, new: Sent) -> bool:
+    return new.start < old.start
+
+
+def _linux(old: Sent, new: Sent) -> bool:
+    return (new.start, -new.end) < (old.start, -old.end)
+
+
+def _old_linux(old: Sent, new: Sent) -> bool:
+    return (new.start, -new.end) <= (old.start, -old.end)
+
+
+def _solaris(old: Sent, new: Sent) -> bool:
+    return (-new.end, new.start) <= (-old.end, old.start)
+
+
+_POLICIES = {
+    "first": Policy("first", False, lambda old, new: False),
+    "last": Policy("last", False, lambda old, new: True),
+    "bsd": Policy("bsd", True, _bsd),
+    "linux": Policy("linux", True, _linux),
+    "old-linux": Policy("old-linux", True, _old_linux),
+    "solaris": Policy("solaris", True, _solaris),
+}
+_ALIASES = {
+    "vista": "first", "windows": "bsd", "win-2003": "bsd", "windows2k3": "bsd", "macos": "bsd", "bsd-right": "bsd",
+    "hpux11": "solaris", "old-solaris": "solaris",
+}  # fmt: skip
+
+
+def policy_named(name: str) -> Policy:
+    """The policy of this name or alias. Raises `UsageError`."""
+    policy = _POLICIES.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
+    if policy is None:
+        raise UsageError(f"overlap={name!r}: use one of {', '.join([*_POLICIES, *_ALIASES])}")
+    return policy
+
+
+class OwnerMap:
+    """Which segment owns which buffered bytes of one direction: disjoint ranges in order.
+
+    Invariant: the ranges are disjoint. Cost: O(log n + k) for k ranges touched.
+    """
+
+    __slots__ = ("_ranges",)
+
+    def __init__(self) -> None:
+        self._ranges: Dict[int, Tuple[int, Sent]] = SortedDict()
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def assign(self, start: int, end: int, owner: Sent) -> None:
+        """Give `[start, end)` to `owner`, cutting what others had there."""
+        ranges = self._ranges
+        for low, high, other in self.within(start, end, clip=False):
+            del ranges[low]
+            if low < start:
+                ranges[low] = (start, other)
+            if high > end:
+                ranges[end] = (high, other)
+        ranges[start] = (end, owner)
+
+    def within(self, start: int, end: int, clip: bool = True) -> List[Tuple[int, int, Sent]]:
+        """The ranges that meet `[start, end)`, in order; cut to it where `clip`."""
+        ranges = self._ranges
+        index = ranges.bisect_right(start) - 1  # type: ignore[attr-defined]
+        first = max(index, 0)
+        found = []
+        for low in ranges.islice(first):  # type: ignore[attr-defined]
+            if low >= end:
+                break
+            high, owner = ranges[low]
+            if high > start:
+                found.append((max(low, start), min(high, end), owner) if clip else (low, high, owner))
+        return found
+
+    def discard_below(self, offset: int) -> None:
+        """Forget everything below `offset`."""
+        ranges = self._ranges
+        while ranges:
+            low, (high, owner) = ranges.peekitem(0)  # type: ignore[attr-defined]
+            if low >= offset:
+                return
+            del ranges[low]
+            if high > offset:
+                ranges[offset] = (high, owner)
+                return
+
+    def shift(self, delta: int) -> None:
+        """Count offsets from `delta` bytes later. O(n)."""
+        moved = [
+            (low - delta, (high - delta, Sent(owner.start - delta, owner.end - delta, owner.arrival)))
+            for low, (high, owner) in self._ranges.items()
+        ]
+        self._ranges = SortedDict(moved)

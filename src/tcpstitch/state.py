@@ -1,0 +1,452 @@
+"""One connection: two directions, their handshake and their end.
+
+The rules follow RFC 9293 as a passive observer can apply them: sequence numbers decide, a segment that the receiver
+would not have accepted becomes evidence, and FIN and RST take effect at their place in the stream.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .half import HOLD_SEGMENTS, UNKNOWN_WINDOW, HalfStream
+from .segment import ACK, FIN, OPTION_MD5, PSH, RST, SYN, URG, Direction, Flow, Segment, reverse_key
+from .sequence import MASK, difference, unwrap
+
+TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
+MAX_ISNS = 4
+TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
+
+
+class StreamState:
+    """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
+
+    __slots__ = (
+        "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason", "restartable",
+        "pending_syn", "watcher", "created", "fast_open", "accepts", "simultaneous",
+    )  # fmt: skip
+
+    def __init__(self, host: Any, flow: Flow, created: float) -> None:
+        self.host = host
+        self.flow = flow
+        self.created = created
+        self.page_count = 0
+        self.stream: Any = None
+        self.watcher: Any = None  # the handler after completion: evidence may still come
+        self.closed = False
+        self.embryonic = False
+        self.restartable = False
+        self.fast_open = False
+        self.accepts = False
+        self.simultaneous = False
+        self.reason = ""
+        self.pending_syn: Optional[Segment] = None
+        self.client = HalfStream(self, Direction.CLIENT_TO_SERVER)
+        self.server = HalfStream(self, Direction.SERVER_TO_CLIENT)
+        self.client.peer = self.server
+        self.server.peer = self.client
+
+    def key_of(self, half: HalfStream) -> Any:
+        """The directed key under which packets of this direction arrive."""
+        return self.flow.key if half is self.client else reverse_key(self.flow.key)
+
+    # -- a segment
+
+    def receive(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """Apply one segment of the direction `half`."""
+        flags = segment.flags
+        for side in (self.client, self.server):  # what the short path left for later
+            if side.next_offset > side.max_offset:
+                side.max_offset = side.next_offset
+            if side.last_ack >= 0 and side.peer.known:
+                acked = side.peer.offset_of(side.last_ack)
+                if side.peer.acked < acked <= side.peer.max_offset:
+                    side.peer.acked = acked
+        if flags & (SYN | FIN | RST) and segment.checksum_ok() is False:
+            # RFC 9293 3.1: never processed; the data of plain segments may stem from an offloading host.
+            half.anomaly("bad_checksum", half.max_offset, timestamp)
+            if flags & SYN and half.syn_seen is False and not half.isns:
+                half.isns = (segment.seq,)
+            return
+        if not flags & (SYN | FIN | RST) and 0 < segment.length <= self.host.verify_bytes:
+            if segment.checksum_ok() is False:
+                half.anomaly("bad_checksum", half.max_offset, timestamp)
+                return
+        self._note_header(half, segment, timestamp)
+        if flags & RST:
+            self._reset_segment(half, segment, timestamp)
+            return
+        if flags & SYN:
+            self._syn(half, segment, timestamp)
+        elif self.pending_syn is not None and self._replacement_confirmed(half, segment):
+            return
+        if flags & ACK:
+            self._acknowledgement(half, segment.ack, segment, timestamp)
+        if flags & SYN and not segment.length:
+            return
+        if segment.length or flags & FIN:
+            self._data(half, segment, timestamp)
+        elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK and half.next_offset:
+            half.anomaly("keepalive", half.next_offset - 1, timestamp)
+        self.after_segment(half, timestamp)
+
+    def after_segment(self, half: HalfStream, timestamp: float) -> None:
+        """Holes that the receiver confirmed, and a start that was held for long enough."""
+        for side in (self.client, self.server):
+            if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host.start_any:
+                side.release_hold()
+            if side.queue and side.acked > side.next_offset and not side.holding:
+                self._acknowledged_hole(side, timestamp)
+
+    def _acknowledged_hole(self, side: HalfStream, timestamp: float) -> None:
+        grace = self.host.timeouts.acknowledged
+        if grace is None:
+            return
+        if side.acked_since is None:
+            side.acked_since = timestamp
+        elif timestamp - side.acked_since >= grace:
+            side.acked_since = None
+            if side.queue is not None and side.queue and side.queue.first_offset <= side.acked:
+                side.skip_hole("acknowledged")
+
+    def _note_header(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """What the header says beside the sequence numbers: TTL, window, options, odd flags."""
+        flags = segment.flags
+        if half.ttl == 0:
+            half.ttl = segment.ttl
+        elif segment.ttl <= half.ttl - TTL_MARGIN and flags & (FIN | RST | SYN):
+            half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
+        if flags & SYN:
+            scale = segment.window_scale
+            half.scale = scale if scale is not None else -1
+            half.sends_md5 = segment.option(OPTION_MD5) is not None
+            half.max_window = segment.window
+        elif segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
+            half.anomaly("unexpected_md5", half.max_offset, timestamp)
+        if not flags & RST:
+            self._note_window(half, segment)
+        if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
+            half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
+        if not flags & (ACK | SYN | RST):
+            if segment.length:
+                half.anomaly("no_ack_flag", half.max_offset, timestamp)
+        if flags & URG and segment.length:
+            half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
+        self._note_timestamps(half, segment, timestamp)
+        if flags & ~PSH == ACK:  # what the short path compares later headers with
+            if not segment.options:
+                half.header = 0x5000 if half.ts_recent < 0 else 0
+            else:
+                half.header = 0x8000 if segment.options[:4] == TIMESTAMP_LAYOUT and len(segment.options) == 12 else 0
+
+    def _note_window(self, half: HalfStream, segment: Segment) -> None:
+        if segment.flags & SYN:
+            half.window = segment.window
+            return
+        if half.syn_seen and half.peer.syn_seen:
+            shift = half.scale if half.scale > 0 and half.peer.scale >= 0 else 0
+        elif half.syn_seen and half.scale < 0:
+            shift = 0
+        else:
+            shift = 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
+        half.window = segment.window << shift
+        if half.window > half.max_window:
+            half.max_window = half.window
+
+    def _note_timestamps(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        stamps = segment.timestamps
+        if stamps is None:
+            if half.ts_recent >= 0 and not segment.flags & RST and segment.length:
+                half.anomaly("missing_timestamp", half.max_offset, timestamp)
+            return
+        if half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < 0:
+            # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
+            if difference(half.ts_recent, stamps[0]) < -100_000:
+                half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=stamps[0], recent=half.ts_recent)
+            return
+        half.ts_recent = stamps[0]
+
+    # -- the handshake
+
+    def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        base = (segment.seq + 1) & MASK
+        peer = half.peer
+        if not half.syn_seen:
+            if half.isns and half.isns[0] != segment.seq:
+                half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
+            self._first_syn(half, segment, timestamp)
+        elif base == half.base_seq:
+            if half.started or peer.started or not self.embryonic:
+                half.anomaly("syn_in_established", 0, timestamp)
+        elif not half.started and (self.embryonic or not half.acked):
+            half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
+            half.isns = (half.isns + (half.base_seq,))[-MAX_ISNS:]
+            if segment.flags & ACK or self.embryonic:
+                half.set_base(base)
+                half.acked = 0
+                self.restartable = False
+        elif not segment.flags & ACK:
+            half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
+            self.pending_syn = segment
+        else:
+            self._replacement_confirmed(half, segment)
+        if segment.length:
+            if not segment.option(34):
+                half.anomaly("data_on_syn", 0, timestamp)
+        if not segment.flags & ACK and peer.syn_seen and half is self.server and not self.simultaneous:
+            self.simultaneous = True
+
+    def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        base = (segment.seq + 1) & MASK
+        if half.started:  # data was delivered already: the SYN comes too late to move the start
+            half.anomaly("overlap_syn", 0, timestamp)
+            return
+        had_data = half.holding
+        if had_data and self.restartable:
+            half.anomaly("data_before_handshake", 0, timestamp)
+            half.release_pages()
+            self.restartable = False
+        half.holding = False
+        half.held_segments = 0
+        half.skip = 0
+        half.syn_seen = True
+        half.set_base(base)
+        half.last_seen = timestamp
+        if had_data:
+            half.drain()
+
+    def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
+        """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
+        syn = self.pending_syn
+        if syn is None:
+            return False
+        new_base = (syn.seq + 1 + syn.length) & MASK
+        same_side = segment.key == syn.key
+        if same_side:
+            confirmed = bool(segment.length) and segment.seq == new_base and half.peer.last_seen <= half.last_seen
+            confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
+        else:
+            confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
+                segment.flags & SYN and segment.flags & ACK and segment.ack == (syn.seq + 1) & MASK
+            )
+        if confirmed:
+            self.pending_syn = None
+            self.host.replace(self, syn, segment)
+        return confirmed
+
+    # -- acknowledgements
+
+    def _acknowledgement(self, half: HalfStream, ack: int, segment: Optional[Segment], timestamp: float) -> None:
+        """`half` confirms bytes of its peer up to `ack`."""
+        peer = half.peer
+        half.last_ack = ack
+        if not peer.known:
+            return
+        offset = peer.offset_of(ack)
+        if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
+            peer.set_base(ack)
+            offset = 0
+        span = max(half.max_window, 65535)
+        if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
+            if not (segment is not None and segment.flags & SYN):
+                half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
+            return
+        if offset >= 0 and self.embryonic and half.known:
+            self.host.established(self)
+        if offset > peer.acked:
+            peer.acked = offset
+        if peer.fin_unsure and peer.fin_offset is not None:
+            if offset > peer.fin_offset + 1:
+                peer.fin_offset = None
+                peer.fin_unsure = False
+                peer.drain()
+            elif offset == peer.fin_offset + 1:
+                peer.fin_unsure = False
+                peer.drain()
+
+    # -- data and FIN
+
+    def _data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        flags = segment.flags
+        seq = (segment.seq + 1) & MASK if flags & SYN else segment.seq
+        if not half.known:
+            if not segment.length:
+                return
+            half.base_seq = half.expected_seq = seq
+            half.holding = True
+            half.anomaly("midstream", 0, timestamp)
+        elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
+            if seq != half.base_seq and half.acked == 0:
+                half.set_base(seq)
+        if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
+            half.anomaly("one_sided", 0, timestamp)
+        if self.embryonic and not flags & SYN:
+            self.host.established(self)
+        start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
+        end = start + segment.length
+        if end <= half.next_offset and not half.holding and segment.length:
+            self._old_data(half, start, segment, timestamp)
+        elif segment.length:
+            self._new_data(half, start, end, segment, timestamp)
+        if flags & FIN:
+            self._fin(half, end, segment, timestamp)
+
+    def _old_data(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
+        if half.ended and half.fin_offset is not None and start >= half.fin_offset:
+            half.anomaly("data_after_fin", start, timestamp)
+            return
+        if segment.length <= 1 and start == half.next_offset - 1:
+            half.anomaly("keepalive", start, timestamp)  # RFC 9293 3.8.4: its byte is garbage
+            return
+        self.host.counters.retransmissions += 1
+        half.anomaly("retransmission", start, timestamp)
+        if half.history:
+            half.check_history(start, segment.payload, timestamp)
+
+    def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
+        if half.fin_offset is not None and end > half.fin_offset:
+            half.anomaly("data_after_fin", start, timestamp)
+            if half.ended or start >= half.fin_offset and not half.fin_unsure:
+                return
+        if start > half.window_end() and not half.holding:
+            half.anomaly("out_of_window", start, timestamp)
+        if start == half.next_offset and half.peer.window == 0 and half.peer.known and segment.length == 1:
+            half.anomaly("zero_window_probe", start, timestamp)
+        if segment.length == 1 and start > half.next_offset and not half.holding and half.queue:
+            half.anomaly("small_segments", start, timestamp)
+        half.receive(start, segment, timestamp)
+
+    def _fin(self, half: HalfStream, offset: int, segment: Segment, timestamp: float) -> None:
+        if half.stopped and offset >= half.next_offset:
+            half._advance(offset)
+        if not half.holding and (offset < half.next_offset or offset > half.window_end()):
+            if half.fin_offset != offset:
+                half.anomaly("fin_out_of_window", offset, timestamp)
+            return
+        if half.fin_offset is not None:
+            if half.fin_offset != offset:
+                half.anomaly("fin_ahead", offset, timestamp)
+            return
+        half.fin_offset = offset
+        half.fin_unsure = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
+        if half.queue and half.queue.end_offset > offset:
+            half.anomaly("fin_below_queued_data", offset, timestamp)
+            half.queue.discard_from(offset)
+        half.drain()
+
+    def half_ended(self) -> None:
+        """A direction came to its FIN; the connection is over when both have."""
+        if self.client.ended and self.server.ended:
+            self.host.complete(self, "fin")
+        elif self.stream is not None:
+            self.host.half_closed(self)
+
+    # -- RST
+
+    def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        if segment.length:
+            half.anomaly("rst_with_data", half.max_offset, timestamp, length=segment.length)
+        if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
+            return  # a host that checks drops it (RFC 2385)
+        peer = half.peer
+        if peer.syn_seen and not half.known and not peer.started:
+            # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
+            if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
+                self.reset(timestamp)
+            else:
+                half.anomaly("rst_bad_ack", 0, timestamp)
+            return
+        if not half.known:
+            if peer.holding and not segment.flags & ACK:
+                self.restartable = True  # what a closed or listening port answers: the held data met nobody
+                self.host.half_closed(self)
+            else:
+                self.reset(timestamp)
+            return
+        self._reset_in_sequence(half, segment, timestamp)
+
+    def _reset_in_sequence(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        offset = half.offset_of(segment.seq)
+        if self.embryonic and not half.started and half is self.client and offset == 0:
+            self.restartable = True  # the client rejects a SYN/ACK; it may go on with another SYN
+            self.host.half_closed(self)
+            return
+        expected = half.next_offset
+        lowest = min(expected, half.acked) if half.acked else expected
+        if not lowest <= offset <= half.window_end():
+            half.anomaly("rst_out_of_window", offset, timestamp)
+        elif offset <= expected + (half.fin_offset is not None) or half.holding:
+            self.reset(timestamp)
+        else:
+            half.anomaly("rst_in_window_not_exact", offset, timestamp)
+            half.rst_offset = offset
+
+    def reset(self, timestamp: float) -> None:
+        """The connection is aborted: what is held is delivered behind its gaps."""
+        if not self.closed:
+            self.host.complete(self, "rst")
+
+    # -- the end
+
+    def finish(self, reason: str) -> int:
+        """Deliver all that is held; returns the number of directions that had something."""
+        flushed = 0
+        for half in (self.client, self.server):
+            had = bool(half.queue)
+            while self.stream is not None and not half.ended and (half.queue or half.holding):
+                if not half.skip_hole(reason):
+                    break
+            if self.stream is not None and half.fin_unsure and half.fin_offset is not None:
+                half.fin_unsure = False
+                half.drain()
+            flushed += had
+        return flushed
+
+    def release_pages(self) -> None:
+        self.client.release_pages()
+        self.server.release_pages()
+
+    def refresh(self) -> None:
+        """Decide, per direction, whether the next plain segment may take the short path."""
+        client, server = self.client, self.server
+        short = (
+            self.stream is not None
+            and self.page_count == 0
+            and not self.accepts
+            and not self.embryonic
+            and self.pending_syn is None
+            and not self.host.history_bytes
+        )
+        for half, peer in ((client, server), (server, client)):
+            if (
+                short
+                and half.known
+                and half.started | (half.syn_seen and peer.known)
+                and not (half.holding or half.stopped or half.cuts)
+                and half.fin_offset is None
+                and half.rst_offset is None
+                and peer.window != 0
+                and not half.skip
+                and half.header
+            ):
+                half.plain = half.header | ACK
+            else:
+                half.plain = -1
+
+
+def directed_flow(segment: Segment) -> "tuple[Flow, bool]":
+    """The connection that a first segment opens, and whether the segment goes from client to server.
+
+    The SYN tells, or the SYN/ACK; else the port in the lower range of RFC 6335 (system, user, dynamic) is the
+    server's; else the first sender is the client.
+    """
+    flags = segment.flags
+    if flags & SYN:
+        from_client = not flags & ACK
+    else:
+        source, destination = segment.source.port, segment.destination.port
+        ranks = [0 if port < 1024 else 1 if port < 49152 else 2 for port in (source, destination)]
+        from_client = ranks[0] >= ranks[1]
+    return Flow(segment.key if from_client else reverse_key(segment.key)), from_client
+
+
+__all__ = ["UNKNOWN_WINDOW", "StreamState", "directed_flow"]

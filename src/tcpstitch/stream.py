@@ -1,0 +1,44 @@
+"""The callback contract: what users subclass."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from .chunk import Anomaly, Chunk, Gap
+from .segment import Direction, Flow, Segment
+
+
+class Stream:
+    """The handler of one connection; every method has a default that does nothing.
+
+    One `assemble` call makes, in this order, at most one `StreamFactory.new`, then deliveries on that connection, then
+    at most one `complete` of it; calls on *other* connections happen only for eviction and timers. No method may call
+    back into the assembler. A method that raises has its stream abandoned; the error reaches the caller of `assemble`
+    as `StreamCallbackError`.
+    """
+
+    __slots__ = ()
+
+    def accept(self, segment: Segment, direction: Direction) -> bool:
+        """False drops this segment from the stream. Overriding it takes the connection off the short path."""
+        return True
+
+    def reassembled(self, chunk: Chunk) -> None:
+        """In-order data of one direction."""
+
+    def gap(self, gap: Gap) -> None:
+        """Bytes that will never come; called before the chunk behind them."""
+
+    def anomaly(self, anomaly: Anomaly) -> None:
+        """Evidence. May still come while a completed connection lingers (data after a reset, say)."""
+
+    def complete(self, reason: str) -> None:
+        """Exactly once: "fin", "rst", "idle", "evicted", "flushed", "abandoned" or "replaced"."""
+
+
+class StreamFactory:
+    """Makes a handler for each connection."""
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+        """A `Stream` for the connection that `segment` opens, or None to ignore the connection."""
+        raise NotImplementedError("subclass StreamFactory and return a Stream (or None) from new()")

@@ -1,0 +1,311 @@
+"""What the assembler does about bounds, endings and time. PageCache decides who; this decides what happens."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, Optional
+
+from .errors import StreamCallbackError
+from .half import HalfStream
+from .limits import Limits, Timeouts
+from .overlap import Policy
+from .pages import PageCache
+from .segment import FlowKey
+from .state import StreamState
+from .statistics import Counters
+
+logger = logging.getLogger("tcpstitch")
+TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
+JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second packet confirms it
+
+
+class Upkeep:
+    """The part of the assembler that states and halves talk to."""
+
+    def __init__(self, limits: Limits, policy: Policy, timeouts: Timeouts, on_limit: str, start_any: bool,
+                 on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
+        self.counters = Counters()
+        self.limits = limits
+        self.timeouts = timeouts
+        self.policy = policy
+        self.on_limit = on_limit
+        self.start_any = start_any
+        self.on_error = on_error
+        self.pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
+        self.max_pages_per_connection = limits.max_buffered_pages_per_connection
+        self.history_bytes = limits.max_history_bytes_per_connection
+        self.verify_bytes = 64
+        self.now = 0.0
+        self._halves: Dict[FlowKey, HalfStream] = {}
+        self._established: OrderedDict[StreamState, None] = OrderedDict()
+        self._embryonic: OrderedDict[StreamState, None] = OrderedDict()
+        self._closed: OrderedDict[StreamState, float] = OrderedDict()
+        self._idle_batch: List[StreamState] = []
+        self._idle_mark = 0
+        self._error: Optional[StreamCallbackError] = None
+        self._busy: Any = None
+        self._arrivals = 0
+        self._clock_started = False
+        self._next_timer = float("-inf")
+        self._next_sweep = 0.0
+        self._sweep_packets = 0
+        self._jump: Optional[float] = None
+        self._packets = 0
+
+    # -- handlers
+
+    def call(self, state: StreamState, method: str, argument: Any) -> None:
+        """Run a handler's method; if it raises, its stream is abandoned and the error kept for the caller."""
+        handler = state.stream if state.stream is not None else state.watcher
+        if handler is None or (state.stream is None and method != "anomaly"):
+            return
+        try:
+            getattr(handler, method)(argument)
+        except Exception as error:
+            self.handler_failed(state, handler, error)
+        except BaseException:
+            self.abandon(state)
+            raise
+
+    def handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
+        """Abandon the stream; the error goes to `on_error`, else to the caller once this packet is done with."""
+        state.stream = state.watcher = None
+        self.abandon(state)
+        if self.on_error is not None:
+            self.on_error(handler, error)
+            return
+        if self._error is None:
+            self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
+            self._error.__cause__ = error
+        else:
+            logger.warning("handler of %s raised %r as well", state.flow, error)
+
+    def raise_pending(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def delivering(self, half: HalfStream, chunk: Any) -> bool:
+        return self._busy is half
+
+    def next_arrival(self) -> int:
+        self._arrivals += 1
+        return self._arrivals
+
+    # -- bounds
+
+    def make_room(self, half: HalfStream, needed: int) -> bool:
+        """True if `needed` pages may be taken now; else something was given up and the caller looks again."""
+        state = half.state
+        pages = self.pages
+        if state.page_count + needed > self.max_pages_per_connection:
+            self.counters.page_limit_hits += 1
+            self._relieve(state, half, "page_limit", needed)
+            return False
+        if needed > pages.max_pages - pages.used:
+            victim = pages.victim(state)
+            self.counters.evictions += 1
+            self._relieve(victim if victim is not None else state, half, "total_limit", needed)
+            return False
+        return True
+
+    def enforce_connection_limit(self, half: HalfStream) -> None:
+        """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""
+        state = half.state
+        while state.stream is not None and state.page_count >= self.max_pages_per_connection:
+            self.counters.page_limit_hits += 1
+            self._relieve(state, half, "page_limit", 0)
+
+    def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
+        """Make one connection give something up; always makes progress."""
+        waiting = [half for half in (state.client, state.server) if half.queue]
+        if self.on_limit == "abandon" and state.page_count:
+            self.complete(state, "abandoned")
+            self.abandon(state)
+        elif waiting and self.on_limit == "drop":
+            half = min(waiting, key=_first_timestamp)
+            assert half.queue is not None
+            half.queue.drop_first_page()
+            half.holding = half.holding and bool(half.queue)
+        elif waiting:
+            min(waiting, key=_first_timestamp).skip_hole(reason)
+        elif state.page_count:
+            state.client.drop_kept()
+            state.server.drop_kept()
+        elif needed:
+            self._pass_over(speaker, reason)
+        if state is not speaker.state:
+            state.refresh()
+
+    def _pass_over(self, speaker: HalfStream, reason: str) -> None:
+        """A segment that needs more pages than there are: nothing waits before it, so the stream jumps to it."""
+        speaker.jump_to_waiting(reason)
+
+    def kept_room(self, state: StreamState) -> int:
+        """How many pages a handler may keep back now; one stays free for the stream to go on."""
+        return max(0, min(self.max_pages_per_connection - 1 - state.page_count, self.pages.room()))
+
+    def evict_connection(self) -> None:
+        """Make room for a connection: closed ones go first, then the oldest embryonic, then the longest idle."""
+        if self._closed:
+            self.forget(next(iter(self._closed)))
+            return
+        self.counters.evicted += 1
+        victim = next(iter(self._embryonic)) if self._embryonic else self._longest_idle()
+        self.complete(victim, "evicted")
+        self.forget(victim)
+
+    def _longest_idle(self) -> StreamState:
+        """Exact least recently active established connection; O(log n) amortised, by sorting one batch at a time."""
+        while True:
+            while self._idle_batch:
+                state = self._idle_batch.pop()
+                if state in self._established and _last_packet(state) <= self._idle_mark:
+                    return state
+            order = sorted(self._established, key=_last_packet)[: len(self._established) // 16 + 1]
+            self._idle_mark = _last_packet(order[-1])
+            self._idle_batch = order[::-1]
+
+    # -- the life of connections
+
+    def established(self, state: StreamState) -> None:
+        if state.embryonic:
+            state.embryonic = False
+            self._embryonic.pop(state, None)
+            self._established[state] = None
+
+    def half_closed(self, state: StreamState) -> None:
+        """Only one side will speak, or none: the linger decides."""
+        if state not in self._closed:
+            self._closed[state] = self.now
+
+    def complete(self, state: StreamState, reason: str) -> None:
+        """Deliver what is held, then call `Stream.complete`, exactly once."""
+        if state.closed:
+            return
+        state.closed = True
+        state.reason = reason
+        if state.stream is not None:
+            state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
+        state.release_pages()
+        if state.stream is not None:
+            self.call(state, "complete", reason)
+        self.counters.completed += 1
+        state.watcher, state.stream = state.stream, None
+        state.client.plain = state.server.plain = -1
+        self._embryonic.pop(state, None)
+        self._established.pop(state, None)
+        self._closed.pop(state, None)
+        self._closed[state] = self.now
+
+    def abandon(self, state: StreamState) -> None:
+        """Stop following without another word to the handler; the addresses linger."""
+        state.release_pages()
+        stream, state.stream = state.stream, None
+        if not state.closed:
+            state.stream = stream
+            self.complete(state, "abandoned")
+        state.stream = state.watcher = None
+        state.release_pages()
+
+    def forget(self, state: StreamState) -> None:
+        """Take a completed connection out of the tables."""
+        for half in (state.client, state.server):
+            key = state.key_of(half)
+            if self._halves.get(key) is half:
+                del self._halves[key]
+        self._closed.pop(state, None)
+        self._embryonic.pop(state, None)
+        self._established.pop(state, None)
+        state.watcher = None
+        # Breaks the cycle state - half - peer, so that the collector is not needed.
+        state.client.peer = state.server.peer = None
+        state.client.current = state.server.current = None
+
+    # -- time
+
+    def run_timers(self, timestamp: float) -> None:
+        """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
+        if not timestamp < float("inf"):
+            return  # not a time
+        if self._clock_started and timestamp > self.now + JUMP_SECONDS:
+            if self._jump is None or abs(timestamp - self._jump) > JUMP_SECONDS:
+                self._jump = timestamp
+                return
+        self._jump = None
+        self._clock_started = True
+        self.now = timestamp
+        self._next_timer = timestamp + TIMER_STEP
+        self._expire(self._closed, self.timeouts.closed, timestamp)
+        self._expire(self._embryonic, self.timeouts.embryonic, timestamp)
+        self._age_gaps(timestamp)
+        idle = self.timeouts.idle
+        # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
+        if idle is not None and timestamp >= self._next_sweep and (
+            self._packets - self._sweep_packets >= len(self._established) // 4
+        ):
+            self._next_sweep = timestamp + idle / 8
+            self._sweep_packets = self._packets
+            for state in [state for state in self._established if _last_seen(state) < timestamp - idle]:
+                self.complete(state, "idle")
+                self.forget(state)
+
+    def _expire(self, table: Any, seconds: Optional[float], timestamp: float) -> None:
+        if seconds is None:
+            return
+        while table:
+            state = next(iter(table))
+            since = table[state] if table is self._closed else max(state.created, _last_seen(state))
+            if since is None or since >= timestamp - seconds:
+                return
+            if not state.closed:
+                if table is self._closed and _last_seen(state) >= timestamp - seconds:
+                    table.move_to_end(state)  # half closed, and the other half still speaks
+                    table[state] = _last_seen(state)
+                    continue
+                self.complete(state, self._reason_of_silence(state, table))
+            self.forget(state)
+
+    def _reason_of_silence(self, state: StreamState, table: Any) -> str:
+        if table is self._embryonic:
+            return "idle"
+        return "rst" if state.restartable else "fin"
+
+    def _age_gaps(self, timestamp: float) -> None:
+        """Holds and holes that have waited long enough."""
+        gap, grace = self.timeouts.gap, self.timeouts.acknowledged
+        for state in list(self.pages.lru):
+            for half in (state.client, state.server):
+                if not half.queue or state.stream is None:
+                    continue
+                age = timestamp - half.queue.first_timestamp
+                if half.holding and self.start_any and age >= TIMER_STEP:
+                    half.release_hold()
+                elif gap is not None and age >= gap:
+                    half.skip_hole("aged")
+                elif grace is not None and half.acked > half.next_offset and not half.holding:
+                    state.after_segment(half, timestamp)
+            state.refresh()
+
+    def flush_state(self, state: StreamState, before: float) -> bool:
+        """Give up what has waited since before `before`; True if something was delivered."""
+        flushed = False
+        for half in (state.client, state.server):
+            while half.queue and state.stream is not None and half.queue.oldest_timestamp() < before:
+                flushed = half.skip_hole("aged") or flushed
+        state.refresh()
+        return flushed
+
+
+def _first_timestamp(half: HalfStream) -> float:
+    assert half.queue is not None
+    return half.queue.first_timestamp
+
+
+def _last_packet(state: StreamState) -> int:
+    return max(state.client.last_packet, state.server.last_packet)
+
+
+def _last_seen(state: StreamState) -> float:
+    return max(state.client.last_seen, state.server.last_seen)
