@@ -1,0 +1,67 @@
+"""The `tcpstitch` command.
+
+Exit status: 0 when the whole capture was read, 1 when it ends too early or is damaged (what could be read was used),
+2 when nothing useful could be done; then one line on standard error says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from typing import Optional, Sequence
+
+from ..errors import StreamCallbackError, TcpStitchError
+from . import extract as extract_command
+from . import list as list_command
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("tcpstitch")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tcpstitch", description="Put TCP streams back together from captured packets, inside a memory bound."
+    )
+    parser.add_argument("--version", action="version", version=f"tcpstitch {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    list_command.add_parser(commands)
+    extract_command.add_parser(commands)
+    return parser
+
+
+def _broken_pipe(error: Optional[BaseException]) -> bool:
+    # A handler's error arrives wrapped, with the original as its cause.
+    return isinstance(error, BrokenPipeError) or (
+        isinstance(error, StreamCallbackError) and isinstance(error.__cause__, BrokenPipeError)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error, StreamCallbackError) and error.__cause__ else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command with `arguments` (default: those of the process); returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except (TcpStitchError, OSError) as error:
+        if _broken_pipe(error):
+            # The reader has enough. Standard output goes to nowhere, so that the flush at exit does not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"tcpstitch: {_reason(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,62 @@
+"""`tcpstitch list`: one line per connection."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..capture import open_capture
+from ..chunk import Chunk, Gap
+from ..segment import Flow, Segment
+from ..stream import Stream, StreamFactory
+from .common import add_options, make_assembler, read, summary
+
+
+class _Line(Stream):
+    """Counts one connection; constant memory."""
+
+    __slots__ = ("_flow", "_bytes", "_missing")
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._bytes = [0, 0]
+        self._missing = [0, 0]
+
+    def reassembled(self, chunk: Chunk) -> None:
+        self._bytes[chunk.direction] += len(chunk.data)
+
+    def gap(self, gap: Gap) -> None:
+        self._missing[gap.direction] += gap.length
+
+    def complete(self, reason: str) -> None:
+        sent = "  ".join(
+            f"{side} {self._bytes[index]} bytes {self._missing[index]} missing"
+            for index, side in enumerate(("client", "server"))
+        )
+        print(f"{self._flow}  {sent}  {reason}")
+
+
+class _Factory(StreamFactory):
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
+        return _Line(flow)
+
+
+def run(options: argparse.Namespace) -> int:
+    assembler = make_assembler(_Factory(), options)
+    with open_capture(options.file) as capture:
+        status = read(assembler, capture)
+    sys.stdout.flush()  # before the summary, where both go to one terminal
+    print(summary(assembler.statistics()), file=sys.stderr)
+    return status
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "list",
+        help="one line per connection",
+        description="Print one line per connection, when it is complete: client > server, the bytes and the missing "
+        "bytes that each side sent, and how it ended. A summary goes to standard error.",
+    )
+    add_options(parser)
+    parser.set_defaults(run=run)

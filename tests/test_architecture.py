@@ -1,0 +1,123 @@
+"""The house stands: imports only go down the floors, and no room grows too large."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Iterator, List, Set, Tuple
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "tcpstitch"
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+# Room to floor. A fraction orders rooms of one floor of docs/architecture.md that build on each other.
+FLOORS = {
+    "errors": 0, "sequence": 0,
+    "segment": 1, "chunk": 1.5, "limits": 1, "statistics": 1,
+    "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2,
+    "pages": 3, "timers": 3,
+    "reorder": 4, "half": 4.5,
+    "sequencing": 5, "handshake": 5, "lifecycle": 5, "validate": 5, "state": 5.5,
+    "upkeep": 6, "assembler": 6.5,
+    "capture": 7, "live": 7,
+    "readers": 8, "aio": 8, "parallel": 8, "testing": 8,
+    "__init__": 8.5,  # what `from tcpstitch import ...` reaches; may import everything below
+    "cli": 9, "plot": 9, "__main__": 9.5,
+}  # fmt: skip
+MAY_TOUCH_THE_WORLD = 7  # clocks and files: this floor and up
+DPKT_ROOMS = {"decode", "capture"}
+
+
+def source_files() -> List[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].replace(".py", "")
+
+
+def is_room(name: str) -> bool:
+    return (SOURCE / name).is_dir() or (SOURCE / f"{name}.py").is_file()
+
+
+def imported_modules(path: Path) -> Iterator[Tuple[int, Tuple[str, ...]]]:
+    """(line, dotted name in parts) of each import, also of those inside functions; relative ones made absolute."""
+    package = ("tcpstitch", *path.relative_to(SOURCE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            base += tuple(node.module.split(".")) if node.module else ()
+            for alias in node.names:
+                yield node.lineno, (*base, alias.name)
+
+
+def imported_rooms(path: Path) -> Iterator[Tuple[int, str]]:
+    for line, parts in imported_modules(path):
+        if parts[0] == "tcpstitch":
+            yield line, parts[1] if len(parts) > 1 and is_room(parts[1]) else "__init__"
+
+
+def called_names(tree: ast.AST) -> Iterator[Tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.lineno, node.func.id
+            elif isinstance(node.func, ast.Attribute):
+                yield node.lineno, node.func.attr
+
+
+def label(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+each_file = pytest.mark.parametrize("path", source_files(), ids=label)
+
+
+def test_every_room_has_a_row_in_the_table() -> None:
+    rooms: Set[str] = {room_of(path) for path in source_files()}
+    assert rooms, "no source found"
+    assert rooms - set(FLOORS) == set()
+
+
+@each_file
+def test_imports_only_go_down(path: Path) -> None:
+    room = room_of(path)
+    wrong = [
+        f"line {line}: {room} (floor {FLOORS[room]}) imports {target} (floor {FLOORS[target]})"
+        for line, target in imported_rooms(path)
+        if target != room and FLOORS[target] >= FLOORS[room]
+    ]
+    assert wrong == []
+
+
+@each_file
+def test_dpkt_is_imported_by_the_decoder_and_the_capture_reader_only(path: Path) -> None:
+    if room_of(path) not in DPKT_ROOMS:
+        assert [line for line, parts in imported_modules(path) if parts[0] == "dpkt"] == []
+
+
+@each_file
+def test_below_the_capture_floor_there_is_no_clock_and_no_file(path: Path) -> None:
+    if FLOORS[room_of(path)] >= MAY_TOUCH_THE_WORLD:
+        return
+    assert [line for line, parts in imported_modules(path) if parts[0] in {"time", "datetime"}] == []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert [line for line, name in called_names(tree) if name == "open"] == []
+
+
+@each_file
+def test_files_and_functions_stay_small_enough_to_read(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    long_functions = [
+        f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert long_functions == []
