@@ -1,0 +1,178 @@
+"""The tcpstitch command, run in this process; one test runs it as users do."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+from test_readers import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame
+
+from tcpstitch.cli import main
+
+CLIENT_FILE = "010.000.000.001.40000-010.000.000.002.00080"
+SERVER_FILE = "010.000.000.002.00080-010.000.000.001.40000"
+
+
+def write(path: Path, *frames: bytes) -> str:
+    path.write_bytes(capture(*frames).getvalue())
+    return str(path)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> str:
+    return write(tmp_path / "sample.pcap", *exchange())
+
+
+def extract(source: str, target: Path, *options: str) -> Tuple[int, List[Dict[str, Any]]]:
+    status = main(["extract", source, "-o", str(target), *options])
+    return status, [json.loads(line) for line in (target / "index.jsonl").read_text().splitlines()]
+
+
+def test_list_prints_one_line_per_connection_and_a_summary_apart(sample: str, capsys: Any) -> None:
+    assert main(["list", sample]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == (
+        "10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes 0 missing  server 7 bytes 0 missing  fin\n"
+    )
+    assert "1 connection" in printed.err and len(printed.err.splitlines()) == 1
+
+
+def test_list_counts_missing_bytes(tmp_path: Path, capsys: Any) -> None:
+    frames = exchange()
+    del frames[4]
+    assert main(["list", write(tmp_path / "gap.pcap", *frames)]) == 0
+    assert "client 6 bytes 5 missing" in capsys.readouterr().out
+
+
+def test_list_reads_standard_input(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(capture(*exchange())))
+    assert main(["list", "-"]) == 0
+    assert "client 11 bytes" in capsys.readouterr().out
+
+
+def test_extract_writes_a_file_per_direction_named_as_tcpflow_does(sample: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    status, (entry,) = extract(sample, target)
+    assert status == 0
+    assert sorted(path.name for path in target.iterdir()) == [CLIENT_FILE, SERVER_FILE, "index.jsonl"]
+    assert (target / CLIENT_FILE).read_bytes() == b"hello there"
+    assert (target / SERVER_FILE).read_bytes() == b"welcome"
+    assert entry == {
+        "client": {"address": "10.0.0.1", "port": 40000},
+        "server": {"address": "10.0.0.2", "port": 80},
+        "start": 1000.0,
+        "reason": "fin",
+        "client_to_server": {"file": CLIENT_FILE, "bytes": 11, "missing": 0, "gaps": []},
+        "server_to_client": {"file": SERVER_FILE, "bytes": 7, "missing": 0, "gaps": []},
+        "anomalies": entry["anomalies"],
+    }
+
+
+def test_extract_leaves_missing_bytes_out_and_lists_them_in_the_index(tmp_path: Path) -> None:
+    frames = exchange()
+    del frames[4]
+    _, (entry,) = extract(write(tmp_path / "gap.pcap", *frames), tmp_path / "out")
+    side = entry["client_to_server"]
+    assert (tmp_path / "out" / side["file"]).read_bytes() == b" there"
+    assert side["missing"] == 5
+    assert [gap[:2] for gap in side["gaps"]] == [[0, 5]]
+
+
+def test_extract_writes_ipv6_addresses_in_full(tmp_path: Path) -> None:
+    frames = exchange(("fd00::1", 40000), ("fd00::2", 80))
+    _, (entry,) = extract(write(tmp_path / "v6.pcap", *frames), tmp_path / "out")
+    full = "fd00:0000:0000:0000:0000:0000:0000:000"
+    assert entry["client_to_server"]["file"] == f"{full}1.40000-{full}2.00080"
+
+
+def test_extract_gives_a_recurring_pair_of_endpoints_a_suffix(tmp_path: Path) -> None:
+    again = [
+        frame(CLIENT, SERVER, 900_000, SYN),
+        frame(SERVER, CLIENT, 700_000, SYN | ACK),
+        frame(CLIENT, SERVER, 900_001, ACK, b"second"),
+        frame(CLIENT, SERVER, 900_007, RST | ACK),
+    ]
+    third = [
+        frame(CLIENT, SERVER, 3_900_000, SYN),
+        frame(SERVER, CLIENT, 3_700_000, SYN | ACK),
+        frame(SERVER, CLIENT, 3_700_001, ACK, b"third"),
+    ]
+    _, entries = extract(write(tmp_path / "again.pcap", *exchange(), *again, *third), tmp_path / "out")
+    assert [entry["client_to_server"]["file"] for entry in entries] == [CLIENT_FILE, CLIENT_FILE + "c1", None]
+    assert [entry["server_to_client"]["file"] for entry in entries] == [SERVER_FILE, None, SERVER_FILE + "c2"]
+    assert (tmp_path / "out" / (CLIENT_FILE + "c1")).read_bytes() == b"second"
+
+
+def test_extract_makes_no_file_for_a_connection_without_data(tmp_path: Path) -> None:
+    _, (entry,) = extract(write(tmp_path / "syn.pcap", frame(CLIENT, SERVER, 1, SYN)), tmp_path / "out")
+    assert entry["client_to_server"] == {"file": None, "bytes": 0, "missing": 0, "gaps": []}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.jsonl"]
+
+
+def test_extract_keeps_many_interleaved_streams_apart(tmp_path: Path) -> None:
+    whole = [exchange((f"10.1.{number // 200}.{number % 200 + 1}", 40000)) for number in range(400)]
+    frames = [packets[step] for step in range(len(whole[0])) for packets in whole]
+    _, entries = extract(write(tmp_path / "many.pcap", *frames), tmp_path / "out")
+    assert len(entries) == 400
+    for entry in entries:
+        assert (tmp_path / "out" / entry["client_to_server"]["file"]).read_bytes() == b"hello there"
+
+
+def test_extract_refuses_a_directory_with_something_in_it(sample: str, tmp_path: Path, capsys: Any) -> None:
+    assert main(["extract", sample, "-o", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["list", "extract"])
+@pytest.mark.parametrize("content", [None, b"", b"\x7fELF but no capture, whatever its name says"])
+def test_bad_input_is_status_2_and_one_line(command: str, content: Any, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "bad.pcap"
+    if content is not None:
+        path.write_bytes(content)
+    target = tmp_path / "out"
+    assert main([command, str(path), *(["-o", str(target)] if command == "extract" else [])]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1 and "bad.pcap" in printed.err
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("options", [["--overlap", "newest"], ["--memory", "plenty"], ["--memory", "1"]])
+def test_a_wrong_option_is_status_2_and_one_line(options: List[str], sample: str, capsys: Any) -> None:
+    assert main(["list", sample, *options]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [["--overlap", "last"], ["--checks", "strict"], ["--memory", "16MiB"]])
+def test_the_options_reach_the_assembler(options: List[str], sample: str, capsys: Any) -> None:
+    assert main(["list", sample, *options]) == 0
+    assert "client 11 bytes" in capsys.readouterr().out
+
+
+def test_a_cut_capture_gives_what_is_whole_a_warning_and_status_1(sample: str, tmp_path: Path, capsys: Any) -> None:
+    cut = tmp_path / "cut.pcap"
+    cut.write_bytes(Path(sample).read_bytes()[:-5])
+    assert main(["list", str(cut)]) == 1
+    printed = capsys.readouterr()
+    assert "client 11 bytes" in printed.out
+    assert [line for line in printed.err.splitlines() if "warning" in line and "cut.pcap" in line]
+
+
+def test_python_m_runs_the_command_and_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    frames = [frame((f"10.2.{n // 250}.{n % 250 + 1}", 1000), SERVER, 1, SYN) for n in range(5000)]
+    source = write(tmp_path / "many.pcap", *frames)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tcpstitch", "list", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    first = process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert first.startswith(b"10.2.")
+    assert (process.wait(), errors) == (0, b"")
