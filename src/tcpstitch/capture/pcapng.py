@@ -1,0 +1,191 @@
+"""pcapng files (draft-ietf-opsawg-pcapng): sections of either byte order, interfaces of different link types."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+
+from .pcap import end
+from .report import MAX_RECORD, Record, Report, packet_class
+from .source import Source
+
+MAGIC = b"\x0a\x0d\x0d\x0a"
+SECTION, INTERFACE, OLD_PACKET, SIMPLE, NAMES, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 4, 6
+_PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
+_KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
+_MAX_METADATA = 16 * 1024 * 1024
+_CUT = "the file ends in the middle of a block"
+
+
+class _Interface(NamedTuple):
+    linktype: int
+    snaplen: int
+    units: int
+    offset: int
+    make: Any
+
+
+class _Section:
+    """Byte order, interfaces and the last packet's time: what a block's meaning depends on."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.timestamp = 0.0
+        self.interfaces: List[_Interface] = []
+        self.set_order("<")
+
+    def set_order(self, order: str) -> None:
+        self.order = order
+        self.unpack_head = struct.Struct(order + "II").unpack_from
+        self.unpack_packet = struct.Struct(order + "IIII").unpack_from
+        self.unpack_old = struct.Struct(order + "HxxIII").unpack_from
+
+    def options(self, data: bytes) -> Iterator[Tuple[int, bytes]]:
+        pos = 0
+        while pos + 4 <= len(data):
+            code, length = struct.unpack_from(self.order + "HH", data, pos)
+            if code == 0 or pos + 4 + length > len(data):
+                return
+            yield code, data[pos + 4 : pos + 4 + length]
+            pos += 4 + (length + 3 & ~3)
+
+    def comments(self, where: str, offset: int, data: bytes) -> None:
+        for code, value in self.options(data):
+            if code == 1:
+                self.report.comment(where, offset, value)
+
+    def begin(self, offset: int, body: bytes) -> None:
+        self.interfaces = []
+        self.comments("section", offset, body[16:])
+
+    def add_interface(self, offset: int, body: bytes) -> None:
+        linktype, snaplen = struct.unpack_from(self.order + "HxxI", body)
+        units, shift = 10**6, 0
+        for code, value in self.options(body[8:]):
+            if code == 1:
+                self.report.comment("interface", offset, value)
+            elif code == 9 and value:
+                exponent = value[0] & 0x7F
+                units = 2**exponent if value[0] & 0x80 else 10**exponent
+            elif code == 14 and len(value) == 8:
+                shift = struct.unpack(self.order + "q", value)[0]
+        if not self.interfaces:
+            self.report.linktype = linktype
+        self.interfaces.append(_Interface(linktype, snaplen, units, shift, packet_class(linktype)))
+
+    def add_names(self, body: bytes) -> None:
+        pos = 0
+        while pos + 4 <= len(body):
+            kind, length = struct.unpack_from(self.order + "HH", body, pos)
+            value = body[pos + 4 : pos + 4 + length]
+            size = {1: 4, 2: 16}.get(kind)
+            if kind == 0 or len(value) < length:
+                return
+            if size is not None and length > size:
+                name = value[size:].split(b"\0", 1)[0][:256].decode("utf-8", "replace")
+                self.report.resolve(str(ipaddress.ip_address(value[:size])), name)
+            pos += 4 + (length + 3 & ~3)
+
+    def packet(self, kind: int, offset: int, body: bytes) -> Optional[Record]:
+        """The packet of one block's body; None, with a warning, if the block contradicts itself."""
+        ticks: Optional[int] = None
+        if kind == SIMPLE:
+            index, start, length = 0, 4, len(body) - 4
+        elif len(body) < 20:
+            self.report.warn(offset, "a packet block is too short: skipped")
+            return None
+        else:
+            unpack = self.unpack_packet if kind == ENHANCED else self.unpack_old
+            index, high, low, length = unpack(body)
+            start, ticks = 20, high << 32 | low
+        if index >= len(self.interfaces) or start > len(body) or length > len(body) - start:
+            self.report.warn(offset, "a packet block names no known interface or more bytes than it has: skipped")
+            return None
+        interface = self.interfaces[index]
+        if ticks is None:
+            # A simple packet has its length on the wire and no time: the last packet's keeps time monotonic.
+            length = min(length, struct.unpack_from(self.order + "I", body)[0], interface.snaplen or length)
+        else:
+            self.timestamp = ticks / interface.units + interface.offset
+            options = start + (length + 3 & ~3)
+            if options + 4 <= len(body):
+                self.comments("packet", offset, body[options:])
+        self.report.linktype = interface.linktype
+        data = body[start : start + length]
+        return self.timestamp, data if interface.make is bytes else interface.make(data)
+
+
+def check_section(held: bytes) -> Optional[str]:
+    """The byte order of a section header block, None if it is not one."""
+    magic = held[8:12]
+    return "<" if magic == b"\x4d\x3c\x2b\x1a" else ">" if magic == b"\x1a\x2b\x3c\x4d" else None
+
+
+def read_pcapng(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+    """Packets of a pcapng file whose first bytes, at least 12, are `held`. Unknown blocks are skipped unread."""
+    section = _Section(report)
+    buffer, pos, base = held, 0, 0
+    problem = ""
+    while True:
+        have = len(buffer) - pos
+        need = 12
+        if have >= 12:
+            kind, need = section.unpack_head(buffer, pos)
+            if kind == SECTION:
+                order = check_section(buffer[pos : pos + 12])
+                if order is not None:
+                    section.set_order(order)
+                kind, need = section.unpack_head(buffer, pos)
+                if order is None or need < 28:
+                    problem = "a section header is damaged, the rest is not read"
+                    break
+            problem = _bad_length(kind, need)
+            if problem:
+                break
+            if have >= need:
+                body = buffer[pos + 8 : pos + need - 4]
+                if kind in _PACKETS:
+                    record = section.packet(kind, base + pos, body)
+                    if record is not None:
+                        yield record
+                elif kind in _KEPT:
+                    _metadata(section, kind, base + pos, body)
+                pos += need
+                continue
+            if kind not in _KEPT and source.can_hold(need - have):
+                base += pos + need
+                buffer, pos = b"", 0
+                if source.skip(need - have):
+                    continue
+                report.warn(base, _CUT)
+                return
+        if not source.can_hold(need - have):
+            problem = _CUT
+            break
+        base += pos
+        buffer, pos = source.at_least(buffer[pos:], need), 0
+        if len(buffer) < need:
+            problem = _CUT
+            break
+    end(source, report, base + pos, problem if len(buffer) > pos else "")
+
+
+def _bad_length(kind: int, length: int) -> str:
+    if length < 12 or length % 4:
+        return f"a block of {length} bytes is claimed: damaged, the rest is not read"
+    limit = MAX_RECORD if kind in _PACKETS else _MAX_METADATA
+    if kind in _KEPT and length > limit:
+        return f"a block of {length} bytes is claimed: damaged, the rest is not read"
+    return ""
+
+
+def _metadata(section: _Section, kind: int, offset: int, body: bytes) -> None:
+    if kind == SECTION:
+        section.begin(offset, body)
+    elif kind == NAMES:
+        section.add_names(body)
+    elif len(body) < 8:
+        section.report.warn(offset, "an interface block is too short: skipped")
+    else:
+        section.add_interface(offset, body)

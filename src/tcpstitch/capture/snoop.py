@@ -1,0 +1,54 @@
+"""snoop files (RFC 1761)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Iterator
+
+from .pcap import end
+from .report import MAX_RECORD, Record, Report, packet_class
+from .source import Source
+
+MAGIC = b"snoop\0\0\0"
+HEADER_BYTES = 16
+# RFC 1761's datalink codes and Solaris' later ones, as pcap link types.
+LINKTYPES = {0: 1, 2: 6, 4: 1, 5: 104, 8: 10, 18: 123, 0x19: 226}
+_RECORD = struct.Struct(">xxxxIIxxxxII")
+
+
+def read_snoop(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+    """Packets of a snoop file whose first bytes are `held`."""
+    datalink = int.from_bytes(held[12:16], "big")
+    # Unknown codes lie outside of pcap's range, so that they are not taken for something else.
+    report.linktype = LINKTYPES.get(datalink, 0x10000 + datalink)
+    return _records(source, held, report)
+
+
+def _records(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+    make = packet_class(report.linktype)
+    buffer, pos, base = held, HEADER_BYTES, 0
+    head = _RECORD.size
+    problem = ""
+    while True:
+        need = head
+        if len(buffer) - pos >= head:
+            length, record, seconds, micros = _RECORD.unpack_from(buffer, pos)
+            if record < head + length or record > MAX_RECORD:
+                problem = f"a record of {record} bytes is claimed for {length}: damaged, the rest is not read"
+                break
+            need = record
+            if len(buffer) - pos >= need:
+                start = pos + head
+                data = buffer[start : start + length]
+                yield seconds + micros * 1e-6, data if make is bytes else make(data)
+                pos += record
+                continue
+        if not source.can_hold(need - (len(buffer) - pos)):
+            problem = "the file ends in the middle of a packet"
+            break
+        base += pos
+        buffer, pos = source.at_least(buffer[pos:], need), 0
+        if len(buffer) < need:
+            problem = "the file ends in the middle of a packet"
+            break
+    end(source, report, base + pos, problem if len(buffer) > pos else "")

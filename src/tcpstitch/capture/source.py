@@ -1,0 +1,150 @@
+"""Bytes of a capture, from wherever they come, in blocks: never more in memory than what was asked for."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+import time
+from typing import Any, Callable, List, Optional, Tuple
+
+from ..errors import CaptureError, UsageError
+from .compress import open_decompressor
+
+BLOCK = 256 * 1024
+
+
+class Source:
+    """One stream of bytes. `read_some` gives at least one byte, or `b""` at the end; `damage` then says what broke."""
+
+    def __init__(self, what: Any, follow: bool, poll_seconds: float, idle_seconds: Optional[float]) -> None:
+        self.follow = follow
+        self.damage: Optional[str] = None
+        self.stopped = threading.Event()
+        self._poll = poll_seconds
+        self._idle = idle_seconds
+        self._decompressor: Any = None
+        self._ahead = b""
+        self._consumed = 0
+        self.name, self._file, self._owned = open_file(what)
+        self._read: Callable[[int], Any] = getattr(self._file, "read1", None) or self._file.read
+        self._size = regular_size(self._file)
+
+    def read_some(self, size: int = BLOCK) -> bytes:
+        """Up to `size` bytes (a pipe may give fewer), waiting for more where the source is followed."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, b""
+            return ahead
+        if self._decompressor is None:
+            return self._read_raw(size)
+        if self.damage is not None:
+            return b""
+        try:
+            data: bytes = self._decompressor.read(size)
+            return data
+        except OSError as error:
+            self.damage = f"{error}"
+        except Exception as error:  # each library has exceptions of its own, some of them plain RuntimeError
+            self.damage = f"damaged {self._decompressor.kind} data: {error}"
+        return b""
+
+    def _read_raw(self, size: int = BLOCK) -> bytes:
+        deadline = None if self._idle is None else time.monotonic() + self._idle
+        while not self.stopped.is_set():
+            try:
+                data = self._read(size)
+            except OSError as error:
+                self.damage = f"cannot be read: {error}"
+                return b""
+            except ValueError:
+                if self.stopped.is_set():
+                    break
+                raise
+            if data:
+                if not isinstance(data, (bytes, bytearray, memoryview)):
+                    raise UsageError(f"{self.name}: open the file in binary mode, not as text")
+                self._consumed += len(data)
+                return bytes(data)
+            # None is what a non-blocking file answers when it has nothing yet.
+            if data is not None and not self.follow:
+                break
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            self.stopped.wait(self._poll)
+        return b""
+
+    def at_least(self, held: bytes, need: int) -> bytes:
+        """`held` and what follows it, `need` bytes or more in all; fewer only where the source ends."""
+        if len(held) >= need:
+            return held
+        parts: List[bytes] = [held]
+        total = len(held)
+        while total < need:
+            block = self.read_some()
+            if not block:
+                break
+            parts.append(block)
+            total += len(block)
+        return b"".join(parts)
+
+    def skip(self, count: int) -> bool:
+        """Throw `count` bytes away; False where the source ends before."""
+        while count > 0:
+            block = self.read_some()
+            if not block:
+                return False
+            if len(block) > count:
+                self._ahead = block[count:] + self._ahead
+            count -= len(block)
+        return True
+
+    def can_hold(self, missing: int) -> bool:
+        """False if it is known already that fewer than `missing` bytes remain: no need to read them to find out."""
+        if self._size is None or self.follow or self._decompressor is not None:
+            return True
+        return missing <= self._size - self._consumed + len(self._ahead)
+
+    def unpack(self, head: bytes) -> bytes:
+        """If `head` begins a compressed stream, decompress from here on; the first bytes of the content."""
+        decompressor = open_decompressor(self.name, head, self._read_raw)
+        if decompressor is None:
+            return head
+        self._decompressor = decompressor
+        return self.at_least(b"", 24)
+
+    def close(self) -> None:
+        """End a wait, and close the file if it was opened here."""
+        self.stopped.set()
+        if self._owned:
+            self._file.close()
+
+
+def open_file(what: Any) -> Tuple[str, Any, bool]:
+    """`(name, file, owned)` of a path, a binary file object or `"-"`."""
+    if isinstance(what, str) and what == "-":
+        return "standard input", getattr(sys.stdin, "buffer", sys.stdin), False
+    if isinstance(what, (str, os.PathLike)):
+        try:
+            path = os.fspath(what)
+            # Unbuffered: the readers take large blocks themselves, and a pipe's bytes come as soon as they are there.
+            return os.fsdecode(path), open(path, "rb", buffering=0), True
+        except (OSError, ValueError) as error:
+            raise CaptureError(f"{what}: cannot be opened: {error}") from error
+    if hasattr(what, "read"):
+        name = getattr(what, "name", None)
+        return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False
+    kind = type(what).__name__
+    raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {kind}")
+
+
+def regular_size(file: Any) -> Optional[int]:
+    """Bytes between the file's position and its end, if it is a regular file on disk."""
+    try:
+        info = os.fstat(file.fileno())
+        # A wrapper such as GzipFile has the descriptor of the compressed file: its size says nothing.
+        if not stat.S_ISREG(info.st_mode) or type(file).__module__ not in ("_io", "io"):
+            return None
+        return info.st_size - int(file.tell())
+    except (OSError, AttributeError, ValueError, TypeError):
+        return None
