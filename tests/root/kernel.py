@@ -1,0 +1,139 @@
+"""The running kernel as the receiver: segments go in through a TUN device, an application reads what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import List, NamedTuple, Tuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
+import record  # noqa: E402
+
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+SERVER, SERVER_PORT = "10.9.0.2", 8080
+_SERVER_BYTES = socket.inet_aton(SERVER)
+# tcpi_state: the kernel's own word on how the connection stands
+_STATES = {1: "open", 8: "fin", 7: "rst"}
+_SPACING = 0.001  # seconds of capture time between packets
+
+
+class Crafted(NamedTuple):
+    """A segment of the client; `start` is the stream offset (0 = first byte after the SYN), may be negative."""
+
+    start: int
+    data: bytes = b""
+    flags: int = ACK
+    ack_shift: int = 0
+    bad_checksum: bool = False
+
+
+class Outcome(NamedTuple):
+    """What the application read, how the connection stood, and every packet of both sides with capture times."""
+
+    data: bytes
+    end: str
+    packets: List[Tuple[float, bytes]]
+
+
+def ones_complement(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    if len(data) % 2:
+        data += b"\0"
+    return ~(int.from_bytes(data, "big") % 0xFFFF) & 0xFFFF
+
+
+def craft(source: bytes, port: int, seq: int, ack: int, flags: int, data: bytes = b"", options: bytes = b"") -> bytes:
+    """An IPv4 packet from (source, port) to the listening socket."""
+    size = 20 + len(options) + len(data)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + size, 1, 0x4000, 64, 6, 0, source, _SERVER_BYTES)
+    ip = ip[:10] + struct.pack("!H", ones_complement(ip)) + ip[12:]
+    seq, ack = seq % 2**32, ack % 2**32
+    header = [port, SERVER_PORT, seq, ack, (20 + len(options)) << 2, flags, 65535, 0, 0]
+    tcp = struct.pack("!HHIIBBHHH", *header) + options + data
+    pseudo = source + _SERVER_BYTES + struct.pack("!HH", 6, size)
+    header[7] = ones_complement(pseudo + tcp)
+    return ip + struct.pack("!HHIIBBHHH", *header) + options + data
+
+
+class Kernel:
+    """A network namespace with one TUN device and one listening socket; thousands of connections a minute."""
+
+    def __init__(self) -> None:
+        self._space = record.Namespace()
+        self._tun = self._space.tun({4: SERVER})
+        self._listener = self._space.socket(4)
+        self._listener.bind((SERVER, SERVER_PORT))
+        self._listener.listen(64)
+        self._listener.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._tun, select.POLLIN)
+        self._count = 0
+
+    def close(self) -> None:
+        self._listener.close()
+        os.close(self._tun)
+        self._space.close()
+
+    def _next_client(self) -> Tuple[bytes, int]:
+        """An address and port that no connection before used, so that no list meets the remains of another."""
+        number, self._count = self._count, self._count + 1
+        return socket.inet_aton(f"10.9.0.{3 + number // 60000 % 250}"), 2000 + number % 60000
+
+    def _replies(self, wait_ms: int = 0) -> List[bytes]:
+        found = []
+        while True:
+            try:
+                packet = os.read(self._tun, 65536)
+            except BlockingIOError:
+                if found or not wait_ms or not self._poll.poll(wait_ms):
+                    return found
+                continue
+            if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP:
+                found.append(packet)
+
+    def receive(self, segments: List[Crafted], isn: int, options: bytes = b"\x02\x04\x05\xb4") -> Outcome:
+        """Open a connection with `isn` and these options on the SYN, send the segments, read what the application
+        gets. A few hundred microseconds; nothing waits for a timer."""
+        source, port = self._next_client()
+        self._replies()
+        packets: List[bytes] = []
+
+        def send(packet: bytes, wait_ms: int = 0) -> None:
+            packets.append(packet)
+            os.write(self._tun, packet)
+            packets.extend(self._replies(wait_ms))
+
+        send(craft(source, port, isn, 0, SYN, options=options), 1000)
+        (server_isn,) = struct.unpack_from("!I", packets[-1], 24)
+        send(craft(source, port, isn + 1, server_isn + 1, ACK))
+        connection, _ = self._listener.accept()
+        try:
+            connection.setblocking(False)
+            for segment in segments:
+                ack = server_isn + 1 + segment.ack_shift if segment.flags & ACK else 0
+                packet = craft(source, port, isn + 1 + segment.start, ack, segment.flags, segment.data)
+                if segment.bad_checksum:
+                    packet = packet[:36] + bytes([packet[36] ^ 0x55]) + packet[37:]
+                send(packet)
+            data, end = self._read(connection)
+        finally:
+            # Close with a reset: the kernel forgets the connection at once.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+        return Outcome(data, end, [(index * _SPACING, packet) for index, packet in enumerate(packets)])
+
+    def _read(self, connection: socket.socket) -> Tuple[bytes, str]:
+        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        data = b""
+        with contextlib.suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
+            while True:
+                piece = connection.recv(65536)
+                if not piece:
+                    break
+                data += piece
+        return data, _STATES.get(state, str(state))

@@ -1,0 +1,88 @@
+"""Live transfers between two kernels over an impaired wire come out as the bytes that the applications sent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import pytest
+
+from tcpstitch import Assembler, Chunk, Direction, Flow, Gap, Segment, Stream, StreamFactory
+from tcpstitch.capture import open_capture
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
+import record  # noqa: E402
+
+_REASON = record.unavailable()
+pytestmark = [pytest.mark.root, pytest.mark.skipif(_REASON is not None, reason=str(_REASON))]
+
+BOTH_BUSY = ((2_000_000, 2_000_000), (1_000_000, 50_000), (20, 1_000_000))
+SETTINGS = {
+    "clean": record.Settings(BOTH_BUSY),
+    "little loss, IPv4": record.Settings(BOTH_BUSY, loss=0.005, reorder=0.02, duplicate=0.01, seed=11),
+    "little loss, IPv6": record.Settings(BOTH_BUSY, version=6, loss=0.005, reorder=0.02, duplicate=0.01, seed=12),
+    "no timestamps": record.Settings(BOTH_BUSY, timestamps=False, loss=0.01, reorder=0.05, seed=13),
+    "heavy reordering": record.Settings(BOTH_BUSY, reorder=0.4, duplicate=0.05, reorder_delay=0.006, seed=14),
+    "many duplicates, IPv6, no timestamps": record.Settings(
+        BOTH_BUSY, version=6, timestamps=False, duplicate=0.3, reorder=0.1, loss=0.002, seed=15
+    ),
+    "heavy loss, small packets": record.Settings(((150_000, 150_000), (9, 100_000)), loss=0.06, mtu=576, seed=16),
+}
+
+
+class Hashing(Stream):
+    def __init__(self) -> None:
+        self.hashes = (hashlib.sha256(), hashlib.sha256())
+        self.sizes = [0, 0]
+        self.gaps: List[Gap] = []
+        self.reason = ""
+
+    def reassembled(self, chunk: Chunk) -> None:
+        self.hashes[chunk.direction].update(chunk.data)
+        self.sizes[chunk.direction] += len(chunk.data)
+
+    def gap(self, gap: Gap) -> None:
+        self.gaps.append(gap)
+
+    def complete(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Factory(StreamFactory):
+    def __init__(self) -> None:
+        self.streams: Dict[int, Hashing] = {}
+        self.opened = 0
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Hashing:
+        self.opened += 1
+        return self.streams.setdefault(flow.client.port, Hashing())
+
+
+@pytest.fixture(scope="module", params=list(SETTINGS))
+def recording(request: pytest.FixtureRequest) -> Tuple[bytes, Dict]:
+    """One transfer, as a pcap file's bytes and its truth."""
+    packets, truth = record.record(SETTINGS[request.param])
+    file = io.BytesIO()
+    record.write_pcap(file, packets)
+    return file.getvalue(), truth
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_live_transfer_gives_the_bytes_that_the_applications_sent(recording: Tuple[bytes, Dict], checks: str) -> None:
+    pcap, truth = recording
+    factory = Factory()
+    with Assembler(factory, checks=checks) as assembler, open_capture(io.BytesIO(pcap)) as capture:
+        assembler.run(capture)
+    assert factory.opened == len(truth["connections"])
+    for connection in truth["connections"]:
+        stream = factory.streams[connection["client"][1]]
+        assert stream.gaps == []
+        for way, direction in (("up", Direction.CLIENT_TO_SERVER), ("down", Direction.SERVER_TO_CLIENT)):
+            assert connection[way]["received_intact"]
+            assert stream.sizes[direction] == connection[way]["bytes"]
+            assert stream.hashes[direction].hexdigest() == connection[way]["sha256"]
+        assert stream.reason == "fin"
+    assert assembler.statistics().pages_used == 0
