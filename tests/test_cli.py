@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
-from test_readers import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame
 
+from small_captures import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame
 from tcpstitch.cli import main
 
 CLIENT_FILE = "010.000.000.001.40000-010.000.000.002.00080"
