@@ -28,7 +28,7 @@ class HalfStream:
         "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state", "peer",
         "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale", "max_window",
         "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset", "ended", "started",
-        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start",
+        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start", "good_checksums",
     )  # fmt: skip
 
     def __init__(self, state: Any, direction: Direction) -> None:
@@ -44,7 +44,7 @@ class HalfStream:
         self.kept: Optional[ReorderQueue] = None
         self.acked_since: Optional[float] = None
         self.isns: Any = ()
-        self.syn_seen = self.holding = self.fin_unsure = self.ended = self.started = self.stopped = False
+        self.syn_seen = self.holding = self.fin_unsure = self.ended = self.started = self.stopped = self.good_checksums = False
         self.fin_offset: Optional[int] = None
         self.rst_offset: Optional[int] = None
         self.cuts: List[Tuple[int, int]] = []

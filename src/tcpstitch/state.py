@@ -61,16 +61,10 @@ class StreamState:
                 acked = side.peer.offset_of(side.last_ack)
                 if side.peer.acked < acked <= side.peer.max_offset:
                     side.peer.acked = acked
-        if flags & (SYN | FIN | RST) and segment.checksum_ok() is False:
-            # RFC 9293 3.1: never processed; the data of plain segments may stem from an offloading host.
-            half.anomaly("bad_checksum", half.max_offset, timestamp)
-            if flags & SYN and half.syn_seen is False and not half.isns:
-                half.isns = (segment.seq,)
-            return
-        if not flags & (SYN | FIN | RST) and 0 < segment.length <= self.host.verify_bytes:
-            if segment.checksum_ok() is False:
-                half.anomaly("bad_checksum", half.max_offset, timestamp)
+        if flags & (SYN | FIN | RST) or 0 < segment.length <= self.host.verify_bytes:
+            if not self._checksum_allows(half, segment, timestamp):
                 return
+            flags = segment.flags
         self._note_header(half, segment, timestamp)
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
@@ -88,6 +82,20 @@ class StreamState:
         elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK and half.next_offset:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(half, timestamp)
+
+    def _checksum_allows(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """RFC 9293 3.1 for the segments that matter most: a bad SYN, FIN or RST changes no state. Bad data is dropped
+        only where the direction has shown good checksums, since an offloading host's are all wrong."""
+        verdict = segment.checksum_ok()
+        if verdict is True:
+            half.good_checksums = True
+        if verdict is not False:
+            return True
+        half.anomaly("bad_checksum", half.max_offset, timestamp)
+        if segment.flags & SYN and not half.syn_seen and not half.isns:
+            half.isns = (segment.seq,)
+        segment.flags &= ~FIN
+        return bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
@@ -179,7 +187,7 @@ class StreamState:
                 half.anomaly("syn_in_established", 0, timestamp)
         elif not half.started and (self.embryonic or not half.acked):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            half.isns = (half.isns + (half.base_seq,))[-MAX_ISNS:]
+            half.isns = (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:]
             if segment.flags & ACK or self.embryonic:
                 half.set_base(base)
                 half.acked = 0
@@ -279,7 +287,7 @@ class StreamState:
                 half.set_base(seq)
         if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
             half.anomaly("one_sided", 0, timestamp)
-        if self.embryonic and not flags & SYN:
+        if self.restartable or self.embryonic and not flags & SYN:
             self.host.established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
@@ -351,7 +359,8 @@ class StreamState:
         if peer.syn_seen and not half.known and not peer.started:
             # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
-                self.reset(timestamp)
+                self.restartable = True  # refused; but a forged refusal does not end what goes on after it
+                self.host.half_closed(self)
             else:
                 half.anomaly("rst_bad_ack", 0, timestamp)
             return

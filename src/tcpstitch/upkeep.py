@@ -170,14 +170,16 @@ class Upkeep:
     # -- the life of connections
 
     def established(self, state: StreamState) -> None:
-        if state.embryonic:
-            state.embryonic = False
-            self._embryonic.pop(state, None)
-            self._established[state] = None
+        state.embryonic = state.restartable = False
+        self._embryonic.pop(state, None)
+        self._closed.pop(state, None)
+        self._established[state] = None
 
     def half_closed(self, state: StreamState) -> None:
         """Only one side will speak, or none: the linger decides."""
         if state not in self._closed:
+            self._embryonic.pop(state, None)
+            self._established.pop(state, None)
             self._closed[state] = self.now
 
     def complete(self, state: StreamState, reason: str) -> None:
