@@ -1,0 +1,195 @@
+"""One measurement in a process of its own: `python runners.py NAME CAPTURE [--hash]` prints a JSON object.
+
+packets, bytes delivered, seconds from opening the file to the last callback, resident size in KiB before the first
+packet and at its peak, and with --hash the digest of what was delivered (hashing is left out of timed runs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import struct
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from workloads import Digest
+
+Result = Tuple[int, int]  # packets, bytes
+
+
+def memory_kib(name: str) -> int:
+    """`VmRSS` or `VmHWM` of this process; unlike ru_maxrss the peak is not inherited from the parent."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(name + ":"):
+                return int(line.split()[1])
+    return 0
+
+
+def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
+    """A factory whose streams count bytes, or digest them."""
+    from tcpstitch import Chunk, Stream, StreamFactory
+    from tcpstitch.segment import reverse_key
+
+    total = [0]
+
+    class Counter(Stream):
+        __slots__ = ()
+
+        def reassembled(self, chunk: Chunk) -> None:
+            total[0] += len(chunk.data)
+
+    class Hasher(Stream):
+        __slots__ = ("keys",)
+
+        def __init__(self, key: Any) -> None:
+            self.keys = (key, reverse_key(key))
+
+        def reassembled(self, chunk: Chunk) -> None:
+            total[0] += len(chunk.data)
+            digest.update(self.keys[chunk.direction], chunk.data)  # type: ignore[union-attr, arg-type]
+
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Counter() if digest is None else Hasher(flow.key)
+
+    return Factory(), total
+
+
+def run(path: str, digest: Optional[Digest]) -> Result:
+    """This library, `assembler.run(capture)`."""
+    from tcpstitch import Assembler, Limits, open_capture
+
+    factory, total = own_factory(digest)
+    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler:
+        with open_capture(path) as capture:
+            assembler.run(capture)
+    return assembler.statistics().packets, total[0]
+
+
+def assemble(path: str, digest: Optional[Digest]) -> Result:
+    """This library, `assemble` called for each packet by the user's own loop."""
+    from tcpstitch import Assembler, Limits, open_capture
+
+    factory, total = own_factory(digest)
+    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler:
+        with open_capture(path) as capture:
+            for timestamp, packet in capture:
+                assembler.assemble(packet, timestamp)
+    return assembler.statistics().packets, total[0]
+
+
+def dpkt_decode(path: str, digest: Optional[Digest]) -> Result:
+    """dpkt: read and decode, nothing else."""
+    import dpkt
+
+    packets = size = 0
+    with open(path, "rb") as file:
+        for _, frame in dpkt.pcap.Reader(file):
+            packets += 1
+            size += len(dpkt.ethernet.Ethernet(frame).data.data.data)
+    return packets, size
+
+
+def dpkt_dict(path: str, digest: Optional[Digest]) -> Result:
+    """dpkt and a dict of lists, sorted at the end: what one writes in an afternoon; no bound, no wrap."""
+    import dpkt
+
+    flows: Dict[bytes, List[Tuple[int, bytes]]] = {}
+    packets = size = 0
+    with open(path, "rb") as file:
+        for _, frame in dpkt.pcap.Reader(file):
+            packets += 1
+            ip = dpkt.ethernet.Ethernet(frame).data
+            tcp = ip.data
+            if tcp.data:
+                key = ip.src + ip.dst + struct.pack("!HH", tcp.sport, tcp.dport)
+                flows.setdefault(key, []).append((tcp.seq, tcp.data))
+    for key, parts in flows.items():
+        parts.sort()
+        reach = parts[0][0]
+        for seq, content in parts:
+            if seq + len(content) > reach:
+                content = content[max(0, reach - seq) :]
+                reach = max(reach, seq) + len(content)
+                size += len(content)
+                if digest is not None:
+                    digest.update(key, content)
+    return packets, size
+
+
+def plain_dict(path: str, digest: Optional[Digest]) -> Result:
+    """The floor: cut the frames out of the file, one dict look-up each, count bytes. Ethernet and IPv4 only."""
+    counts: Dict[bytes, int] = {}
+    packets, position, record = 0, 24, struct.Struct("<8xI4x16xH")
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    end = len(content)
+    while position < end:
+        size, _ = record.unpack_from(content, position)
+        frame = content[position + 16 : position + 16 + size]
+        position += 16 + size
+        packets += 1
+        key = frame[26:38]
+        counts[key] = counts.get(key, 0) + size - 34 - (frame[46] >> 4) * 4
+    return packets, sum(counts.values())
+
+
+SCAPY_PACKETS = 10_000  # the rate is steady; a whole workload would take minutes
+
+
+def scapy_session(path: str, digest: Optional[Digest]) -> Result:
+    """scapy's TCPSession over the first packets of the file."""
+    from scapy.all import TCPSession, sniff
+    from scapy.layers.inet import TCP
+
+    seen = [0, 0]
+
+    def count(packet: Any) -> None:
+        seen[0] += 1
+        if TCP in packet:
+            seen[1] += len(packet[TCP].payload)
+
+    sniff(offline=path, session=TCPSession, prn=count, store=False, count=SCAPY_PACKETS)
+    return seen[0], seen[1]
+
+
+RUNNERS: Dict[str, Callable[[str, Optional[Digest]], Result]] = {
+    "run": run,
+    "assemble": assemble,
+    "dpkt": dpkt_decode,
+    "dpkt-dict": dpkt_dict,
+    "plain-dict": plain_dict,
+    "scapy": scapy_session,
+}
+_IMPORTS = {"run": "tcpstitch", "assemble": "tcpstitch", "dpkt": "dpkt", "dpkt-dict": "dpkt", "scapy": "scapy.all"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("runner", choices=sorted(RUNNERS))
+    parser.add_argument("capture")
+    parser.add_argument("--hash", action="store_true")
+    options = parser.parse_args()
+    if options.runner in _IMPORTS:
+        __import__(_IMPORTS[options.runner])
+    digest = Digest() if options.hash else None
+    start_kib = memory_kib("VmRSS")
+    started = time.perf_counter()
+    packets, size = RUNNERS[options.runner](options.capture, digest)
+    answer: Dict[str, Any] = {
+        "packets": packets,
+        "bytes": size,
+        "seconds": time.perf_counter() - started,
+        "start_kib": start_kib,
+        "peak_kib": memory_kib("VmHWM"),
+    }
+    if digest is not None:
+        answer["digest"] = digest.hexdigest()
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The captures that the benchmarks read: made by rule, the same bytes every time, with the digest of what is in them.
+
+    python benchmarks/workloads.py bulk mixed --scale 0.5 --folder /tmp/captures
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import heapq
+import json
+import os
+import random
+import struct
+import tempfile
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from frames import ACK, PSH, Connection, numbered
+
+VERSION = 1  # part of the file names: a changed rule must not meet a cached file of the old one
+_POOL = random.Random(7).randbytes(1 << 20)
+
+# A frame, and for data also its connection, direction and payload.
+Packet = Tuple[bytes, Optional[Tuple[Connection, int, bytes]]]
+
+
+class Capture(NamedTuple):
+    """A capture file and what a right answer delivers out of it."""
+
+    path: str
+    packets: int
+    bytes: int
+    digest: str
+    connections: int
+
+
+class Digest:
+    """Order-free digest over all directions: XOR of sha256(key + sha256(bytes)); silent directions do not count."""
+
+    def __init__(self) -> None:
+        self._hashes: Dict[bytes, Any] = {}
+        self.bytes = 0
+
+    def update(self, key: bytes, data: bytes) -> None:
+        """Append `data` to the direction `key` (packed addresses, then ports)."""
+        if not data:
+            return
+        self.bytes += len(data)
+        found = self._hashes.get(key)
+        if found is None:
+            found = self._hashes[key] = hashlib.sha256()
+        found.update(data)
+
+    def hexdigest(self) -> str:
+        total = 0
+        for key, found in self._hashes.items():
+            total ^= int.from_bytes(hashlib.sha256(key + found.digest()).digest(), "big")
+        return f"{total:064x}"
+
+
+def payload(rng: random.Random, size: int) -> bytes:
+    start = rng.randrange(len(_POOL) - size)
+    return _POOL[start : start + size]
+
+
+def data(connection: Connection, direction: int, content: bytes) -> Packet:
+    return connection.segment(direction, content, ACK | PSH), (connection, direction, content)
+
+
+def control(frames: List[bytes]) -> Iterator[Packet]:
+    for frame in frames:
+        yield frame, None
+
+
+def long_transfers(rng: random.Random, segments: int, size: int, v6: bool = False) -> Iterator[Packet]:
+    """100 connections, segments interleaved at random, one pure ACK for every second segment."""
+    open_now = [numbered(number, v6, 42 if v6 else None) for number in range(100)]
+    for connection in open_now:
+        yield from control(connection.handshake())
+    for index in range(segments):
+        connection = rng.choice(open_now)
+        yield data(connection, 0, payload(rng, size))
+        if index & 1:
+            yield connection.segment(1), None
+    for connection in open_now:
+        yield from control(connection.goodbye())
+
+
+def conversation(rng: random.Random, connection: Connection) -> Iterator[Packet]:
+    """A request and its answer, as a short HTTP exchange has them."""
+    yield from control(connection.handshake())
+    yield data(connection, 0, payload(rng, rng.randrange(80, 700)))
+    for index in range(rng.randrange(1, 7)):
+        yield data(connection, 1, payload(rng, rng.randrange(200, 1461)))
+        if index & 1:
+            yield connection.segment(0), None
+    yield from control(connection.goodbye())
+
+
+def short_connections(rng: random.Random, count: int) -> Iterator[Packet]:
+    """`count` conversations, 64 of them open at any time."""
+    started = 0
+    running: List[Iterator[Packet]] = []
+    while True:
+        while len(running) < 64 and started < count:
+            running.append(conversation(rng, numbered(started)))
+            started += 1
+        if not running:
+            return
+        index = rng.randrange(len(running))
+        packet = next(running[index], None)
+        if packet is None:
+            running[index] = running[-1]
+            running.pop()
+        else:
+            yield packet
+
+
+def open_together(rng: random.Random, count: int, rounds: int, size: int, close: bool = True) -> Iterator[Packet]:
+    """`count` connections open at once; in every round each sends and is answered."""
+    connections = [numbered(number) for number in range(count)]
+    for connection in connections:
+        yield from control(connection.handshake())
+    for _ in range(rounds):
+        for connection in connections:
+            yield data(connection, 0, payload(rng, size))
+        for connection in connections:
+            yield data(connection, 1, payload(rng, 2 * size))
+    if close:
+        for connection in connections:
+            yield from control(connection.goodbye())
+
+
+class Impairment(NamedTuple):
+    """What the wire does to data segments: shares of 1, and the most packets by which one comes late."""
+
+    reordered: float = 0.0
+    depth: int = 0
+    doubled: float = 0.0
+    lost: float = 0.0
+
+
+def impaired(packets: Iterator[Packet], rng: random.Random, rule: Impairment, digest: Digest) -> Iterator[bytes]:
+    """The frames in the order of the wire. Bytes count in `digest` unless they are lost."""
+    late: List[Tuple[int, int, bytes]] = []
+    for position, (frame, content) in enumerate(packets):
+        while late and late[0][0] <= position:
+            yield heapq.heappop(late)[2]
+        if content is None:
+            yield frame
+            continue
+        if rule.lost and rng.random() < rule.lost:
+            continue
+        connection, direction, sent = content
+        digest.update(connection.sides[direction].key, sent)
+        if rule.reordered and rng.random() < rule.reordered:
+            heapq.heappush(late, (position + rng.randint(1, rule.depth), position, frame))
+        else:
+            yield frame
+        if rule.doubled and rng.random() < rule.doubled:
+            heapq.heappush(late, (position + rng.randint(1, 8), position, frame))
+    while late:
+        yield heapq.heappop(late)[2]
+
+
+NONE = Impairment()
+_MAKERS: Dict[str, Tuple[Callable[[random.Random, float], Iterator[Packet]], Impairment]] = {
+    "bulk": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), NONE),
+    "mixed": (lambda rng, scale: short_connections(rng, int(20_000 * scale)), NONE),
+    "lossy": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), Impairment(0.05, 8, 0.01, 0.001)),
+    "many": (lambda rng, scale: open_together(rng, int(50_000 * scale), 1, 300), NONE),
+    "v6vlan": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1400, True), NONE),
+    "small": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 64), NONE),
+    "reorder": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), Impairment(0.2, 1000)),
+    "million": (lambda rng, scale: open_together(rng, int(1_000_000 * scale), 1, 40), NONE),
+}
+NAMES = tuple(_MAKERS)
+
+
+def write(path: str, frames: Iterator[bytes]) -> int:
+    """A pcap file of `frames`, ten microseconds apart. Returns how many."""
+    count = 0
+    with open(path, "wb", buffering=1 << 20) as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+        for count, frame in enumerate(frames, 1):
+            seconds, ticks = divmod(count, 100_000)
+            size = len(frame)
+            file.write(struct.pack("<IIII", 1_600_000_000 + seconds, ticks * 10, size, size) + frame)
+    return count
+
+
+def make(name: str, scale: float = 1.0, folder: Optional[str] = None) -> Capture:
+    """The capture of workload `name`, from `folder` if it was made before. Raises KeyError on an unknown name."""
+    folder = folder or os.path.join(tempfile.gettempdir(), "tcpstitch-benchmarks")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{name}-{scale:g}-v{VERSION}.pcap")
+    try:
+        with open(path + ".json", encoding="ascii") as file:
+            return Capture(path, *json.load(file))
+    except OSError:
+        pass
+    maker, rule = _MAKERS[name]
+    digest, rng = Digest(), random.Random(name)
+    packets = write(path + ".part", impaired(maker(rng, scale), random.Random(name + " wire"), rule, digest))
+    os.replace(path + ".part", path)
+    counts = {"mixed": 20_000, "many": 50_000, "million": 1_000_000}
+    connections = int(counts[name] * scale) if name in counts else 100
+    capture = Capture(path, packets, digest.bytes, digest.hexdigest(), connections)
+    with open(path + ".json", "w", encoding="ascii") as file:
+        json.dump(capture[1:], file)
+    return capture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the captures of the benchmarks.")
+    parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help="of " + ", ".join(NAMES))
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--folder")
+    options = parser.parse_args()
+    for name in options.names:
+        print(json.dumps(make(name, options.scale, options.folder)._asdict()))
+
+
+if __name__ == "__main__":
+    main()
