@@ -82,8 +82,8 @@ def mpls(walk: Walk, at: At) -> None:
         raise DecodeError("too_deep")
     walk.enter(at, "")  # labels differ by direction, so that they never name a connection
     version = at.byte() >> 4
-    if version == 0:  # the control word of a pseudowire (RFC 4385, RFC 4448)
-        at.pos += 4
+    if version == 0 and at.limit - at.pos >= 18 and (at.u16(16) in ETHERTYPES or at.u16(12) not in ETHERTYPES):
+        at.pos += 4  # the control word of a pseudowire (RFC 4385, RFC 4448); MAC addresses begin with a 0 too
         ethernet(walk, at)
     elif version in (4, 6) and not (at.limit - at.pos >= 14 and _looks_like_ethernet(at)):
         ip(walk, at)

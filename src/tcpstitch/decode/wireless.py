@@ -46,15 +46,13 @@ def _data_frame(walk: Walk, at: At, padded: bool) -> None:
 def _aggregate(walk: Walk, at: At) -> None:
     """An A-MSDU: several frames, each with addresses, length and padding to four bytes."""
     walk.enter(at, "")
-    pos = at.pos
+    pos = at.need(14)
     while at.limit - pos >= 14:
         part = At(at.data, pos + 14, at.limit, at.depth, at.context)
         length = struct.unpack_from("!H", at.data, pos + 12)[0]
-        if not length:
-            return
         part.clip(part.pos + length)
         walk.attempt(llc, part)
-        pos = (pos + 14 + length - at.pos + 3 & ~3) + at.pos
+        pos = ((pos + 14 + length - at.pos + 3) & ~3) + at.pos
 
 
 @register(LINKS, 127)

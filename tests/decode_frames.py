@@ -1,0 +1,182 @@
+"""Frames written out by hand for the decoder's tests, one layer per function."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+A4, B4 = ip_address("10.1.2.3").packed, ip_address("192.0.2.9").packed
+A6, B6 = ip_address("2001:db8::1").packed, ip_address("2001:db8::2").packed
+C4, D4 = ip_address("198.51.100.1").packed, ip_address("198.51.100.2").packed
+PORTS = struct.pack("!HH", 40000, 443)
+KEY4, KEY6 = A4 + B4 + PORTS, A6 + B6 + PORTS
+
+
+def checksum(data: bytes) -> int:
+    data += b"\0" * (len(data) & 1)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def tcp(payload=b"hello", source=A4, destination=B4, seq=1000, flags=0x18, options=b"", offset=None, urgent=0):
+    words = 5 + len(options) // 4 if offset is None else offset
+    head = PORTS + struct.pack("!IIBBHHH", seq, 77, words << 4, flags, 5000, 0, urgent) + options
+    pseudo = source + destination + struct.pack("!II", len(head) + len(payload), 6)
+    return head[:16] + struct.pack("!H", checksum(pseudo + head + payload)) + head[18:] + payload
+
+
+def ipv4(payload, protocol=6, source=A4, destination=B4, options=b"", ident=1, fragment=0, total=None, ttl=61):
+    size = 20 + len(options)
+    total = size + len(payload) if total is None else total
+    head = struct.pack("!BBHHHBBH", 0x40 | size // 4, 0, total, ident, fragment, ttl, protocol, 0)
+    return head + source + destination + options + payload
+
+
+def ipv6(payload, following=6, source=A6, destination=B6, length=None):
+    length = len(payload) if length is None else length
+    return struct.pack("!IHBB", 6 << 28, length, following, 63) + source + destination + payload
+
+
+def ethernet(payload, kind=0x0800, tags=()):
+    body = struct.pack("!H", kind) + payload
+    for tag_type, vlan in reversed(tags):
+        body = struct.pack("!HH", tag_type, vlan) + body
+    return bytes.fromhex("020000000002020000000001") + body
+
+
+def udp(payload, port, source=C4, destination=D4):
+    return ipv4(struct.pack("!HHHH", 50000, port, 8 + len(payload), 0) + payload, 17, source, destination)
+
+
+def over_ip(payload, protocol):
+    return ipv4(payload, protocol, C4, D4)
+
+
+def gre(payload, kind, flags=0, fields=b""):
+    return over_ip(struct.pack("!HH", flags, kind) + fields + payload, 47)
+
+
+def llc(payload, kind=0x0800):
+    return b"\xaa\xaa\x03\0\0\0" + struct.pack("!H", kind) + payload
+
+
+def fragments4(payload, size, **fields):
+    """An IPv4 datagram in pieces of `size` bytes, a multiple of 8."""
+    pieces = []
+    for start in range(0, len(payload), size):
+        more = 0x2000 if start + size < len(payload) else 0
+        pieces.append(ipv4(payload[start : start + size], fragment=more | start // 8, **fields))
+    return pieces
+
+
+def fragment6(payload, start, more, ident=7, following=6):
+    return ipv6(struct.pack("!BBHI", following, 0, start | more, ident) + payload, 44)
+
+
+def frame80211(body, control=0x08, flags=0x02, qos=None):
+    head = bytes((control, flags)) + bytes(2) + b"\x02\0\0\0\0\1" * 3 + bytes(2)
+    return head + (b"" if qos is None else qos) + body
+
+
+PLAIN4 = ipv4(tcp())
+PLAIN6 = ipv6(tcp(source=A6, destination=B6))
+PPP4 = b"\xff\x03\x00\x21" + PLAIN4
+NSH = struct.pack("!HBBII", 0x0006, 1, 1, 0, 0)
+_MSDU = bytes(12) + struct.pack("!H", len(llc(PLAIN4))) + llc(PLAIN4)
+_OUTER_LABEL = struct.pack("!I", 6000 << 12 | 64)
+_LABEL = struct.pack("!I", 5000 << 12 | 0x100 | 64)
+
+# name: (link type, packet); each holds the one segment of PLAIN4 or PLAIN6
+LINK_FRAMES = {
+    "ethernet": (1, ethernet(PLAIN4)),
+    "ethernet ipv6": (1, ethernet(PLAIN6, 0x86DD)),
+    "vlan": (1, ethernet(PLAIN4, tags=[(0x8100, 5)])),
+    "qinq": (1, ethernet(PLAIN4, tags=[(0x88A8, 5), (0x8100, 6)])),
+    "four tags": (1, ethernet(PLAIN4, tags=[(0x9100, 5), (0x88A8, 6), (0x8100, 7), (0x8100, 8)])),
+    "802.3 snap": (1, ethernet(llc(PLAIN4), len(llc(PLAIN4)))),
+    "802.3 ip sap": (1, ethernet(b"\x06\x06\x03" + PLAIN4, 3 + len(PLAIN4))),
+    "null little": (0, struct.pack("<I", 2) + PLAIN4),
+    "null big": (0, struct.pack(">I", 2) + PLAIN4),
+    "null ipv6 macos": (0, struct.pack("<I", 30) + PLAIN6),
+    "loop": (108, struct.pack(">I", 24) + PLAIN6),
+    "sll": (113, bytes(14) + b"\x08\0" + PLAIN4),
+    "sll vlan": (113, bytes(14) + b"\x81\0\0\5\x08\0" + PLAIN4),
+    "sll2": (276, b"\x86\xdd" + bytes(18) + PLAIN6),
+    **{f"raw {number}": (number, PLAIN4) for number in (12, 14, 101, 228)},
+    "raw 229": (229, PLAIN6),
+    "ppp": (9, b"\x00\x21" + PLAIN4),
+    "ppp compressed": (9, b"\x57" + PLAIN6),
+    "ppp hdlc": (50, PPP4),
+    "ppp multilink whole": (9, b"\x00\x3d\xc0\0\0\1\x21" + PLAIN4),
+    "chdlc in ppp": (50, b"\x0f\x00\x08\x00" + PLAIN4),
+    "pppoe": (51, struct.pack("!BBHH", 0x11, 0, 9, 2 + len(PLAIN4)) + b"\0\x21" + PLAIN4),
+    "chdlc": (104, b"\x0f\x00\x08\x00" + PLAIN4),
+    "nflog": (239, bytes.fromhex("02000000 08000100 00000003 05000a00 00000000".replace(" ", ""))
+              + struct.pack("<HH", len(PLAIN4) + 4, 9) + PLAIN4),
+    "nflog big": (239, bytes(4) + struct.pack("!HH", len(PLAIN4) + 4, 9) + PLAIN4),
+    "ipoib": (242, bytes(40) + b"\x08\0\0\0" + PLAIN4),
+    "802.11": (105, frame80211(llc(PLAIN4))),
+    "802.11 qos": (105, frame80211(llc(PLAIN4), 0x88, qos=bytes(2))),
+    "802.11 qos ht": (105, frame80211(llc(PLAIN4), 0x88, 0x82, qos=bytes(6))),
+    "802.11 a-msdu": (105, frame80211(_MSDU, 0x88, qos=b"\x80\0")),
+    "radiotap": (127, bytes.fromhex("0000080000000000") + frame80211(llc(PLAIN4))),
+    "radiotap padded": (127, bytes.fromhex("000012000300008000000000 00000000") + b"\0" * 0 + b"\0\0"
+                        + frame80211(llc(PLAIN4))),
+    "ppi": (192, struct.pack("<BBHI", 0, 0, 8, 105) + frame80211(llc(PLAIN4))),
+    "pflog": (117, bytes([61, 2]) + bytes(62) + PLAIN4),
+}  # fmt: skip
+
+_ETHERNET4 = ethernet(PLAIN4)
+TUNNEL_FRAMES = {
+    "mpls": ethernet(_OUTER_LABEL + _LABEL + PLAIN4, 0x8847),
+    "mpls ethernet": ethernet(_LABEL + _ETHERNET4, 0x8847),
+    "mpls control word": ethernet(_LABEL + bytes(4) + _ETHERNET4, 0x8847),
+    "pppoe": ethernet(LINK_FRAMES["pppoe"][1], 0x8864),
+    "pbb": ethernet(struct.pack("!I", 77) + _ETHERNET4, 0x88E7),
+    "nsh": ethernet(NSH + bytes(12) + PLAIN4, 0x894F),
+    "ip in ip": ethernet(over_ip(PLAIN4, 4)),
+    "6in4": ethernet(over_ip(PLAIN6, 41)),
+    "4in6": ethernet(ipv6(PLAIN4, 4), 0x86DD),
+    "6in6": ethernet(ipv6(PLAIN6, 41), 0x86DD),
+    "etherip": ethernet(over_ip(b"\x30\0" + _ETHERNET4, 97)),
+    "mpls in ip": ethernet(over_ip(_LABEL + PLAIN4, 137)),
+    "gre ip": ethernet(gre(PLAIN4, 0x0800)),
+    "gre all fields": ethernet(gre(PLAIN4, 0x0800, 0xB000, bytes(12))),
+    "gre routes": ethernet(gre(PLAIN4, 0x0800, 0x4000, bytes(4) + b"\x08\0\0\4\1\2\3\4" + bytes(4))),
+    "gre ethernet": ethernet(gre(_ETHERNET4, 0x6558, 0x2000, bytes(4))),
+    "gre pptp": ethernet(gre(PPP4, 0x880B, 0x3081, bytes(12))),
+    "gre mpls": ethernet(gre(_LABEL + PLAIN4, 0x8847)),
+    "gre 802.11": ethernet(gre(frame80211(llc(PLAIN4)), 0x8200)),
+    "erspan 1": ethernet(gre(_ETHERNET4, 0x88BE)),
+    "erspan 2": ethernet(gre(bytes.fromhex("1005000100000000") + _ETHERNET4, 0x88BE, 0x1000, bytes(4))),
+    "erspan 3": ethernet(gre(bytes.fromhex("200500010000000000000000") + _ETHERNET4, 0x22EB, 0x1000, bytes(4))),
+    "vxlan": ethernet(udp(struct.pack("!II", 8 << 24, 99 << 8) + _ETHERNET4, 4789)),
+    "vxlan linux": ethernet(udp(struct.pack("!II", 8 << 24, 99 << 8) + _ETHERNET4, 8472)),
+    "vxlan gpe": ethernet(udp(struct.pack("!II", 0x0C << 24 | 1, 99 << 8) + PLAIN4, 4790)),
+    "geneve": ethernet(udp(struct.pack("!BBHI", 2, 0, 0x6558, 98 << 8) + bytes(8) + _ETHERNET4, 6081)),
+    "geneve ip": ethernet(udp(struct.pack("!BBHI", 0, 0, 0x0800, 98 << 8) + PLAIN4, 6081)),
+    "gtp-u": ethernet(udp(struct.pack("!BBHI", 0x30, 255, len(PLAIN4), 5) + PLAIN4, 2152)),
+    "gtp-u extension": ethernet(
+        udp(struct.pack("!BBHIHBB", 0x34, 255, len(PLAIN4) + 8, 5, 0, 0, 0x85) + b"\1\0\0\0" + PLAIN4, 2152)
+    ),
+    "l2tp": ethernet(udp(struct.pack("!HHHH", 0x4002, 8 + len(PPP4), 5, 6) + PPP4, 1701)),
+    "l2tp offset": ethernet(udp(struct.pack("!HHHHHHH", 0x0A02, 5, 6, 0, 0, 2, 0) + PPP4, 1701)),
+    "teredo": ethernet(udp(PLAIN6, 3544)),
+    "teredo indications": ethernet(udp(b"\0\1\0\0" + bytes(9) + bytes(8) + PLAIN6, 3544)),
+    "vxlan in vxlan": ethernet(
+        udp(struct.pack("!II", 8 << 24, 1 << 8) + ethernet(udp(struct.pack("!II", 8 << 24, 2 << 8) + _ETHERNET4, 4789)),
+            4789)
+    ),
+}  # fmt: skip
+
+
+def pieces_of_everything():
+    """(link type, packet) of every layer that the decoder knows, fragments included."""
+    frames = list(LINK_FRAMES.values()) + [(1, packet) for packet in TUNNEL_FRAMES.values()]
+    frames += [(101, piece) for piece in fragments4(PLAIN4[20:], 16)]
+    body = PLAIN6[40:]
+    frames += [(229, fragment6(body[:16], 0, True)), (229, fragment6(body[16:], 16, False))]
+    chain = bytes((60, 0, 0xC2, 4)) + struct.pack("!I", 100) + bytes((51, 0)) + bytes(6) + bytes((6, 1)) + bytes(10)
+    return [*frames, (229, ipv6(chain + body, 0))]

@@ -1,0 +1,90 @@
+"""No packet, however damaged, raises out of the decoder or leaves its bounds."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decode_frames import ethernet, frame80211, pieces_of_everything
+from tcpstitch.decode import PacketDecoder
+
+FRAMES = pieces_of_everything()
+LINKTYPES = sorted({linktype for linktype, _ in FRAMES})
+KEYS = st.sampled_from(["plain", "vlan", "tunnel"])
+
+
+def check(decoder, packet, linktype, timestamp=0.0):
+    before = sum(decoder.counts.values())
+    segments = decoder.decode(packet, timestamp, linktype)
+    assert segments or sum(decoder.counts.values()) > before, "a packet without a segment leaves a reason"
+    for segment in segments:
+        assert 0 <= len(segment.payload) <= segment.length
+        assert len(segment.payload) <= len(packet) or decoder.counts.get("fragment")
+        assert segment.checksum_ok() in (True, False, None)
+        repr(segment)
+    assert decoder.fragment_bytes <= 4 << 20
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from([*LINKTYPES, 147, 2**31]), KEYS)
+def test_any_bytes_of_any_link_type_are_decoded_or_counted(packet, linktype, flow_key):
+    check(PacketDecoder(flow_key=flow_key), packet, linktype)
+
+
+mutations = st.lists(
+    st.tuples(st.sampled_from(["set", "flip", "cut", "insert", "repeat", "length"]), st.integers(0, 400),
+              st.integers(0, 255)),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+def mutate(packet, steps):
+    data = bytearray(packet)
+    for what, where, value in steps:
+        at = where % len(data) if data else 0
+        if what == "set":
+            data[at : at + 1] = bytes([value])
+        elif what == "flip" and data:
+            data[at] ^= 1 << value % 8
+        elif what == "cut":
+            del data[at:]
+        elif what == "insert":
+            data[at:at] = bytes([value]) * (value % 9)
+        elif what == "repeat":
+            data[at:at] = data[at : at + value]
+        elif what == "length":
+            data[at : at + 2] = len(data[at:]).to_bytes(2, "big") if value % 2 else bytes([0, value])
+    return bytes(data)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(st.sampled_from(FRAMES), mutations, KEYS)
+def test_damaged_frames_are_decoded_or_counted(frame, steps, flow_key):
+    linktype, packet = frame
+    check(PacketDecoder(flow_key=flow_key), mutate(packet, steps), linktype)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(FRAMES), mutations, st.floats(0, 1e9)), max_size=25))
+def test_one_decoder_survives_a_run_of_damaged_frames(run):
+    decoder = PacketDecoder(flow_key="tunnel", max_fragments=4)
+    for (linktype, packet), steps, timestamp in run:
+        check(decoder, mutate(packet, steps), linktype, timestamp)
+        assert decoder.fragments_held <= 4
+
+
+def test_every_frame_cut_at_every_byte_is_decoded_or_counted():
+    for linktype, packet in FRAMES:
+        for size in range(len(packet)):
+            check(PacketDecoder(), packet[:size], linktype)
+
+
+def test_packets_made_of_endless_headers_end():
+    for packet in (
+        ethernet(b"", 0x8100) + b"\0\1\x81\0" * 16_000,
+        ethernet(b"\0\1\0\0" * 16_000, 0x8847),
+        ethernet(b"\x60" + bytes(5) + b"\0\1" + bytes(32) + bytes(60_000), 0x86DD),
+        ethernet(b"\0\1" + b"\xaa\xaa\x03\0\0\0\x81\0\0\1\0\x50" * 5_000, 0x8100),
+    ):
+        check(PacketDecoder(), packet, 1)
+    check(PacketDecoder(), frame80211((bytes(12) + b"\0\x02\1\1") * 4_000, 0x88, qos=b"\x80\0"), 105)
