@@ -104,6 +104,7 @@ def test_an_incomplete_datagram_is_forgotten_after_the_timeout_of_capture_time()
     decoder = PacketDecoder(101, fragment_timeout=5.0)
     decoder.decode(first, 100.0)
     assert decoder.decode(second, 105.5) == ()
+    assert decoder.counts["fragments_expired"] == 1
     assert decoder.decode(first, 106.0)[0].payload == BODY
 
 
@@ -113,6 +114,7 @@ def test_the_number_of_incomplete_datagrams_is_bounded_and_the_oldest_goes():
     for first, _ in pairs:
         decoder.decode(first)
         assert decoder.fragments_held <= 10
+    assert decoder.counts["fragments_evicted"] == 90
     assert decoder.decode(pairs[0][1]) == ()
     assert decoder.decode(pairs[99][1])[0].payload == BODY
 

@@ -8,7 +8,6 @@ from typing import Any, Dict, Optional, Tuple
 from ..errors import LimitsError, PacketTypeError, UsageError
 from ..segment import FlowKey, Segment
 from . import link, network, ppp, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
-from .fragments import FragmentTable
 from .walk import LINKS, At, Walk
 
 # IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.
@@ -54,7 +53,7 @@ class PacketDecoder:
         self.linktype = linktype
         self.flow_key = flow_key
         self._keyed = flow_key != "plain"
-        self._walk = Walk(FragmentTable(max_fragments, max_fragment_bytes, fragment_timeout), flow_key, max_depth)
+        self._walk = Walk((max_fragments, max_fragment_bytes, fragment_timeout), flow_key, max_depth)
         self.counts: Dict[str, int] = self._walk.counts
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 _MAX_DATAGRAM = 65535
 # What the interpreter needs besides the bytes themselves, so that tiny fragments are charged for their real size.
@@ -66,17 +66,17 @@ class _Datagram:
 class FragmentTable:
     """Datagrams waiting for their missing fragments; the least recently used goes first when a bound is reached.
 
-    After `add` returned None, `reason` says why: "fragment" (kept, datagram not whole yet) or "fragment_dropped".
+    After `add` returned None, `reason` says why: "fragment" (kept, datagram not whole yet), "fragment_duplicate" or
+    "fragment_dropped". Datagrams given up are counted in `counts`: "fragments_expired", "fragments_evicted".
     """
 
-    def __init__(self, max_datagrams: int, max_bytes: int, timeout: float) -> None:
+    def __init__(self, max_datagrams: int, max_bytes: int, timeout: float, counts: Dict[str, int]) -> None:
         self.max_datagrams = max_datagrams
         self.max_bytes = max_bytes
         self.timeout = timeout
         self.reason = "fragment"
         self.bytes_used = 0
-        self.expired = 0
-        self.evicted = 0
+        self._counts = counts
         self._waiting: OrderedDict[Any, _Datagram] = OrderedDict()
 
     def __len__(self) -> int:
@@ -101,8 +101,7 @@ class FragmentTable:
             return None
         datagram = self._waiting.get(key)
         if datagram is not None and now - datagram.since > self.timeout:
-            self._drop(key)
-            self.expired += 1
+            self._give_up(key, "fragments_expired")
             datagram = None
         if datagram is None:
             datagram = self._waiting[key] = _Datagram(now, number)
@@ -152,16 +151,18 @@ class FragmentTable:
     def _drop(self, key: Any) -> None:
         self.bytes_used -= self._waiting.pop(key).cost
 
+    def _give_up(self, key: Any, reason: str) -> None:
+        self._drop(key)
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+
     def _expire(self, now: float) -> None:
         waiting = self._waiting
         while waiting:
             key = next(iter(waiting))
             if now - waiting[key].since <= self.timeout:
                 return
-            self._drop(key)
-            self.expired += 1
+            self._give_up(key, "fragments_expired")
 
     def _shrink(self) -> None:
         while self._waiting and (len(self._waiting) > self.max_datagrams or self.bytes_used > self.max_bytes):
-            self._drop(next(iter(self._waiting)))
-            self.evicted += 1
+            self._give_up(next(iter(self._waiting)), "fragments_evicted")

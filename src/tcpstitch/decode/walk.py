@@ -68,9 +68,9 @@ class Walk:
 
     __slots__ = ("counts", "fragments", "vlan_wanted", "tunnel_wanted", "max_depth", "timestamp", "found", "bad_key")
 
-    def __init__(self, fragments: FragmentTable, flow_key: str, max_depth: int) -> None:
+    def __init__(self, bounds: Tuple[int, int, float], flow_key: str, max_depth: int) -> None:
         self.counts: Dict[str, int] = {}
-        self.fragments = fragments
+        self.fragments = FragmentTable(*bounds, self.counts)
         self.vlan_wanted = flow_key != "plain"
         self.tunnel_wanted = flow_key == "tunnel"
         self.max_depth = max_depth
