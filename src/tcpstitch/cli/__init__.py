@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import logging
 import os
 import sys
 from typing import Optional, Sequence
@@ -52,6 +53,8 @@ def _reason(error: BaseException) -> str:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit status."""
     options = build_parser().parse_args(arguments)
+    # When output fails, it fails for every connection; the library logs those after the first, one line is enough here.
+    logging.getLogger("tcpstitch").addHandler(logging.NullHandler())
     try:
         status: int = options.run(options)
         sys.stdout.flush()

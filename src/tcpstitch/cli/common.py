@@ -20,8 +20,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", default="first", metavar="POLICY",
                         help="who owns a byte that several segments carry: first (default), last, bsd, linux, "
                              "old-linux, solaris")  # fmt: skip
-    parser.add_argument("--checks", default="lenient", choices=("lenient", "strict"),
-                        help="strict drops segments that an endpoint would not accept")  # fmt: skip
+    parser.add_argument("--checks", default="lenient", metavar="LEVEL",
+                        help="how closely segments are checked (default: lenient)")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="bound on what is held, for example 256MiB")
 
 
