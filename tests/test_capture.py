@@ -85,6 +85,47 @@ def test_every_pcap_magic_and_byte_order_is_read(order, magic, units):
     assert read(pcap(order=order, magic=magic, units=units)) == PACKETS
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("magic, extra", [(0xA1B2C3D4, 8), (0xA1B2C3D4, 4), (0xA1B2CD34, 12)])
+def test_longer_record_headers_without_a_magic_of_their_own_are_noticed(order, magic, extra):
+    raw = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 65535, 1)
+    packets = [(940_000_000 + when, data) for when, data in PACKETS]
+    for when, data in packets:
+        head = struct.pack(order + "IIII", int(when), int(when % 1 * 1e6), len(data), len(data))
+        raw += head + struct.pack(order + "I", 2) + b"\x08\0\x04\0" * (extra // 4 - 1) + data
+    assert read(raw) == packets
+
+
+@pytest.mark.parametrize("magic, units", [(0x1C0001AC, 10**9), (0x1C0001AB, 10**6)])
+def test_ixia_files_have_a_longer_file_header(magic, units):
+    raw = pcap(magic=magic, units=units)
+    assert read(raw[:24] + b"\0\0\0\x99" + raw[24:]) == PACKETS
+
+
+@pytest.mark.parametrize("version", [(2, 2), (2, 3), (543, 0)])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_old_versions_may_have_the_two_lengths_the_other_way_round(version, swapped):
+    lengths = (9, 4) if swapped else (4, 9)
+    raw = struct.pack("<IHHiIII", 0xA1B2C3D4, *version, 0, 0, 65535, 1)
+    raw += (struct.pack("<IIII", 5, 500_000, *lengths) + b"abcd") * 3
+    assert read(raw) == [(5.5, b"abcd")] * 3
+
+
+def test_aix_files_have_nanoseconds_and_link_types_of_their_own():
+    raw = struct.pack(">IHHiIII", 0xA1B2C3D4, 2, 2, 0, 0, 65535, 6)
+    raw += struct.pack(">IIII", 5, 500_000_000, 4, 4) + b"abcd"
+    with open_capture(io.BytesIO(raw)) as capture:
+        assert capture.linktype == 1
+        assert list(capture) == [(5.5, b"abcd")]
+
+
+def test_odd_but_usual_records_are_not_taken_for_another_dialect():
+    raw = pcap([])
+    for number in range(5):
+        raw += struct.pack("<IIII", 10 + number, 2_000_000, 60, 40) + bytes(60)
+    assert [when for when, _ in read(raw)] == [12.0, 13.0, 14.0, 15.0, 16.0]
+
+
 def test_ethernet_packets_are_exactly_bytes_and_others_carry_their_link_type():
     ((_, plain),) = read(pcap([(1.0, b"x")]))
     with open_capture(io.BytesIO(pcap([(1.0, b"x")], linktype=101))) as capture:

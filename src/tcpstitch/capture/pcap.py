@@ -1,48 +1,60 @@
-"""pcap files (draft-ietf-opsawg-pcap) and the variant with 24-byte record headers."""
+"""pcap files (draft-ietf-opsawg-pcap) and its dialects."""
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, Iterator, Optional, Tuple, Type
+from typing import Iterator, Optional, Type
 
 from .report import MAX_RECORD, Record, Report, packet_class
 from .source import Source
+from .variants import Unpack, aix_linktype, record_bytes, unpacker
 
 HEADER_BYTES = 24
-# magic: (byte order, seconds per unit of the fraction, bytes of a record's header)
+# number: (units per second, sizes of a record's header, the usual one first, size of the file's header)
+_NUMBERS = {
+    0xA1B2C3D4: (10**6, (16, 24, 20), 24),
+    0xA1B23C4D: (10**9, (16,), 24),
+    0xA1B2CD34: (10**6, (24, 28), 24),  # Kuznetzov's patches
+    0x1C0001AC: (10**9, (16,), 28),  # Ixia's lcap, from hardware
+    0x1C0001AB: (10**6, (16,), 28),  # and from software
+}
 MAGICS = {
-    magic.to_bytes(4, "little" if order == "<" else "big"): (order, scale, size)
-    for magic, scale, size in ((0xA1B2C3D4, 1e-6, 16), (0xA1B23C4D, 1e-9, 16), (0xA1B2CD34, 1e-6, 24))
+    number.to_bytes(4, "little" if order == "<" else "big"): (order, *rest)
+    for number, rest in _NUMBERS.items()
     for order in "<>"
 }
 
 
 def read_pcap(source: Source, held: bytes, report: Report) -> Iterator[Record]:
     """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`. Reads 256 KiB at a time."""
-    order, scale, head = MAGICS[held[:4]]
-    _, minor, _, _, _, network = struct.unpack_from(order + "HHiIII", held, 4)
-    linktype = report.linktype = network & 0xFFFF
+    order, units, sizes, first = MAGICS[held[:4]]
+    held = source.at_least(held, first)
+    major, minor, _, _, _, network = struct.unpack_from(order + "HHiIII", held, 4)
+    version = (major, minor)
+    linktype = network & 0xFFFF
     if network & 0x04000000:
         report.fcs_bytes = (network >> 28) * 2
-    # Before version 2.3 the two lengths stood the other way round.
-    fields = "IIxxxxI" if minor < 3 else "IIIxxxx"
-    unpack = struct.Struct(f"{order}{fields}{head - 16}x").unpack_from
+    head = record_bytes(held, first, order, units, sizes if version == (2, 4) else sizes[:1])
+    if aix_linktype(version, linktype) >= 0:
+        linktype, units = aix_linktype(version, linktype), 10**9
+    report.linktype = linktype
     make = None if packet_class(linktype) is bytes else packet_class(linktype)
-    return _records(source, held, report, unpack, scale, head, make)
+    scale = 1e-6 if units == 10**6 else 1e-9
+    return _records(source, held, first, report, unpacker(order, head, version), scale, head, make)
 
 
 def _records(
     source: Source,
     held: bytes,
+    pos: int,
     report: Report,
-    unpack: Callable[[bytes, int], Tuple[Any, ...]],
+    unpack: Unpack,
     scale: float,
     head: int,
     make: Optional[Type[bytes]],
 ) -> Iterator[Record]:
     base = 0  # offset in the file of buffer[0]
     buffer = held
-    pos = HEADER_BYTES
     problem: Optional[str] = None
     while problem is None:
         size = len(buffer)
