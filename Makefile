@@ -49,7 +49,7 @@ bench: $(VENV)/.installed-dev
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 record: $(VENV)/.installed
-	$(BIN)/python tests/captures/record.py
+	$(BIN)/python tests/captures/record.py tests/captures
 
 test-root: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m root
