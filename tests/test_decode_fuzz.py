@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +73,26 @@ def test_one_decoder_survives_a_run_of_damaged_frames(run):
     for (linktype, packet), steps, timestamp in run:
         check(decoder, mutate(packet, steps), linktype, timestamp)
         assert decoder.fragments_held <= 4
+
+
+def values(segment):
+    return (segment.key, segment.seq, segment.ack, segment.flags, segment.window, segment.payload, segment.length,
+            segment.options, segment.ttl, segment.urgent_pointer, segment.tcp_end - segment.tcp_start)  # fmt: skip
+
+
+SHORT_PATH = [frame for frame in FRAMES if frame[0] in (1, 101, 113, 228, 229, 276)]
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.sampled_from(SHORT_PATH), mutations, KEYS)
+def test_the_short_path_and_the_long_path_say_the_same(frame, steps, flow_key):
+    linktype, packet = frame
+    packet = mutate(packet, steps)
+    behind_a_header = struct.pack("<BBHI", 0, 0, 8, linktype) + packet
+    short, long = PacketDecoder(flow_key=flow_key, max_depth=20), PacketDecoder(flow_key=flow_key, max_depth=21)
+    found = [values(segment) for segment in short.decode(packet, 0.0, linktype)]
+    assert found == [values(segment) for segment in long.decode(behind_a_header, 0.0, 192)]
+    assert (short.counts, short.last_bad_key) == (long.counts, long.last_bad_key)
 
 
 def test_every_frame_cut_at_every_byte_is_decoded_or_counted():

@@ -8,11 +8,13 @@ from typing import Any, Dict, Optional, Tuple
 from ..errors import LimitsError, PacketTypeError, UsageError
 from ..segment import FlowKey, Segment
 from . import link, network, ppp, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
-from .walk import LINKS, At, Walk
+from .walk import At, Walk
 
 # IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.
 _IPV4_TCP = struct.Struct("!BxH2xHBB2x12sIIBBHxxH").unpack_from
 _IPV6_TCP = struct.Struct("!B3xHBB36sIIBBHxxH").unpack_from
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+_RAW = frozenset((12, 14, 101, 228, 229))
 _FLOW_KEYS = ("plain", "vlan", "tunnel")
 _MAX_DEPTH = 64  # each encapsulation is a few Python calls; the interpreter's stack has room for this many
 
@@ -84,39 +86,49 @@ class PacketDecoder:
             packet, linktype = _admit(packet, linktype)
         if linktype is None:
             linktype = self.linktype
+        size = len(packet)
+        vlan = 0
         if linktype == 1:
             at = 14
             kind = packet[12:14]
-            vlan = 0
-            if kind == b"\x81\x00" and len(packet) > 18:
+            if kind == b"\x81\x00" and size > 18:
                 at = 18
                 kind = packet[16:18]
                 vlan = (packet[14] & 15) << 8 | packet[15]
-            size = len(packet)
-            key: Any
-            if kind == b"\x08\x00" and size >= at + 40:
-                first, total, part, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
-                start = at + 20
-                end = at + total if total else size
-                if first != 0x45 or part & 0x3FFF:
-                    number = 0
-            elif kind == b"\x86\xdd" and size >= at + 60:
-                first, total, number, ttl, key, seq, ack, offset, flags, window, urgent = _IPV6_TCP(packet, at)
-                start = at + 40
-                end = start + total if total else size
-                if first >> 4 != 6:
-                    number = 0
-            else:
-                number = 0
-            if number == 6:
-                body = start + ((offset >> 2) & 0x3C)
-                if start + 20 <= body <= end and body <= size:
-                    if vlan and self._keyed:
-                        key = (key, (vlan,))
-                    segment = Segment(key, seq, ack, flags, window, packet[body:end], end - body,
-                                      packet[start + 20 : body], ttl, urgent, packet, start, end)  # fmt: skip
-                    return (segment,)
-        return self._decode_unusual(packet, timestamp, linktype)
+        elif linktype in _RAW:
+            at = 0
+            kind = _IPV4 if packet[:1] == b"\x45" else _IPV6
+        elif linktype == 113:
+            at = 16
+            kind = packet[14:16]
+        elif linktype == 276:
+            at = 20
+            kind = packet[:2]
+        else:
+            return self._decode_unusual(packet, timestamp, linktype)
+        key: Any
+        if kind == _IPV4 and size >= at + 40:
+            first, total, part, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
+            if first != 0x45 or part & 0x3FFF or number != 6:
+                return self._decode_unusual(packet, timestamp, linktype)
+            start = at + 20
+            end = at + total if total else size
+        elif kind == _IPV6 and size >= at + 60:
+            first, total, number, ttl, key, seq, ack, offset, flags, window, urgent = _IPV6_TCP(packet, at)
+            if number != 6 or first >> 4 != 6:
+                return self._decode_unusual(packet, timestamp, linktype)
+            start = at + 40
+            end = start + total if total else size
+        else:
+            return self._decode_unusual(packet, timestamp, linktype)
+        body = start + ((offset >> 2) & 0x3C)
+        if not start + 20 <= body <= end or body > size:
+            return self._decode_unusual(packet, timestamp, linktype)
+        if vlan and self._keyed:
+            key = (key, (vlan,))
+        segment = Segment(key, seq, ack, flags, window, packet[body:end], end - body,
+                          packet[start + 20 : body], ttl, urgent, packet, start, end)  # fmt: skip
+        return (segment,)
 
     def _decode_unusual(self, packet: bytes, timestamp: float, linktype: int) -> Tuple[Segment, ...]:
         walk = self._walk
@@ -165,8 +177,3 @@ def _admit(packet: Any, linktype: Optional[int]) -> Tuple[bytes, Optional[int]]:
         return memoryview(packet).tobytes(), linktype
     except TypeError:
         raise PacketTypeError(f"{type(packet).__name__}: pass the bytes of a packet") from None
-
-
-def known_linktypes() -> Tuple[int, ...]:
-    """The link types that `PacketDecoder` knows, ascending."""
-    return tuple(sorted(LINKS))
