@@ -63,9 +63,8 @@ def run(path: str, digest: Optional[Digest]) -> Result:
     from tcpstitch import Assembler, Limits, open_capture
 
     factory, total = own_factory(digest)
-    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler:
-        with open_capture(path) as capture:
-            assembler.run(capture)
+    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler, open_capture(path) as capture:
+        assembler.run(capture)
     return assembler.statistics().packets, total[0]
 
 
@@ -74,10 +73,9 @@ def assemble(path: str, digest: Optional[Digest]) -> Result:
     from tcpstitch import Assembler, Limits, open_capture
 
     factory, total = own_factory(digest)
-    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler:
-        with open_capture(path) as capture:
-            for timestamp, packet in capture:
-                assembler.assemble(packet, timestamp)
+    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler, open_capture(path) as capture:
+        for timestamp, packet in capture:
+            assembler.assemble(packet, timestamp)
     return assembler.statistics().packets, total[0]
 
 

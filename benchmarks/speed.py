@@ -4,7 +4,7 @@
 
 Prints, for each workload, the median packets per second, the spread (slowest to fastest), the ratio to dpkt's
 read-and-decode loop, the peak resident size above that before the first packet, and whether the bytes are right
-(checked in a run of its own, so that hashing is not timed). Missing peers are named. Wrong bytes make the exit status 1.
+(checked in a run of its own, so that hashing is not timed). Missing peers are named. Wrong bytes: exit status 1.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ sys.path.insert(0, HERE)
 import workloads  # noqa: E402
 
 Answer = Dict[str, Any]
+Measure = Callable[[str, bool], Answer]  # (path, hashing)
+Environment = Optional[Dict[str, str]]
 
 
 class Runner(NamedTuple):
     """A contestant: `measure(path, hashing)` gives the object that runners.py prints."""
 
     name: str
-    measure: Callable[[str, bool], Answer]
+    measure: Measure
     delivers: bool = True  # False: it only decodes, so there are no bytes to check
     v4_only: bool = False
 
 
-def command(*words: str, environment: Optional[Dict[str, str]] = None) -> Callable[[str, bool], Answer]:
+def command(*words: str, environment: Environment = None) -> Measure:
     """A runner that prints its answer as JSON."""
 
     def measure(path: str, hashing: bool) -> Answer:
@@ -47,7 +49,7 @@ def command(*words: str, environment: Optional[Dict[str, str]] = None) -> Callab
     return measure
 
 
-def python(interpreter: str, runner: str, environment: Optional[Dict[str, str]] = None) -> Callable[[str, bool], Answer]:
+def python(interpreter: str, runner: str, environment: Environment = None) -> Measure:
     def measure(path: str, hashing: bool) -> Answer:
         words = [interpreter, os.path.join(HERE, "runners.py"), runner, path] + (["--hash"] if hashing else [])
         done = subprocess.run(words, stdout=subprocess.PIPE, env=environment, check=True)
@@ -56,8 +58,9 @@ def python(interpreter: str, runner: str, environment: Optional[Dict[str, str]] 
     return measure
 
 
-def has_module(interpreter: str, name: str, environment: Optional[Dict[str, str]] = None) -> bool:
-    done = subprocess.run([interpreter, "-c", f"import {name}"], stderr=subprocess.DEVNULL, env=environment, check=False)
+def has_module(interpreter: str, name: str, environment: Environment = None) -> bool:
+    words = [interpreter, "-c", f"import {name}"]
+    done = subprocess.run(words, stderr=subprocess.DEVNULL, env=environment, check=False)
     return done.returncode == 0
 
 
@@ -65,6 +68,7 @@ def pypy_environment(folder: str) -> Dict[str, str]:
     """PyPy sees this library and the two pure Python packages it needs, and nothing else of this interpreter."""
     import dpkt
     import sortedcontainers
+
     import tcpstitch
 
     shelf = os.path.join(folder, "pypy-path")
@@ -220,7 +224,8 @@ def main() -> int:
         usable = [runner for runner in runners if not (runner.v4_only and name == "v6vlan")]
         rows = compete(usable, capture, options.rounds)
         wrong = wrong or any(row.verdict == "WRONG" for row in rows)
-        print(f"### {name}\n\n{capture.packets:,} packets, {capture.connections:,} connections, {capture.bytes:,} bytes\n")
+        sizes = f"{capture.packets:,} packets, {capture.connections:,} connections, {capture.bytes:,} bytes"
+        print(f"### {name}\n\n{sizes}\n")
         print("\n".join(table(rows)) + "\n", flush=True)
     return 1 if wrong else 0
 
