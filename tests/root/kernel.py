@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -17,8 +16,6 @@ import record  # noqa: E402
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 SERVER, SERVER_PORT = "10.9.0.2", 8080
 _SERVER_BYTES = socket.inet_aton(SERVER)
-# tcpi_state: the kernel's own word on how the connection stands
-_STATES = {1: "open", 8: "fin", 7: "rst"}
 _SPACING = 0.001  # seconds of capture time between packets
 
 
@@ -33,7 +30,7 @@ class Crafted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What the application read, how the connection stood, and every packet of both sides with capture times."""
+    """What the application read, how that ended ("open", "fin", "rst"), and all packets of both sides with times."""
 
     data: bytes
     end: str
@@ -68,7 +65,8 @@ class Kernel:
         self._tun = self._space.tun({4: SERVER})
         self._listener = self._space.socket(4)
         self._listener.bind((SERVER, SERVER_PORT))
-        self._listener.listen(64)
+        self._listener.listen(4096)
+        self._space.set("ipv4/tcp_synack_retries", "1")  # half-open remains go soon
         self._listener.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._tun, select.POLLIN)
@@ -84,7 +82,8 @@ class Kernel:
         number, self._count = self._count, self._count + 1
         return socket.inet_aton(f"10.9.0.{3 + number // 60000 % 250}"), 2000 + number % 60000
 
-    def _replies(self, wait_ms: int = 0) -> List[bytes]:
+    def _replies(self, port: int, wait_ms: int = 0) -> List[bytes]:
+        """What the kernel sent to `port`; the rest belongs to earlier connections."""
         found = []
         while True:
             try:
@@ -93,25 +92,24 @@ class Kernel:
                 if found or not wait_ms or not self._poll.poll(wait_ms):
                     return found
                 continue
-            if packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_TCP:
+            if packet[0] >> 4 == 4 and record.is_tcp(packet) and packet[22:24] == struct.pack("!H", port):
                 found.append(packet)
 
     def receive(self, segments: List[Crafted], isn: int, options: bytes = b"\x02\x04\x05\xb4") -> Outcome:
         """Open a connection with `isn` and these options on the SYN, send the segments, read what the application
         gets. A few hundred microseconds; nothing waits for a timer."""
         source, port = self._next_client()
-        self._replies()
         packets: List[bytes] = []
 
         def send(packet: bytes, wait_ms: int = 0) -> None:
             packets.append(packet)
             os.write(self._tun, packet)
-            packets.extend(self._replies(wait_ms))
+            packets.extend(self._replies(port, wait_ms))
 
         send(craft(source, port, isn, 0, SYN, options=options), 1000)
         (server_isn,) = struct.unpack_from("!I", packets[-1], 24)
         send(craft(source, port, isn + 1, server_isn + 1, ACK))
-        connection, _ = self._listener.accept()
+        connection = self._accept(source, port)
         try:
             connection.setblocking(False)
             for segment in segments:
@@ -127,13 +125,23 @@ class Kernel:
             connection.close()
         return Outcome(data, end, [(index * _SPACING, packet) for index, packet in enumerate(packets)])
 
-    def _read(self, connection: socket.socket) -> Tuple[bytes, str]:
-        state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    def _accept(self, source: bytes, port: int) -> socket.socket:
+        while True:
+            connection, peer = self._listener.accept()
+            if peer == (socket.inet_ntoa(source), port):
+                return connection
+            connection.close()  # a SYN behind an RST of an earlier list
+
+    @staticmethod
+    def _read(connection: socket.socket) -> Tuple[bytes, str]:
         data = b""
-        with contextlib.suppress(BlockingIOError, ConnectionResetError, BrokenPipeError):
-            while True:
+        while True:
+            try:
                 piece = connection.recv(65536)
-                if not piece:
-                    break
-                data += piece
-        return data, _STATES.get(state, str(state))
+            except BlockingIOError:
+                return data, "open"
+            except ConnectionResetError:
+                return data, "rst"
+            if not piece:
+                return data, "fin"
+            data += piece
