@@ -45,11 +45,12 @@ class Assembler(Upkeep):
         timeouts: Optional[Timeouts] = None,
         linktype: int = 1,
         flow_key: str = "plain",
+        urgent: Optional[str] = None,
         on_error: Optional[Callable[[Any, BaseException], None]] = None,
     ) -> None:
         if not callable(getattr(factory, "new", None)):
             raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
-        _choice("checks", checks, ("lenient",))
+        _choice("checks", checks, ("lenient", "strict"))
         _choice("start", start, ("any", "syn"))
         _choice("on_limit", on_limit, ("deliver", "drop", "abandon"))
         limits = Limits() if limits is None else limits
@@ -59,6 +60,10 @@ class Assembler(Upkeep):
         if not isinstance(timeouts, Timeouts):
             raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
         super().__init__(limits, policy_named(overlap), timeouts, on_limit, start == "any", on_error)
+        self.strict = checks == "strict"
+        # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
+        self.urgent = urgent or ("oob" if self.strict else "inline")
+        _choice("urgent", self.urgent, ("inline", "oob"))
         self.factory = factory
         self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)

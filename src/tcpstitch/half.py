@@ -28,7 +28,7 @@ class HalfStream:
         "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state", "peer",
         "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale", "max_window",
         "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset", "ended", "started",
-        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start", "good_checksums",
+        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start", "good_checksums", "refused",
     )  # fmt: skip
 
     def __init__(self, state: Any, direction: Direction) -> None:
@@ -54,6 +54,7 @@ class HalfStream:
         self.urgent: Optional[int] = None
         self.sends_md5 = False
         self.waiting_start: Optional[int] = None
+        self.refused: Optional[Conflict] = None
 
     # -- sequence space
 
@@ -121,6 +122,22 @@ class HalfStream:
                 first = next(i for i in range(len(old)) if old[i] != new[i])
                 self._report_conflicts([Conflict(low + first, old[first:], new[first:], self.last_seen)], timestamp)
 
+    def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
+        """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
+        bound = self.state.host.history_bytes
+        if bound and data:
+            self.refused = Conflict(start, data[:bound], b"", timestamp)
+
+    def _compare_refused(self, offset: int, data: bytes, timestamp: float) -> None:
+        assert self.refused is not None
+        start, old, _, old_timestamp = self.refused
+        low, high = max(start, offset), min(start + len(old), offset + len(data))
+        if low < high:
+            self.refused = None
+            before, after = old[low - start : high - start], data[low - offset : high - offset]
+            if before != after:
+                self._report_conflicts([Conflict(low, before, after, old_timestamp)], timestamp)
+
     # -- data in
 
     def receive(self, start: int, segment: Segment, timestamp: float) -> None:
@@ -139,6 +156,7 @@ class HalfStream:
         if start < self.next_offset and not self.holding:
             if self.history and self.next_offset - start > 0:
                 self.check_history(start, data, timestamp)
+            self.anomaly("retransmission", start, timestamp)
             data = data[self.next_offset - start :]
             start = self.next_offset
         if data:
@@ -305,6 +323,8 @@ class HalfStream:
         end_offset = offset + len(data)
         self._advance(end_offset)
         self.history = self._history_after(data)
+        if self.refused is not None:
+            self._compare_refused(offset, data, timestamp)
         if self.urgent is not None and offset <= self.urgent < end_offset:
             data = data[: self.urgent - offset] + data[self.urgent - offset + 1 :]
             self.urgent = None
@@ -368,7 +388,12 @@ class HalfStream:
         if self.kept is None:
             self.kept = ReorderQueue(host.pages, self.state, host.policy)
         start = self.next_offset - len(data)
-        self.kept.insert(start, data, Sent(start, self.next_offset, 0), chunk.timestamp)
+        marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
+        first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
+        self.kept.insert(start, data, Sent(start, self.next_offset, 0), first[1], first[2])
+        for mark in marks:
+            if mark[0] > start:
+                self.kept.add_mark(mark)
 
     def drop_kept(self) -> None:
         if self.kept:

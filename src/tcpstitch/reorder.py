@@ -170,6 +170,10 @@ class ReorderQueue:
             timestamp = max((mark for mark in page.marks if mark[0] <= start), key=_offset, default=page.marks[0])[1]
             self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
+    def add_mark(self, mark: Mark) -> None:
+        """Note where the buffered byte at `mark`'s offset came from."""
+        self._pages[max(bisect_right(self._bases, mark[0]) - 1, 0)].mark(mark)
+
     def overlay(self, start: int, data: bytes, sent: Sent) -> bytes:
         """`data` as it is to be delivered now, after the policy chose between it and what is buffered."""
         end = start + len(data)

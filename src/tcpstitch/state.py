@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .half import HOLD_SEGMENTS, UNKNOWN_WINDOW, HalfStream
-from .segment import ACK, FIN, OPTION_MD5, PSH, RST, SYN, URG, Direction, Flow, Segment, reverse_key
+from .segment import ACK, FIN, OPTION_FAST_OPEN, OPTION_MD5, PSH, RST, SYN, URG, Direction, Flow, Segment, reverse_key
 from .sequence import MASK, difference, unwrap
+from .validate import refusal
 
+HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
 MAX_ISNS = 4
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
@@ -22,7 +24,7 @@ class StreamState:
 
     __slots__ = (
         "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason", "restartable",
-        "pending_syn", "watcher", "created", "fast_open", "accepts", "simultaneous",
+        "pending_syn", "watcher", "created", "accepts", "crossed_syn", "syn_data",
     )  # fmt: skip
 
     def __init__(self, host: Any, flow: Flow, created: float) -> None:
@@ -35,9 +37,9 @@ class StreamState:
         self.closed = False
         self.embryonic = False
         self.restartable = False
-        self.fast_open = False
         self.accepts = False
-        self.simultaneous = False
+        self.crossed_syn = False
+        self.syn_data: Optional[Segment] = None
         self.reason = ""
         self.pending_syn: Optional[Segment] = None
         self.client = HalfStream(self, Direction.CLIENT_TO_SERVER)
@@ -65,7 +67,12 @@ class StreamState:
             if not self._checksum_allows(half, segment, timestamp):
                 return
             flags = segment.flags
+        elif self.host.strict and segment.length and segment.checksum_ok() is False:
+            half.anomaly("bad_checksum", half.max_offset, timestamp)
+            return
         self._note_header(half, segment, timestamp)
+        if self.host.strict and self._refused(half, segment, timestamp):
+            return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
             return
@@ -77,7 +84,9 @@ class StreamState:
             self._acknowledgement(half, segment.ack, segment, timestamp)
         if flags & SYN and not segment.length:
             return
-        if segment.length or flags & FIN:
+        if flags & SYN and self.host.strict and not flags & ACK:
+            self.syn_data = segment  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
+        elif segment.length or flags & FIN:
             self._data(half, segment, timestamp)
         elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK and half.next_offset:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
@@ -95,7 +104,18 @@ class StreamState:
         if segment.flags & SYN and not half.syn_seen and not half.isns:
             half.isns = (segment.seq,)
         segment.flags &= ~FIN
-        return bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)
+        return not self.host.strict and bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)
+
+    def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
+        reason = refusal(half, segment)
+        if reason is None:
+            return False
+        offset = half.offset_of(segment.seq)
+        if reason not in HEADER_ANOMALIES:
+            half.anomaly(reason, offset, timestamp)
+        half.note_refused(offset, segment.payload, timestamp)
+        return True
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
@@ -139,6 +159,8 @@ class StreamState:
                 half.anomaly("no_ack_flag", half.max_offset, timestamp)
         if flags & URG and segment.length:
             half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
+            if self.host.urgent == "oob" and half.known and segment.urgent_pointer:
+                half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
         self._note_timestamps(half, segment, timestamp)
         if flags & ~PSH == ACK:  # what the short path compares later headers with
             if not segment.options:
@@ -168,10 +190,12 @@ class StreamState:
             return
         if half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < 0:
             # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
-            if difference(half.ts_recent, stamps[0]) < -100_000:
+            if difference(half.ts_recent, stamps[0]) < -100_000 and (not self.host.strict or segment.flags & RST):
                 half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=stamps[0], recent=half.ts_recent)
             return
-        half.ts_recent = stamps[0]
+        # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.
+        if not self.host.strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
+            half.ts_recent = stamps[0]
 
     # -- the handshake
 
@@ -183,7 +207,7 @@ class StreamState:
                 half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             self._first_syn(half, segment, timestamp)
         elif base == half.base_seq:
-            if half.started or peer.started or not self.embryonic:
+            if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
                 half.anomaly("syn_in_established", 0, timestamp)
         elif not half.started and (self.embryonic or not half.acked):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
@@ -197,11 +221,14 @@ class StreamState:
             self.pending_syn = segment
         else:
             self._replacement_confirmed(half, segment)
-        if segment.length:
-            if not segment.option(34):
-                half.anomaly("data_on_syn", 0, timestamp)
-        if not segment.flags & ACK and peer.syn_seen and half is self.server and not self.simultaneous:
-            self.simultaneous = True
+        if segment.length and not segment.option(OPTION_FAST_OPEN):
+            half.anomaly("data_on_syn", 0, timestamp)
+        if half is self.server and peer.syn_seen:
+            if not segment.flags & ACK:
+                self.crossed_syn = True
+            elif self.crossed_syn:
+                self.crossed_syn = False
+                half.anomaly("simultaneous_open", 0, timestamp)
 
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         base = (segment.seq + 1) & MASK
@@ -253,13 +280,23 @@ class StreamState:
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
             offset = 0
+        if self.syn_data is not None and peer.syn_seen:
+            syn, self.syn_data = self.syn_data, None
+            if offset > 0 and half is not peer and syn.key != getattr(segment, "key", None):
+                self._data(peer, syn, timestamp)
+            else:
+                peer.note_refused(0, syn.payload, timestamp)
         span = max(half.max_window, 65535)
         if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
             if not (segment is not None and segment.flags & SYN):
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return
-        if offset >= 0 and self.embryonic and half.known:
-            self.host.established(self)
+        if offset >= 0 and half.known and segment is not None and not segment.flags & SYN:
+            if self.crossed_syn and half is self.server:
+                self.crossed_syn = False
+                half.anomaly("split_handshake", 0, timestamp)
+            if self.embryonic:
+                self.host.established(self)
         if offset > peer.acked:
             peer.acked = offset
         if peer.fin_unsure and peer.fin_offset is not None:
@@ -356,6 +393,10 @@ class StreamState:
         if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
             return  # a host that checks drops it (RFC 2385)
         peer = half.peer
+        if self.host.strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
+            self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
+            self.host.half_closed(self)
+            return
         if peer.syn_seen and not half.known and not peer.started:
             # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
@@ -387,7 +428,8 @@ class StreamState:
             self.reset(timestamp)
         else:
             half.anomaly("rst_in_window_not_exact", offset, timestamp)
-            half.rst_offset = offset
+            if not self.host.strict:  # RFC 5961 3.2: an endpoint answers with a challenge ACK
+                half.rst_offset = offset
 
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""
@@ -420,7 +462,7 @@ class StreamState:
         short = (
             self.stream is not None
             and self.page_count == 0
-            and not self.accepts
+            and not (self.accepts or self.host.strict or self.restartable)
             and not self.embryonic
             and self.pending_syn is None
             and not self.host.history_bytes
