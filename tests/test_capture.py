@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
@@ -278,6 +279,41 @@ def test_several_sources_are_merged_in_time_order():
     assert seen == [(1.0, b"a", 1), (2.0, b"b", 101), (3.0, b"c", 1), (4.0, b"d", 101), (5.0, b"e", 1)]
 
 
+def test_a_ring_buffer_of_more_files_than_may_be_open_is_merged(tmp_path):
+    resource = pytest.importorskip("resource")
+    paths = []
+    for number in range(120):
+        paths.append(tmp_path / f"ring{number}.pcap")
+        paths[-1].write_bytes(pcap([(number + 0.25, b"x"), (number + 1.5, b"y")] if number % 9 else []))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        with open_capture(paths[::-1]) as capture:
+            times = [when for when, _ in capture]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(times) == 212 and times == sorted(times)
+
+
+def test_merged_files_warn_once_each(tmp_path):
+    paths = [tmp_path / "one.pcap", tmp_path / "two.pcap"]
+    for path in paths:
+        path.write_bytes(pcap()[:-1])
+    with open_capture(paths) as capture, pytest.warns(CaptureWarning) as caught:
+        assert [when for when, _ in capture] == [1000.25, 1000.25, 1001.5, 1001.5]
+    assert len(caught) == len(capture.warnings) == 2
+
+
+def test_a_capture_read_to_its_end_leaves_no_file_open(tmp_path):
+    path = tmp_path / "some.pcap"
+    path.write_bytes(pcap())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(open_capture(path)) == PACKETS
+        assert list(open_capture([path, path])) == sorted(PACKETS * 2)
+        gc.collect()
+
+
 @pytest.mark.parametrize("cut_at", [24, 30, 60])
 def test_a_followed_file_is_waited_for(tmp_path, cut_at):
     path = tmp_path / "growing.pcap"
@@ -298,6 +334,17 @@ def test_closing_ends_the_wait_for_a_followed_file_without_a_warning(tmp_path):
         threading.Timer(0.05, capture.close).start()
         assert list(capture) == PACKETS[:2]
         assert capture.warnings == []
+
+
+def test_closing_in_the_middle_ends_the_iteration_without_a_warning(tmp_path):
+    path = tmp_path / "long.pcap"
+    path.write_bytes(pcap([(1.0, b"x" * 1000)] * 2000))
+    capture = open_capture(path)
+    assert next(iter(capture)) == (1.0, b"x" * 1000)
+    capture.close()
+    capture.close()
+    assert len(list(capture)) < 1999
+    assert capture.warnings == []
 
 
 def test_following_can_end_after_a_silence(tmp_path):

@@ -87,10 +87,14 @@ def _records(
 
 
 def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:
-    """Say how a source ended. A followed file's last packet is not cut but still being written."""
-    if source.damage is not None:
+    """Say how a source ended, and let go of it. A followed file's last packet is not cut but still being written."""
+    if source.stopped.is_set():
+        problem = None  # closed by the caller, who did not want the rest
+    elif source.damage is not None:
         problem = f"{problem} ({source.damage})" if problem else source.damage
     elif source.follow and problem is not None and problem.startswith("the file ends"):
-        return
+        problem = None
+    # Closed before the warning, which may be turned into an exception.
+    source.close()
     if problem:
         report.warn(offset, problem)

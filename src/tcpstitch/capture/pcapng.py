@@ -33,12 +33,14 @@ class _Section:
         self.report = report
         self.timestamp = 0.0
         self.interfaces: List[_Interface] = []
+        self.current = -1  # the interface of the last packet
         self.set_order("<")
 
     def set_order(self, order: str) -> None:
         self.order = order
         self.unpack_head = struct.Struct(order + "II").unpack_from
         self.unpack_packet = struct.Struct(order + "IIII").unpack_from
+        self.unpack_enhanced = struct.Struct(order + "IIIIII").unpack_from
         self.unpack_old = struct.Struct(order + "HxxIII").unpack_from
 
     def options(self, data: bytes) -> Iterator[Tuple[int, bytes]]:
@@ -54,10 +56,6 @@ class _Section:
         for code, value in self.options(data):
             if code == 1:
                 self.report.comment(where, offset, value)
-
-    def begin(self, offset: int, body: bytes) -> None:
-        self.interfaces = []
-        self.comments("section", offset, body[16:])
 
     def add_interface(self, offset: int, body: bytes) -> None:
         linktype, snaplen = struct.unpack_from(self.order + "HxxI", body)
@@ -111,9 +109,49 @@ class _Section:
             options = start + (length + 3 & ~3)
             if options + 4 <= len(body):
                 self.comments("packet", offset, body[options:])
+        self.current = index
         self.report.linktype = interface.linktype
         data = body[start : start + length]
         return self.timestamp, data if interface.make is bytes else interface.make(data)
+
+    def fast(self) -> Tuple[Any, int, int, int, Any]:
+        """What the loop over ordinary packets needs: reader, number, units, offset and type of the interface in use."""
+        if self.current < 0:
+            return self.unpack_enhanced, -1, 1, 0, bytes
+        interface = self.interfaces[self.current]
+        return self.unpack_enhanced, self.current, interface.units, interface.offset, interface.make
+
+    def look(self, buffer: bytes, pos: int) -> Tuple[int, str]:
+        """Bytes needed to go on at `pos`, and what is wrong there, if anything."""
+        if len(buffer) - pos < 12:
+            return 12, ""
+        kind, length = self.unpack_head(buffer, pos)
+        if kind == SECTION:
+            order = check_section(buffer[pos : pos + 12])
+            if order is None:
+                return 0, "a section header is damaged, the rest is not read"
+            self.set_order(order)
+            length = self.unpack_head(buffer, pos)[1]
+        return length, _bad_length(kind, length)
+
+    def wanted(self, buffer: bytes, pos: int) -> bool:
+        return self.unpack_head(buffer, pos)[0] in _KEPT
+
+    def block(self, offset: int, block: bytes) -> Optional[Record]:
+        """Take in a whole block; its packet, if it has one."""
+        kind, body = self.unpack_head(block, 0)[0], block[8:-4]
+        if kind in _PACKETS:
+            return self.packet(kind, offset, body)
+        if kind == SECTION:
+            self.interfaces, self.current = [], -1
+            self.comments("section", offset, body[16:])
+        elif kind == NAMES:
+            self.add_names(body)
+        elif kind == INTERFACE and len(body) >= 8:
+            self.add_interface(offset, body)
+        elif kind == INTERFACE:
+            self.report.warn(offset, "an interface block is too short: skipped")
+        return None
 
 
 def check_section(held: bytes) -> Optional[str]:
@@ -126,66 +164,52 @@ def read_pcapng(source: Source, held: bytes, report: Report) -> Iterator[Record]
     """Packets of a pcapng file whose first bytes, at least 12, are `held`. Unknown blocks are skipped unread."""
     section = _Section(report)
     buffer, pos, base = held, 0, 0
-    problem = ""
     while True:
-        have = len(buffer) - pos
-        need = 12
-        if have >= 12:
-            kind, need = section.unpack_head(buffer, pos)
-            if kind == SECTION:
-                order = check_section(buffer[pos : pos + 12])
-                if order is not None:
-                    section.set_order(order)
-                kind, need = section.unpack_head(buffer, pos)
-                if order is None or need < 28:
-                    problem = "a section header is damaged, the rest is not read"
-                    break
-            problem = _bad_length(kind, need)
-            if problem:
+        # The usual block, a sane enhanced packet of the interface before, without a call; whatever is odd goes below.
+        size = len(buffer)
+        unpack, current, units, shift, make = section.fast()
+        while size - pos >= 32:
+            kind, length, index, high, low, captured = unpack(buffer, pos)
+            start = pos + 28
+            stop = start + captured
+            after = pos + length
+            if kind != ENHANCED or index != current or after > size or not 4 <= after - stop < 8 or length & 3:
                 break
-            if have >= need:
-                body = buffer[pos + 8 : pos + need - 4]
-                if kind in _PACKETS:
-                    record = section.packet(kind, base + pos, body)
-                    if record is not None:
-                        yield record
-                elif kind in _KEPT:
-                    _metadata(section, kind, base + pos, body)
-                pos += need
+            section.timestamp = timestamp = (high << 32 | low) / units + shift
+            data = buffer[start:stop]
+            yield timestamp, data if make is bytes else make(data)
+            pos = after
+        need, problem = section.look(buffer, pos)
+        if problem:
+            break
+        have = len(buffer) - pos
+        if have >= need:
+            record = section.block(base + pos, buffer[pos : pos + need])
+            if record is not None:
+                yield record
+            pos += need
+            continue
+        if have >= 12 and not section.wanted(buffer, pos) and source.can_hold(need - have):
+            base += pos + need
+            buffer, pos = b"", 0
+            if source.skip(need - have):
                 continue
-            if kind not in _KEPT and source.can_hold(need - have):
-                base += pos + need
-                buffer, pos = b"", 0
-                if source.skip(need - have):
-                    continue
-                report.warn(base, _CUT)
-                return
-        if not source.can_hold(need - have):
-            problem = _CUT
-            break
-        base += pos
-        buffer, pos = source.at_least(buffer[pos:], need), 0
-        if len(buffer) < need:
-            problem = _CUT
-            break
+            end(source, report, base, _CUT)
+            return
+        if source.can_hold(need - have):
+            base += pos
+            buffer, pos = source.at_least(buffer[pos:], need), 0
+            if len(buffer) >= need:
+                continue
+        problem = _CUT
+        break
     end(source, report, base + pos, problem if len(buffer) > pos else "")
 
 
 def _bad_length(kind: int, length: int) -> str:
-    if length < 12 or length % 4:
+    if length < (28 if kind == SECTION else 12) or length % 4:
         return f"a block of {length} bytes is claimed: damaged, the rest is not read"
     limit = MAX_RECORD if kind in _PACKETS else _MAX_METADATA
     if kind in _KEPT and length > limit:
         return f"a block of {length} bytes is claimed: damaged, the rest is not read"
     return ""
-
-
-def _metadata(section: _Section, kind: int, offset: int, body: bytes) -> None:
-    if kind == SECTION:
-        section.begin(offset, body)
-    elif kind == NAMES:
-        section.add_names(body)
-    elif len(body) < 8:
-        section.report.warn(offset, "an interface block is too short: skipped")
-    else:
-        section.add_interface(offset, body)

@@ -28,9 +28,10 @@ class Comment(NamedTuple):
 class Report:
     """The side channel of one source; merged sources share the three collections."""
 
-    def __init__(self, name: str, shared: Optional[Report] = None) -> None:
+    def __init__(self, name: str, shared: Optional[Report] = None, quiet: bool = False) -> None:
         self.name = name
         self.linktype = ETHERNET
+        self._quiet = quiet
         self.fcs_bytes: Optional[int] = None
         self.comments: List[Comment] = shared.comments if shared else []
         self.names: Dict[str, str] = shared.names if shared else {}
@@ -38,7 +39,7 @@ class Report:
 
     def warn(self, offset: int, text: str) -> None:
         """Report damage at a byte offset; silent after `MAX_WARNINGS`, for a hostile file has no end of them."""
-        if len(self.warnings) >= MAX_WARNINGS:
+        if self._quiet or len(self.warnings) >= MAX_WARNINGS:
             return
         message = f"{self.name}: at byte {offset}: {text}"
         self.warnings.append(message)

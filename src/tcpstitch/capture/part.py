@@ -1,0 +1,100 @@
+"""One source of a capture, and how several become one without all of them being open."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
+
+from ..errors import CaptureError
+from . import pcap, pcapng, snoop
+from .report import ETHERNET, Record, Report
+from .source import Source
+
+
+class Part:
+    """A source that is known to be a capture. `records` opens it, if it is not open already.
+
+    With `later`, a regular file is closed again as soon as its first packet's time is known: the files of a ring
+    buffer may be thousands, of which hardly two overlap.
+    """
+
+    def __init__(self, what: Any, shared: Optional[Report], later: bool, follow: bool, *waits: Any) -> None:
+        self._arguments = (what, follow, *waits)
+        self._closed = False
+        self.start: Optional[float] = None
+        self.source: Optional[Source] = Source(*self._arguments)
+        self.report = Report(self.source.name, shared)
+        self._records: Optional[Iterator[Record]] = None
+        try:
+            # A pipe with a path cannot be read twice.
+            if later and isinstance(what, (str, os.PathLike)) and what != "-" and os.path.isfile(what):
+                probe = Report(self.source.name, quiet=True)
+                first = next(find_reader(self.source, probe), None)
+                self.start = None if first is None else first[0]
+                self.report.linktype, self.report.fcs_bytes = probe.linktype, probe.fcs_bytes
+                self.source.close()
+                self.source = None
+            else:
+                self._records = find_reader(self.source, self.report)
+        except BaseException:
+            self.close()
+            raise
+
+    def records(self) -> Iterator[Record]:
+        if self._closed:
+            return iter(())
+        if self._records is None:
+            self.source = Source(*self._arguments)
+            self._records = find_reader(self.source, self.report)
+        return self._records
+
+    def close(self) -> None:
+        self._closed = True
+        if self.source is not None:
+            self.source.close()
+
+
+def find_reader(source: Source, report: Report) -> Iterator[Record]:
+    """The packets of `source`, whatever its format; `CaptureError` if it has none of the known ones."""
+    held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
+    if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
+        return pcap.read_pcap(source, held, report)
+    if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
+        return pcapng.read_pcapng(source, held, report)
+    if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
+        return snoop.read_snoop(source, held, report)
+    found = f"it begins with {held[:16].hex(' ')}" if held else "it is empty"
+    if source.damage is not None:
+        found += f" ({source.damage})"
+    raise CaptureError(f"{source.name}: is no pcap, pcapng or snoop capture: {found}")
+
+
+def merge(report: Report, parts: Sequence[Part]) -> Iterator[Record]:
+    """Records in the order of time, equal times in the order of `parts`; each part in its own order."""
+    waiting = [(part.start, index) for index, part in enumerate(parts) if part.start is not None]
+    heapq.heapify(waiting)
+    heads: List[Tuple[float, int, bytes, Iterator[Record]]] = []
+    for index, part in enumerate(parts):
+        if part.start is None:
+            _advance(heads, index, part.records())
+    while heads or waiting:
+        while waiting and (not heads or waiting[0] <= heads[0][:2]):
+            index = heapq.heappop(waiting)[1]
+            _advance(heads, index, parts[index].records())
+        if not heads:
+            continue
+        timestamp, index, packet, records = heads[0]
+        report.linktype = getattr(packet, "linktype", ETHERNET)
+        yield timestamp, packet
+        following = next(records, None)
+        if following is None:
+            heapq.heappop(heads)
+        else:
+            heapq.heapreplace(heads, (following[0], index, following[1], records))
+
+
+def _advance(heads: List[Tuple[float, int, bytes, Iterator[Record]]], index: int, records: Iterator[Record]) -> None:
+    record = next(records, None)
+    if record is not None:
+        heapq.heappush(heads, (record[0], index, record[1], records))
