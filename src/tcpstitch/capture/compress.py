@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 from ..errors import CaptureError
 
+_XZ_MEMORY = 256 * 1024 * 1024
 _MAGICS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
@@ -126,7 +127,8 @@ def open_decompressor(name: str, head: bytes, pull: Callable[[], bytes]) -> Any:
     if kind == "bz2":
         return Members(kind, bz2.BZ2Decompressor, head, pull)
     if kind == "xz":
-        return Members(kind, lzma.LZMADecompressor, head, pull)
+        # xz itself never asks for more than 65 MiB; a header can ask for 4 GiB.
+        return Members(kind, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), head, pull)
     if kind == "lz4":
         module = _optional(name, kind, "lz4.frame")
         return Members(kind, module.LZ4FrameDecompressor, head, pull)
