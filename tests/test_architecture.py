@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Iterator, List, Set, Tuple
 
@@ -18,7 +19,7 @@ FLOORS = {
     "segment": 1, "chunk": 1.5, "limits": 1, "statistics": 1,
     "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2,
     "pages": 3, "timers": 3,
-    "reorder": 4, "half": 4.5,
+    "reorder": 4, "evidence": 4.3, "half": 4.5,
     "sequencing": 5, "handshake": 5, "lifecycle": 5, "validate": 5, "state": 5.5,
     "upkeep": 6, "assembler": 6.5,
     "capture": 7, "live": 7,
@@ -82,6 +83,17 @@ def test_every_room_has_a_row_in_the_table() -> None:
     rooms: Set[str] = {room_of(path) for path in source_files()}
     assert rooms, "no source found"
     assert rooms - set(FLOORS) == set()
+
+
+def test_the_architecture_page_names_every_room_on_its_floor() -> None:
+    page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = {
+        room: int(floor)
+        for floor, rooms in re.findall(r"^\| (\d) \| ([^|]*) \|", page, re.MULTILINE)
+        for room in re.findall(r"`(\w+)/?`", rooms)
+    }
+    rooms = {room_of(path) for path in source_files()} - {"__init__", "__main__"}
+    assert {room: named.get(room) for room in rooms} == {room: int(FLOORS.get(room, -1)) for room in rooms}
 
 
 @each_file
