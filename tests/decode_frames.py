@@ -124,6 +124,11 @@ LINK_FRAMES = {
     "radiotap": (127, bytes.fromhex("0000080000000000") + frame80211(llc(PLAIN4))),
     "radiotap padded": (127, bytes.fromhex("000012000300008000000000 00000000") + b"\0" * 0 + b"\0\0"
                         + frame80211(llc(PLAIN4))),
+    "prism": (119, bytes(144) + frame80211(llc(PLAIN4))),
+    "avs": (163, struct.pack("!II", 0x80211001, 64) + bytes(56) + frame80211(llc(PLAIN4))),
+    "four addresses": (105, frame80211(bytes(6) + llc(PLAIN4), flags=0x03)),
+    "e-tag": (1, ethernet(bytes(6) + b"\x08\0" + PLAIN4, 0x893F)),
+    "vn-tag": (1, ethernet(bytes(4) + b"\x08\0" + PLAIN4, 0x8926)),
     "ppi": (192, struct.pack("<BBHI", 0, 0, 8, 105) + frame80211(llc(PLAIN4))),
     "pflog": (117, bytes([61, 2]) + bytes(62) + PLAIN4),
 }  # fmt: skip
