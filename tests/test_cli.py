@@ -150,7 +150,7 @@ def test_a_wrong_option_is_status_2_and_one_line(options: List[str], sample: str
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("options", [["--overlap", "last"], ["--checks", "lenient"], ["--memory", "16MiB"]])
+@pytest.mark.parametrize("options", [["--overlap", "last"], ["--checks", "strict"], ["--memory", "16MiB"]])
 def test_the_options_reach_the_assembler(options: List[str], sample: str, capsys: Any) -> None:
     assert main(["list", sample, *options]) == 0
     assert "client 11 bytes" in capsys.readouterr().out

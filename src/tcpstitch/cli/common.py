@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
                         help="who owns a byte that several segments carry: first (default), last, bsd, linux, "
                              "old-linux, solaris")  # fmt: skip
     parser.add_argument("--checks", default="lenient", metavar="LEVEL",
-                        help="how closely segments are checked (default: lenient)")  # fmt: skip
+                        help="lenient (default), or strict: leave out what an endpoint would refuse")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="bound on what is held, for example 256MiB")
 
 
