@@ -7,6 +7,7 @@ packet and at its peak, and with --hash the digest of what was delivered (hashin
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import mmap
 import struct
@@ -140,17 +141,17 @@ SCAPY_PACKETS = 10_000  # the rate is steady; a whole workload would take minute
 
 def scapy_session(path: str, digest: Optional[Digest]) -> Result:
     """scapy's TCPSession over the first packets of the file."""
-    from scapy.all import TCPSession, sniff
-    from scapy.layers.inet import TCP
+    scapy = importlib.import_module("scapy.all")
+    tcp = scapy.TCP
 
     seen = [0, 0]
 
     def count(packet: Any) -> None:
         seen[0] += 1
-        if TCP in packet:
-            seen[1] += len(packet[TCP].payload)
+        if tcp in packet:
+            seen[1] += len(packet[tcp].payload)
 
-    sniff(offline=path, session=TCPSession, prn=count, store=False, count=SCAPY_PACKETS)
+    scapy.sniff(offline=path, session=scapy.TCPSession, prn=count, store=False, count=SCAPY_PACKETS)
     return seen[0], seen[1]
 
 
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("--hash", action="store_true")
     options = parser.parse_args()
     if options.runner in _IMPORTS:
-        __import__(_IMPORTS[options.runner])
+        importlib.import_module(_IMPORTS[options.runner])
     digest = Digest() if options.hash else None
     start_kib = memory_kib("VmRSS")
     started = time.perf_counter()
