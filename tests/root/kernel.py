@@ -8,11 +8,13 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Tuple
+from typing import Callable, Iterable, List, NamedTuple, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
 import record  # noqa: E402
 
+Address = Tuple[str, int]
+Build = Callable[[Address, Address, List[int]], Iterable[bytes]]
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 SERVER, SERVER_PORT = "10.9.0.2", 8080
 _SERVER_BYTES = socket.inet_aton(SERVER)
@@ -27,6 +29,7 @@ class Crafted(NamedTuple):
     flags: int = ACK
     ack_shift: int = 0
     bad_checksum: bool = False
+    window: int = 65535
 
 
 class Outcome(NamedTuple):
@@ -44,13 +47,22 @@ def ones_complement(data: bytes) -> int:
     return ~(int.from_bytes(data, "big") % 0xFFFF) & 0xFFFF
 
 
-def craft(source: bytes, port: int, seq: int, ack: int, flags: int, data: bytes = b"", options: bytes = b"") -> bytes:
+def craft(
+    source: bytes,
+    port: int,
+    seq: int,
+    ack: int,
+    flags: int,
+    data: bytes = b"",
+    options: bytes = b"",
+    window: int = 65535,
+) -> bytes:
     """An IPv4 packet from (source, port) to the listening socket."""
     size = 20 + len(options) + len(data)
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + size, 1, 0x4000, 64, 6, 0, source, _SERVER_BYTES)
     ip = ip[:10] + struct.pack("!H", ones_complement(ip)) + ip[12:]
     seq, ack = seq % 2**32, ack % 2**32
-    header = [port, SERVER_PORT, seq, ack, (20 + len(options)) << 2, flags, 65535, 0, 0]
+    header = [port, SERVER_PORT, seq, ack, (20 + len(options)) << 2, flags, window, 0, 0]
     tcp = struct.pack("!HHIIBBHHH", *header) + options + data
     pseudo = source + _SERVER_BYTES + struct.pack("!HH", 6, size)
     header[7] = ones_complement(pseudo + tcp)
@@ -114,7 +126,9 @@ class Kernel:
             connection.setblocking(False)
             for segment in segments:
                 ack = server_isn + 1 + segment.ack_shift if segment.flags & ACK else 0
-                packet = craft(source, port, isn + 1 + segment.start, ack, segment.flags, segment.data)
+                packet = craft(
+                    source, port, isn + 1 + segment.start, ack, segment.flags, segment.data, window=segment.window
+                )
                 if segment.bad_checksum:
                     packet = packet[:36] + bytes([packet[36] ^ 0x55]) + packet[37:]
                 send(packet)
@@ -124,6 +138,34 @@ class Kernel:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
         return Outcome(data, end, [(index * _SPACING, packet) for index, packet in enumerate(packets)])
+
+    def replay(
+        self, build: Callable[[Address, Address, List[int]], Iterable[bytes]]
+    ) -> Tuple[List[bytes], List[bytes]]:
+        """Send what `build(client, server, server_isn)` yields; `server_isn` is a one-element list that holds the
+        latest number the kernel chose. Returns (what the application read, per accepted connection, and all packets).
+        """
+        source, port = self._next_client()
+        packets: List[bytes] = []
+        server_isn = [0]
+        for packet in build((socket.inet_ntoa(source), port), (SERVER, SERVER_PORT), server_isn):
+            packets.append(packet)
+            os.write(self._tun, packet)
+            for reply in self._replies(port):
+                packets.append(reply)
+                if reply[33] & (SYN | ACK) == SYN | ACK:
+                    (server_isn[0],) = struct.unpack_from("!I", reply, 24)
+        read = []
+        while True:
+            try:
+                connection, peer = self._listener.accept()
+            except BlockingIOError:
+                return read, packets
+            with connection:
+                connection.setblocking(False)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if peer[1] == port:
+                    read.append(self._read(connection)[0])
 
     def _accept(self, source: bytes, port: int) -> socket.socket:
         while True:

@@ -133,8 +133,10 @@ def hostile(random: Random) -> List[Crafted]:
                 {"flags": FIN},
                 {"ack_shift": 1000},
                 {"ack_shift": 1, "flags": FIN | ACK},
-                {"ack_shift": -100000},
-                {"ack_shift": -1},
+                # Another window than before keeps the kernel off its fast path, where it takes ACKs of any age or not
+                # by how much memory is at hand.
+                {"ack_shift": -100000, "window": 65000},
+                {"ack_shift": -1, "window": 65000},
                 {"data": b"", "flags": SYN},
                 {"flags": SYN | ACK},
                 {"data": b"", "flags": RST | ACK, "ack_shift": 1000},
