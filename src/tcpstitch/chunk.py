@@ -120,7 +120,7 @@ class Chunk:
 class DetailedChunk(Chunk):
     """A chunk that starts or ends a stream, follows a gap, or came out of pages."""
 
-    __slots__ = ("skip", "start", "end", "_marks")  # type: ignore[misc]
+    __slots__ = ("skip", "start", "end", "_marks")
 
     def __init__(
         self,

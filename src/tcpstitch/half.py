@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
-from .chunk import Anomaly, Chunk, DetailedChunk, Gap
+from .chunk import Chunk, DetailedChunk, Gap
 from .errors import UsageError
+from .evidence import Evidence
 from .overlap import Sent
 from .reorder import Conflict, ReorderQueue
 from .segment import Direction, Segment
@@ -13,10 +14,9 @@ from .sequence import MASK, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
-EVIDENCE_BYTES = 64  # of each version in an overlap_conflict
 
 
-class HalfStream:
+class HalfStream(Evidence):
     """One direction.
 
     Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` so that the short path can compare the raw
@@ -44,7 +44,8 @@ class HalfStream:
         self.kept: Optional[ReorderQueue] = None
         self.acked_since: Optional[float] = None
         self.isns: Any = ()
-        self.syn_seen = self.holding = self.fin_unsure = self.ended = self.started = self.stopped = self.good_checksums = False
+        self.syn_seen = self.holding = self.fin_unsure = self.ended = False
+        self.started = self.stopped = self.good_checksums = False
         self.fin_offset: Optional[int] = None
         self.rst_offset: Optional[int] = None
         self.cuts: List[Tuple[int, int]] = []
@@ -96,47 +97,11 @@ class HalfStream:
         window = self.peer.max_window if self.peer is not None else -1
         return max(self.next_offset, self.acked) + (window if window >= 0 else UNKNOWN_WINDOW)
 
-    # -- evidence
-
-    def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
-        host = self.state.host
-        host.counters.anomalies[kind] = host.counters.anomalies.get(kind, 0) + 1
-        host.call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
-
-    def _report_conflicts(self, conflicts: List[Conflict], timestamp: float) -> None:
-        for conflict in conflicts[:]:
-            self.anomaly(
-                "overlap_conflict", conflict.offset, timestamp, length=len(conflict.old),
-                old=conflict.old[:EVIDENCE_BYTES], new=conflict.new[:EVIDENCE_BYTES],
-                old_timestamp=conflict.old_timestamp,
-            )  # fmt: skip
-        conflicts.clear()
-
-    def check_history(self, start: int, data: bytes, timestamp: float) -> None:
-        """Compare a retransmission with the delivered bytes that are still known."""
-        base = self.next_offset - len(self.history)
-        low, high = max(start, base), min(start + len(data), self.next_offset)
-        if low < high:
-            old, new = self.history[low - base : high - base], data[low - start : high - start]
-            if old != new:
-                first = next(i for i in range(len(old)) if old[i] != new[i])
-                self._report_conflicts([Conflict(low + first, old[first:], new[first:], self.last_seen)], timestamp)
-
     def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
         """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
         bound = self.state.host.history_bytes
         if bound and data:
             self.refused = Conflict(start, data[:bound], b"", timestamp)
-
-    def _compare_refused(self, offset: int, data: bytes, timestamp: float) -> None:
-        assert self.refused is not None
-        start, old, _, old_timestamp = self.refused
-        low, high = max(start, offset), min(start + len(old), offset + len(data))
-        if low < high:
-            self.refused = None
-            before, after = old[low - start : high - start], data[low - offset : high - offset]
-            if before != after:
-                self._report_conflicts([Conflict(low, before, after, old_timestamp)], timestamp)
 
     # -- data in
 
@@ -323,8 +288,8 @@ class HalfStream:
         end_offset = offset + len(data)
         self._advance(end_offset)
         self.history = self._history_after(data)
-        if self.refused is not None:
-            self._compare_refused(offset, data, timestamp)
+        if self.refused is not None and self._compare_refused(self.refused, offset, data, timestamp):
+            self.refused = None
         if self.urgent is not None and offset <= self.urgent < end_offset:
             data = data[: self.urgent - offset] + data[self.urgent - offset + 1 :]
             self.urgent = None
@@ -339,10 +304,6 @@ class HalfStream:
         last = self.fin_offset == end_offset and not self.fin_unsure
         start = not self.started and self.syn_seen and self.skip == 0
         self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
-
-    def _history_after(self, data: bytes) -> bytes:
-        bound: int = self.state.host.history_bytes
-        return (self.history + data)[-bound:] if bound else b""
 
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host
@@ -375,7 +336,7 @@ class HalfStream:
         """Put back what `keep_from` asked for, as far as the bounds allow."""
         offset = self.keep_offset
         self.keep_offset = None
-        if offset is None or self.stopped:
+        if offset is None:
             return
         host = self.state.host
         data = chunk.data[offset - chunk.offset :]

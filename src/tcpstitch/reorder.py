@@ -16,6 +16,7 @@ from .overlap import OwnerMap, Policy, Sent
 from .pages import Mark, Page, PageCache
 
 PACK_FROM = 4
+POP_PAGES = 32
 
 
 def _offset(mark: Mark) -> int:
@@ -204,13 +205,16 @@ class ReorderQueue:
         return found
 
     def pop(self, offset: int) -> Tuple[bytes, List[Mark]]:
-        """Take the contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none."""
+        """Take contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none.
+
+        At most `POP_PAGES` pages at a time, so that draining a full queue does not hold its bytes twice.
+        """
         parts: List[bytes] = []
         marks: List[Mark] = []
         position = offset
         done = 0
         for page in self._pages:
-            if page.start > position:
+            if page.start > position or done == POP_PAGES:
                 break
             stop = page.run_end(position)
             if stop == position:

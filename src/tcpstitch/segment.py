@@ -59,8 +59,8 @@ def reverse_key(key: FlowKey) -> FlowKey:
     if key.__class__ is not bytes:
         return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
     if len(key) == 12:
-        return key[4:8] + key[0:4] + key[10:12] + key[8:10]  # type: ignore[operator]
-    return key[16:32] + key[0:16] + key[34:36] + key[32:34]  # type: ignore[operator]
+        return key[4:8] + key[0:4] + key[10:12] + key[8:10]
+    return key[16:32] + key[0:16] + key[34:36] + key[32:34]
 
 
 def key_endpoints(key: FlowKey) -> Tuple[Endpoint, Endpoint]:
@@ -205,7 +205,7 @@ class Segment:
         return key_endpoints(self.key)[1]
 
     def option(self, kind: int) -> Optional[bytes]:
-        """The value of the first option of this kind (RFC 9293 3.1), or None. Damaged options end the search. O(options)."""
+        """The value of the first option of this kind (RFC 9293 3.1), or None; damaged options end the search. O(n)."""
         options = self.options
         position, size = 0, len(options)
         while position < size:
@@ -276,3 +276,19 @@ class Segment:
             f"<Segment {source} > {destination} {self.flag_letters() or '-'} seq={self.seq} ack={self.ack} "
             f"length={self.length}>"
         )
+
+
+def directed_flow(segment: Segment) -> Tuple[Flow, bool]:
+    """The connection that a first segment opens, and whether the segment goes from client to server.
+
+    The SYN tells, or the SYN/ACK; else the port in the lower range of RFC 6335 (system, user, dynamic) is the
+    server's; else the first sender is the client.
+    """
+    flags = segment.flags
+    if flags & SYN:
+        from_client = not flags & ACK
+    else:
+        source, destination = segment.source.port, segment.destination.port
+        ranks = [0 if port < 1024 else 1 if port < 49152 else 2 for port in (source, destination)]
+        from_client = ranks[0] >= ranks[1]
+    return Flow(segment.key if from_client else reverse_key(segment.key)), from_client

@@ -11,12 +11,10 @@ from typing import Any, Optional
 from .half import HOLD_SEGMENTS, UNKNOWN_WINDOW, HalfStream
 from .segment import ACK, FIN, OPTION_FAST_OPEN, OPTION_MD5, PSH, RST, SYN, URG, Direction, Flow, Segment, reverse_key
 from .sequence import MASK, difference, unwrap
-from .validate import refusal
+from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
-TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
 MAX_ISNS = 4
-TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
 
 
 class StreamState:
@@ -64,13 +62,13 @@ class StreamState:
                 if side.peer.acked < acked <= side.peer.max_offset:
                     side.peer.acked = acked
         if flags & (SYN | FIN | RST) or 0 < segment.length <= self.host.verify_bytes:
-            if not self._checksum_allows(half, segment, timestamp):
+            if not checksum_allows(half, segment, timestamp):
                 return
             flags = segment.flags
         elif self.host.strict and segment.length and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
-        self._note_header(half, segment, timestamp)
+        note_header(half, segment, timestamp)
         if self.host.strict and self._refused(half, segment, timestamp):
             return
         if flags & RST:
@@ -91,20 +89,6 @@ class StreamState:
         elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK and half.next_offset:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(half, timestamp)
-
-    def _checksum_allows(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """RFC 9293 3.1 for the segments that matter most: a bad SYN, FIN or RST changes no state. Bad data is dropped
-        only where the direction has shown good checksums, since an offloading host's are all wrong."""
-        verdict = segment.checksum_ok()
-        if verdict is True:
-            half.good_checksums = True
-        if verdict is not False:
-            return True
-        half.anomaly("bad_checksum", half.max_offset, timestamp)
-        if segment.flags & SYN and not half.syn_seen and not half.isns:
-            half.isns = (segment.seq,)
-        segment.flags &= ~FIN
-        return not self.host.strict and bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)
 
     def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
@@ -135,67 +119,6 @@ class StreamState:
             side.acked_since = None
             if side.queue is not None and side.queue and side.queue.first_offset <= side.acked:
                 side.skip_hole("acknowledged")
-
-    def _note_header(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        """What the header says beside the sequence numbers: TTL, window, options, odd flags."""
-        flags = segment.flags
-        if half.ttl == 0:
-            half.ttl = segment.ttl
-        elif segment.ttl <= half.ttl - TTL_MARGIN and flags & (FIN | RST | SYN):
-            half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
-        if flags & SYN:
-            scale = segment.window_scale
-            half.scale = scale if scale is not None else -1
-            half.sends_md5 = segment.option(OPTION_MD5) is not None
-            half.max_window = segment.window
-        elif segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
-            half.anomaly("unexpected_md5", half.max_offset, timestamp)
-        if not flags & RST:
-            self._note_window(half, segment)
-        if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
-            half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
-        if not flags & (ACK | SYN | RST):
-            if segment.length:
-                half.anomaly("no_ack_flag", half.max_offset, timestamp)
-        if flags & URG and segment.length:
-            half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
-            if self.host.urgent == "oob" and half.known and segment.urgent_pointer:
-                half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
-        self._note_timestamps(half, segment, timestamp)
-        if flags & ~PSH == ACK:  # what the short path compares later headers with
-            if not segment.options:
-                half.header = 0x5000 if half.ts_recent < 0 else 0
-            else:
-                half.header = 0x8000 if segment.options[:4] == TIMESTAMP_LAYOUT and len(segment.options) == 12 else 0
-
-    def _note_window(self, half: HalfStream, segment: Segment) -> None:
-        if segment.flags & SYN:
-            half.window = segment.window
-            return
-        if half.syn_seen and half.peer.syn_seen:
-            shift = half.scale if half.scale > 0 and half.peer.scale >= 0 else 0
-        elif half.syn_seen and half.scale < 0:
-            shift = 0
-        else:
-            shift = 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
-        half.window = segment.window << shift
-        if half.window > half.max_window:
-            half.max_window = half.window
-
-    def _note_timestamps(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        stamps = segment.timestamps
-        if stamps is None:
-            if half.ts_recent >= 0 and not segment.flags & RST and segment.length:
-                half.anomaly("missing_timestamp", half.max_offset, timestamp)
-            return
-        if half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < 0:
-            # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
-            if difference(half.ts_recent, stamps[0]) < -100_000 and (not self.host.strict or segment.flags & RST):
-                half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=stamps[0], recent=half.ts_recent)
-            return
-        # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.
-        if not self.host.strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
-            half.ts_recent = stamps[0]
 
     # -- the handshake
 
@@ -482,22 +405,3 @@ class StreamState:
                 half.plain = half.header | ACK
             else:
                 half.plain = -1
-
-
-def directed_flow(segment: Segment) -> "tuple[Flow, bool]":
-    """The connection that a first segment opens, and whether the segment goes from client to server.
-
-    The SYN tells, or the SYN/ACK; else the port in the lower range of RFC 6335 (system, user, dynamic) is the
-    server's; else the first sender is the client.
-    """
-    flags = segment.flags
-    if flags & SYN:
-        from_client = not flags & ACK
-    else:
-        source, destination = segment.source.port, segment.destination.port
-        ranks = [0 if port < 1024 else 1 if port < 49152 else 2 for port in (source, destination)]
-        from_client = ranks[0] >= ranks[1]
-    return Flow(segment.key if from_client else reverse_key(segment.key)), from_client
-
-
-__all__ = ["UNKNOWN_WINDOW", "StreamState", "directed_flow"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Dict, Mapping, NamedTuple
 
 
 class Statistics(NamedTuple):
@@ -40,9 +40,10 @@ class Counters:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0)
-        self.anomalies: Any = {}
+        self.bytes = self.chunks = self.segments = self.gaps = self.missing_bytes = 0
+        self.retransmissions = self.ignored = self.opened = self.completed = self.evicted = 0
+        self.evictions = self.page_limit_hits = self.kept_bytes_dropped = 0
+        self.anomalies: Dict[str, int] = {}
 
 
 class FlushResult(NamedTuple):

@@ -13,7 +13,7 @@ from .overlap import Policy
 from .pages import PageCache
 from .segment import FlowKey
 from .state import StreamState
-from .statistics import Counters
+from .statistics import Counters, Holder
 
 logger = logging.getLogger("tcpstitch")
 TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
@@ -298,6 +298,71 @@ class Upkeep:
                 flushed = half.skip_hole("aged") or flushed
         state.refresh()
         return flushed
+
+    # -- bounds and counters, while running
+
+    @property
+    def max_buffered_pages_per_connection(self) -> int:
+        return self.max_pages_per_connection
+
+    @max_buffered_pages_per_connection.setter
+    def max_buffered_pages_per_connection(self, pages: int) -> None:
+        Limits(max_buffered_pages_per_connection=pages)
+        self.max_pages_per_connection = pages
+        self._shrink()
+
+    @property
+    def max_buffered_pages_total(self) -> int:
+        return self.pages.max_pages
+
+    @max_buffered_pages_total.setter
+    def max_buffered_pages_total(self, pages: int) -> None:
+        Limits(max_buffered_pages_total=pages)
+        self.pages.max_pages = pages
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Evict down to the bounds at once."""
+        outer, self._busy = self._busy, self
+        try:
+            for state in list(self.pages.lru):
+                self.enforce_connection_limit(state.client)
+            while self.pages.used > self.pages.max_pages:
+                victim = self.pages.victim(None)
+                assert victim is not None
+                self.counters.evictions += 1
+                self._relieve(victim, victim.client, "total_limit", 0)
+        finally:
+            self._busy = outer
+        if outer is None:
+            self.raise_pending()
+
+    def top(self, count: int = 10) -> List[Holder]:
+        """The connections that hold the most pages, largest first. O(holders)."""
+        states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
+        return [
+            Holder(
+                state.flow,
+                state.page_count,
+                sum(
+                    queue.buffered_bytes
+                    for half in (state.client, state.server)
+                    for queue in (half.queue, half.kept)
+                    if queue is not None
+                ),
+                self.now - max(state.client.last_seen, state.server.last_seen),
+            )
+            for state in states
+        ]
+
+    def check(self) -> None:
+        """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
+        self.pages.check()
+        for half in self._halves.values():
+            for queue in (half.queue, half.kept):
+                if queue is not None:
+                    queue.check()
+            assert half.plain == -1 or half.state.page_count == 0
 
 
 def _first_timestamp(half: HalfStream) -> float:

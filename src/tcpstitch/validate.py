@@ -1,4 +1,4 @@
-"""Which segments an endpoint would accept (RFC 9293 3.10.7.4, RFC 5961, RFC 7323), for `checks="strict"`.
+"""What headers tell beside their sequence numbers, and which segments an endpoint would accept (RFC 9293 3.10.7.4, RFC 5961, RFC 7323), for `checks="strict"`.
 
 Only for captures that hold both directions: what the other side said decides.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from .segment import ACK, OPTION_MD5, RST, SYN, Segment
+from .segment import ACK, FIN, OPTION_MD5, PSH, RST, SYN, URG, Segment
 from .sequence import difference
 
-PAWS_SLACK = 1  # ticks; Linux accepts a value one tick older than the most recent
+TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
+TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
+# Ticks (1 ms in most stacks): the receiver allows 1, but a tap before it sees another order than it does.
+PAWS_SLACK = 1000
 
 
 def refusal(half: Any, segment: Segment) -> Optional[str]:
@@ -54,3 +57,82 @@ def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
     offset = peer.offset_of(segment.ack)
     highest = peer.max_offset + (peer.fin_offset is not None)
     return None if peer.acked - max(half.max_window, 65535) <= offset <= highest else "bad_ack"
+
+
+def note_header(half: Any, segment: Segment, timestamp: float) -> None:
+    """What the header says beside the sequence numbers: TTL, window, options, odd flags."""
+    flags = segment.flags
+    if half.ttl == 0:
+        half.ttl = segment.ttl
+    elif segment.ttl <= half.ttl - TTL_MARGIN and flags & (FIN | RST | SYN):
+        half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
+    if flags & SYN:
+        scale = segment.window_scale
+        half.scale = scale if scale is not None else -1
+        half.sends_md5 = segment.option(OPTION_MD5) is not None
+        half.max_window = segment.window
+    elif segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
+        half.anomaly("unexpected_md5", half.max_offset, timestamp)
+    if not flags & RST:
+        _note_window(half, segment)
+    if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
+        half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
+    if not flags & (ACK | SYN | RST):
+        if segment.length:
+            half.anomaly("no_ack_flag", half.max_offset, timestamp)
+    if flags & URG and segment.length:
+        half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
+        if half.state.host.urgent == "oob" and half.known and segment.urgent_pointer:
+            half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
+    _note_timestamps(half, segment, timestamp)
+    if flags & ~PSH == ACK:  # what the short path compares later headers with
+        if not segment.options:
+            half.header = 0x5000 if half.ts_recent < 0 else 0
+        else:
+            half.header = 0x8000 if segment.options[:4] == TIMESTAMP_LAYOUT and len(segment.options) == 12 else 0
+
+
+def _note_window(half: Any, segment: Segment) -> None:
+    if segment.flags & SYN:
+        half.window = segment.window
+        return
+    if half.syn_seen and half.peer.syn_seen:
+        shift = half.scale if half.scale > 0 and half.peer.scale >= 0 else 0
+    elif half.syn_seen and half.scale < 0:
+        shift = 0
+    else:
+        shift = 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
+    half.window = segment.window << shift
+    if half.window > half.max_window:
+        half.max_window = half.window
+
+
+def _note_timestamps(half: Any, segment: Segment, timestamp: float) -> None:
+    stamps = segment.timestamps
+    if stamps is None:
+        if half.ts_recent >= 0 and not segment.flags & RST and segment.length:
+            half.anomaly("missing_timestamp", half.max_offset, timestamp)
+        return
+    if half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < 0:
+        # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
+        if difference(half.ts_recent, stamps[0]) < -100_000 and (not half.state.host.strict or segment.flags & RST):
+            half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=stamps[0], recent=half.ts_recent)
+        return
+    # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.
+    if not half.state.host.strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
+        half.ts_recent = stamps[0]
+
+
+def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:
+    """RFC 9293 3.1 for the segments that matter most: a bad SYN, FIN or RST changes no state. Bad data is dropped
+    only where the direction has shown good checksums, since an offloading host's are all wrong."""
+    verdict = segment.checksum_ok()
+    if verdict is True:
+        half.good_checksums = True
+    if verdict is not False:
+        return True
+    half.anomaly("bad_checksum", half.max_offset, timestamp)
+    if segment.flags & SYN and not half.syn_seen and not half.isns:
+        half.isns = (segment.seq,)
+    segment.flags &= ~FIN
+    return not half.state.host.strict and bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)

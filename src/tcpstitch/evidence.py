@@ -1,0 +1,62 @@
+"""What one direction remembers so that a second version of the same bytes does not go unnoticed."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+from .chunk import Anomaly
+from .reorder import Conflict
+from .segment import Direction
+
+EVIDENCE_BYTES = 64  # of each version in an overlap_conflict
+
+
+class Evidence:
+    """The reporting side of a `HalfStream`: anomalies, and comparison with delivered and refused bytes."""
+
+    __slots__ = ()
+
+    state: Any
+    direction: Direction
+    next_offset: int
+    last_seen: float
+    history: bytes
+
+    def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
+        host = self.state.host
+        host.counters.anomalies[kind] = host.counters.anomalies.get(kind, 0) + 1
+        host.call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
+
+    def _report_conflicts(self, conflicts: List[Conflict], timestamp: float) -> None:
+        for conflict in conflicts[:]:
+            self.anomaly(
+                "overlap_conflict", conflict.offset, timestamp, length=len(conflict.old),
+                old=conflict.old[:EVIDENCE_BYTES], new=conflict.new[:EVIDENCE_BYTES],
+                old_timestamp=conflict.old_timestamp,
+            )  # fmt: skip
+        conflicts.clear()
+
+    def check_history(self, start: int, data: bytes, timestamp: float) -> None:
+        """Compare a retransmission with the delivered bytes that are still known."""
+        base = self.next_offset - len(self.history)
+        low, high = max(start, base), min(start + len(data), self.next_offset)
+        if low < high:
+            old, new = self.history[low - base : high - base], data[low - start : high - start]
+            if old != new:
+                first = next(i for i in range(len(old)) if old[i] != new[i])
+                self._report_conflicts([Conflict(low + first, old[first:], new[first:], self.last_seen)], timestamp)
+
+    def _compare_refused(self, refused: Conflict, offset: int, data: bytes, timestamp: float) -> bool:
+        """Whether the delivered `data` covers the refused bytes; a difference is reported."""
+        start, old, _, old_timestamp = refused
+        low, high = max(start, offset), min(start + len(old), offset + len(data))
+        if low < high:
+            before, after = old[low - start : high - start], data[low - offset : high - offset]
+            if before != after:
+                self._report_conflicts([Conflict(low, before, after, old_timestamp)], timestamp)
+        return low < high
+
+    def _history_after(self, data: bytes) -> bytes:
+        bound: int = self.state.host.history_bytes
+        return (self.history + data)[-bound:] if bound else b""
+
