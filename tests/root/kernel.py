@@ -13,8 +13,9 @@ from typing import Callable, Iterable, List, NamedTuple, Tuple
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
 import record  # noqa: E402
 
+from tcpstitch import Segment  # noqa: E402
+
 Address = Tuple[str, int]
-Build = Callable[[Address, Address, List[int]], Iterable[bytes]]
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 SERVER, SERVER_PORT = "10.9.0.2", 8080
 _SERVER_BYTES = socket.inet_aton(SERVER)
@@ -67,6 +68,24 @@ def craft(
     pseudo = source + _SERVER_BYTES + struct.pack("!HH", 6, size)
     header[7] = ones_complement(pseudo + tcp)
     return ip + struct.pack("!HHIIBBHHH", *header) + options + data
+
+
+class Peer:
+    """What a client has to know of the kernel's side: its latest initial sequence number and TSval."""
+
+    def __init__(self) -> None:
+        self.isn = 0
+        self.tsval = 0
+
+    def note(self, reply: bytes) -> None:
+        segment = Segment.make(("0.0.0.0", 0), ("0.0.0.0", 0), 0, options=reply[40 : 20 + (reply[32] >> 4) * 4])
+        if segment.timestamps:
+            self.tsval = segment.timestamps[0]
+        if reply[33] & (SYN | ACK) == SYN | ACK:
+            (self.isn,) = struct.unpack_from("!I", reply, 24)
+
+
+Build = Callable[[Address, Address, Peer], Iterable[bytes]]
 
 
 class Kernel:
@@ -142,29 +161,27 @@ class Kernel:
     def replay(
         self, build: Callable[[Address, Address, List[int]], Iterable[bytes]]
     ) -> Tuple[List[bytes], List[bytes]]:
-        """Send what `build(client, server, server_isn)` yields; `server_isn` is a one-element list that holds the
-        latest number the kernel chose. Returns (what the application read, per accepted connection, and all packets).
-        """
+        """Send what `build(client, server, peer)` yields, `peer` being up to date at each step. Returns what the
+        application read from each accepted connection, and all packets of both sides."""
         source, port = self._next_client()
         packets: List[bytes] = []
-        server_isn = [0]
-        for packet in build((socket.inet_ntoa(source), port), (SERVER, SERVER_PORT), server_isn):
+        peer = Peer()
+        for packet in build((socket.inet_ntoa(source), port), (SERVER, SERVER_PORT), peer):
             packets.append(packet)
             os.write(self._tun, packet)
             for reply in self._replies(port):
                 packets.append(reply)
-                if reply[33] & (SYN | ACK) == SYN | ACK:
-                    (server_isn[0],) = struct.unpack_from("!I", reply, 24)
+                peer.note(reply)
         read = []
         while True:
             try:
-                connection, peer = self._listener.accept()
+                connection, address = self._listener.accept()
             except BlockingIOError:
                 return read, packets
             with connection:
                 connection.setblocking(False)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                if peer[1] == port:
+                if address[1] == port:
                     read.append(self._read(connection)[0])
 
     def _accept(self, source: bytes, port: int) -> socket.socket:

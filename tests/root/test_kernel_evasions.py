@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator
 
 import pytest
-from kernel import Address, Kernel, record
+from kernel import Address, Kernel, Peer, record
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from test_kernel_oracle import POLICY, Factory  # noqa: E402
@@ -50,18 +50,19 @@ def client_speaks(case: Dict[str, Any]) -> bool:
 CHOSEN = [name for name, case in CASES.items() if client_speaks(case) and name not in ELSEWHERE]
 
 
-def packets_of(case: Dict[str, Any], client: Address, server: Address, server_isn: List[int]) -> Iterator[bytes]:
+def packets_of(case: Dict[str, Any], client: Address, server: Address, peer: Peer) -> Iterator[bytes]:
     isn = case.get("client_isn", CLIENT_ISN)
     for sender, flags, seq, ack, payload, *rest in case["packets"]:
         if sender != "c":
             continue
         more = rest[0] if rest else {}
-        options = timestamps_option(*more["ts"]) if "ts" in more else b""
+        # The kernel refuses a handshake that echoes what it never sent.
+        options = timestamps_option(more["ts"][0], peer.tsval) if "ts" in more else b""
         options += md5_option() if more.get("md5") else b""
         options += fast_open_option() if more.get("tfo") else b""
         segment = tcp_segment(
             client, server, isn + seq, payload.encode("latin-1"), flags,
-            ack=0 if ack is None else server_isn[0] + ack, window=more.get("win", 65535), options=options,
+            ack=0 if ack is None else peer.isn + ack, window=more.get("win", 65535), options=options,
             urgent_pointer=more.get("urg", 0), doff=more.get("doff"), bad_checksum=more.get("bad_checksum", False),
         )  # fmt: skip
         yield ip_packet(client[0], server[0], segment, ttl=more.get("ttl", 64))
@@ -77,7 +78,7 @@ def host() -> Iterator[Kernel]:
 @pytest.mark.parametrize("name", CHOSEN)
 def test_what_an_evasion_makes_the_application_read_is_delivered(host: Kernel, name: str) -> None:
     case = CASES[name]
-    read, packets = host.replay(lambda client, server, isn: packets_of(case, client, server, isn))
+    read, packets = host.replay(lambda client, server, peer: packets_of(case, client, server, peer))
     factory = Factory()
     assembler = Assembler(factory, linktype=record.LINKTYPE_RAW, **POLICY)
     for index, packet in enumerate(packets):
