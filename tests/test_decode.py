@@ -218,6 +218,11 @@ def test_vlan_ids_are_part_of_the_key_only_when_asked():
     assert one(ethernet(PLAIN4, tags=[(0x8100, 0)]), flow_key="vlan").key == KEY4
 
 
+def test_a_stack_of_tags_is_followed_and_an_absurd_one_given_up():
+    assert one(ethernet(PLAIN4, tags=[(0x8100, 9)] * 20), flow_key="vlan").key == (KEY4, (9,) * 20)
+    assert none(ethernet(PLAIN4, tags=[(0x8100, 9)] * 1000)) == "too_deep"
+
+
 @pytest.mark.parametrize("name", TUNNEL_FRAMES)
 def test_tunnels_are_part_of_the_key_only_when_asked(name):
     packet = TUNNEL_FRAMES[name]

@@ -7,7 +7,7 @@ from .walk import ETHERTYPES, PROTOCOLS, U16, U32, At, Walk, register
 
 _ROUTING, _FRAGMENT, _AUTHENTICATION, _HOP_BY_HOP = 43, 44, 51, 0
 _SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, 60, 135, 139, 140))
-_MAX_EXTENSIONS = 32  # far above any real chain; bounds the time one packet takes
+_MAX_EXTENSIONS = _MAX_TAGS = 32  # far above any real chain; bounds the time one packet takes
 
 
 @register(ETHERTYPES, 0x0800)
@@ -139,7 +139,7 @@ def ethernet(walk: Walk, at: At) -> None:
 
 def tagged(walk: Walk, at: At, kind: int) -> None:
     """What follows an Ethernet type or length field: any number of tags, then the payload."""
-    while True:
+    for _ in range(_MAX_TAGS):
         if kind in (0x8100, 0x88A8, 0x9100, 0x9200):  # IEEE 802.1Q, 802.1ad and their forerunners
             walk.vlan(at, at.u16() & 0x0FFF)
             kind = at.u16(2)
@@ -152,6 +152,8 @@ def tagged(walk: Walk, at: At, kind: int) -> None:
             at.pos += 8
         else:
             break
+    else:
+        raise DecodeError("too_deep")
     if kind <= 1500:
         at.clip(at.pos + kind)
         llc(walk, at)
