@@ -7,27 +7,21 @@ as they lie in the frame, two comparisons. Every other packet becomes a `Segment
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
-from .chunk import Chunk
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
 from .limits import Limits, Timeouts
 from .overlap import policy_named
 from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
 from .sequence import MASK
+from .shortpath import HEADERS, ShortPath
 from .state import StreamState
 from .statistics import FlushResult, Statistics
 from .stream import Stream, StreamFactory
-from .upkeep import Upkeep
-
-# From byte 12 of the frame: EtherType, version and IHL, total length, fragment word, protocol, sequence and
-# acknowledgement number, offset and flags, window.
-_HEADERS = Struct("!HBxHxxHxBxx12xIIHH").unpack_from
 
 
-class Assembler(Upkeep):
+class Assembler(ShortPath):
     """Puts TCP streams back together inside `limits`, calling the streams that `factory` makes.
 
     Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
@@ -64,6 +58,7 @@ class Assembler(Upkeep):
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
         self.urgent = urgent or ("oob" if self.strict else "inline")
         _choice("urgent", self.urgent, ("inline", "oob"))
+        self.always_rules = self.strict or bool(self.history_bytes)
         self.factory = factory
         self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)
@@ -84,65 +79,25 @@ class Assembler(Upkeep):
         if timestamp >= self._next_timer:
             self._tick(timestamp)
         if packet.__class__ is bytes and self._ethernet and len(packet) >= 54:
-            ethertype, version, total, fragment, protocol, seq, ack, word, window = _HEADERS(packet, 12)
-            if ethertype == 0x0800 and version == 0x45 and protocol == 6 and not fragment & 0x3FFF:
-                half = self._halves.get(packet[26:38])
-                if half is not None and word & 0xFFF7 == half.plain and seq == half.expected_seq and window:
-                    start = 34 + (word >> 10 & 0x3C)
-                    end = 14 + total
-                    if start <= end <= len(packet) and self._in_order(
-                        half, packet, start, end, seq, ack, timestamp
-                    ):
-                        return
+            ethertype, version, total, fragment, protocol, seq, ack, word, window = HEADERS(packet, 12)
+            if ethertype == 0x0800:
+                if version == 0x45 and protocol == 6 and not fragment & 0x3FFF:
+                    half = self._halves.get(packet[26:38])
+                    if half is not None:
+                        start = 34 + (word >> 10 & 0x3C)
+                        end = 14 + total
+                        if word & 0xFFF7 == half.plain and seq == half.expected_seq and window:
+                            if start <= end <= len(packet) and self._in_order(
+                                half, packet, 34, start, end, seq, ack, timestamp
+                            ):
+                                return
+                        elif half.plain == -2 and start == end and not word & 7:
+                            self._packets += 1  # an ACK after the end: nothing to do
+                            self.counters.ignored += 1
+                            return
+            elif self._short_other(packet, ethertype, timestamp):
+                return
         self._take(packet, timestamp)
-
-    def _in_order(
-        self, half: Any, packet: bytes, start: int, end: int, seq: int, ack: int, timestamp: float
-    ) -> bool:
-        """The short path: the next bytes of an open connection about which nothing is pending."""
-        if ack != half.last_ack:
-            behind = (half.peer.expected_seq - ack) & MASK
-            if behind > 0x10000:
-                return False  # bytes that were not captured, or nonsense: the rules decide
-            half.last_ack = ack
-        if start == 66:
-            stamp = int.from_bytes(packet[58:62], "big")
-            if stamp < half.ts_recent or packet[54:58] != b"\x01\x01\x08\x0a":
-                return False
-            half.ts_recent = stamp
-        packets = self._packets + 1
-        self._packets = half.last_packet = packets
-        half.last_seen = timestamp
-        length = end - start
-        if length <= 64:
-            if not length:
-                return True
-            # Decoys are short, and a short checksum costs little: the number modulo 2^16-1 is the sum of its words.
-            body = packet[34:end] if length & 1 == 0 else packet[34:end] + b"\0"
-            if (int.from_bytes(packet[26:34], "big") + end - 28 + int.from_bytes(body, "big")) % 0xFFFF:
-                self._packets = packets - 1
-                return False
-        self.counters.bytes += length
-        offset = half.next_offset
-        half.next_offset = offset + length
-        half.expected_seq = (seq + length) & MASK
-        self._busy = half
-        try:
-            half.state.stream.reassembled(Chunk(packet[start:end], offset, timestamp, half))
-        except Exception as error:
-            self.handler_failed(half.state, half.state.stream, error)
-        finally:
-            self._busy = None
-        if half.keep_offset is not None or half.stopped or half.state.stream is None:
-            self._after_short(half, packet[start:end], offset, timestamp)
-        return True
-
-    def _after_short(self, half: Any, data: bytes, offset: int, timestamp: float) -> None:
-        """What the handler asked for, or did wrong, in the call that the short path made."""
-        if half.keep_offset is not None and half.state.stream is not None:
-            half.keep(Chunk(data, offset, timestamp, half))
-        half.state.refresh()
-        self.raise_pending()
 
     def _take(self, packet: Any, timestamp: float) -> None:
         """Any packet: decode it and apply its segments."""

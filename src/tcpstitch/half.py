@@ -7,6 +7,7 @@ from typing import Any, List, Optional, Tuple
 from .chunk import Chunk, DetailedChunk, Gap
 from .errors import UsageError
 from .evidence import Evidence
+from .kernel_queue import Queue, make_queue
 from .overlap import Sent
 from .reorder import Conflict, ReorderQueue
 from .segment import Direction, Segment
@@ -25,10 +26,11 @@ class HalfStream(Evidence):
     """
 
     __slots__ = (
-        "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state", "peer",
-        "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale", "max_window",
-        "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset", "ended", "started",
-        "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent", "sends_md5", "waiting_start", "good_checksums", "refused",
+        "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state",
+        "peer", "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale",
+        "max_window", "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset",
+        "ended", "started", "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent",
+        "sends_md5", "waiting_start", "good_checksums", "refused",
     )  # fmt: skip
 
     def __init__(self, state: Any, direction: Direction) -> None:
@@ -40,7 +42,7 @@ class HalfStream(Evidence):
         self.held_segments = self.skip = self.ttl = 0
         self.last_seen = 0.0
         self.peer: Any = None
-        self.queue: Optional[ReorderQueue] = None
+        self.queue: Optional[Queue] = None
         self.kept: Optional[ReorderQueue] = None
         self.acked_since: Optional[float] = None
         self.isns: Any = ()
@@ -49,7 +51,7 @@ class HalfStream(Evidence):
         self.fin_offset: Optional[int] = None
         self.rst_offset: Optional[int] = None
         self.cuts: List[Tuple[int, int]] = []
-        self.keep_offset: Optional[int] = None
+        self.keep_offset: Any = None
         self.current: Optional[Chunk] = None
         self.history = b""
         self.urgent: Optional[int] = None
@@ -73,7 +75,7 @@ class HalfStream(Evidence):
         """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
         if self.known:
             delta = unwrap(seq, self.base_seq, 0)
-            self.max_offset -= delta
+            self.max_offset = max(0, self.max_offset - delta)
             self.acked = max(0, self.acked - delta)
             if self.queue:
                 self.queue.shift(delta)
@@ -91,6 +93,16 @@ class HalfStream(Evidence):
         self.expected_seq = (self.base_seq + offset) & MASK
         if offset > self.max_offset:
             self.max_offset = offset
+
+    def catch_up(self) -> None:
+        """Take in what the short path left for later: how far this direction got, and what it acknowledged."""
+        if self.next_offset > self.max_offset:
+            self.max_offset = self.next_offset
+        peer = self.peer
+        if self.last_ack >= 0 and peer.base_seq >= 0:
+            acked = unwrap(self.last_ack, peer.expected_seq, peer.next_offset)
+            if peer.acked < acked <= peer.next_offset:
+                peer.acked = acked
 
     def window_end(self) -> int:
         """The offset beyond which the receiver, by its own words, would not have accepted data."""
@@ -155,7 +167,7 @@ class HalfStream(Evidence):
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
         host = self.state.host
         if self.queue is None:
-            self.queue = ReorderQueue(host.pages, self.state, host.policy)
+            self.queue = make_queue(host.pages, self.state, host.policy)
         queue = self.queue
         end = start + len(data)
         self.waiting_start = start
@@ -182,7 +194,13 @@ class HalfStream(Evidence):
 
     def drain(self) -> None:
         """Deliver what has become contiguous."""
-        while self.state.stream is not None and not self.holding:
+        if self.holding:
+            return
+        if not (self.queue or self.cuts):
+            if self.fin_offset is not None or self.rst_offset is not None:
+                self._settle()
+            return
+        while self.state.stream is not None:
             if self.queue:
                 data, marks = self.queue.pop(self.next_offset)
                 if data:
@@ -190,8 +208,7 @@ class HalfStream(Evidence):
                     continue
             if not self._cross_cut():
                 break
-        if not self.holding:
-            self._settle()
+        self._settle()
 
     def _cross_cut(self) -> bool:
         """Step over bytes that the snap length cut off, if the stream has come to them."""
@@ -313,7 +330,12 @@ class HalfStream(Evidence):
         self.keep_offset = None
         host.counters.bytes += len(chunk.data)
         host.counters.chunks += 1
-        host.call(self.state, "reassembled", chunk)
+        stream = self.state.stream
+        if stream is not None:
+            try:
+                stream.reassembled(chunk)
+            except Exception as error:
+                host.handler_failed(self.state, stream, error)
         if self.keep_offset is not None and self.state.stream is not None:
             self.keep(chunk)
         if not chunk.end:
@@ -360,6 +382,18 @@ class HalfStream(Evidence):
         if self.kept:
             self.state.host.counters.kept_bytes_dropped += self.kept.buffered_bytes
             self.kept.clear()
+
+    def may_go_short(self) -> bool:
+        """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""
+        return (
+            self.base_seq >= 0
+            and self.header > 0
+            and self.fin_offset is None
+            and self.rst_offset is None
+            and not (self.holding or self.stopped or self.cuts or self.skip)
+            and self.peer.window != 0
+            and (self.started or self.peer.base_seq >= 0)
+        )
 
     def release_pages(self) -> None:
         for queue in (self.queue, self.kept):

@@ -2,6 +2,7 @@
 
 Each policy is a total order on whole segments, by their extent as sent and their order of arrival, so the result does
 not depend on how the queue happens to be laid out. Delivered bytes are final under every policy (RFC 9293 3.10).
+`linux-kernel` is the exception: there the kernel's own queue decides.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _POLICIES = {
     "linux": Policy("linux", True, _linux),
     "old-linux": Policy("old-linux", True, _old_linux),
     "solaris": Policy("solaris", True, _solaris),
+    "linux-kernel": Policy("linux-kernel", False, lambda old, new: False),  # decided by kernel_queue
 }
 _ALIASES = {
     "vista": "first", "windows": "bsd", "win-2003": "bsd", "windows2k3": "bsd", "macos": "bsd", "bsd-right": "bsd",

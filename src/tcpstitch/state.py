@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from .half import HOLD_SEGMENTS, UNKNOWN_WINDOW, HalfStream
-from .segment import ACK, FIN, OPTION_FAST_OPEN, OPTION_MD5, PSH, RST, SYN, URG, Direction, Flow, Segment, reverse_key
-from .sequence import MASK, difference, unwrap
+from .half import HOLD_SEGMENTS, HalfStream
+from .segment import ACK, FIN, OPTION_FAST_OPEN, OPTION_MD5, RST, SYN, Direction, Flow, Segment, reverse_key
+from .sequence import MASK, unwrap
 from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
@@ -54,13 +54,9 @@ class StreamState:
     def receive(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Apply one segment of the direction `half`."""
         flags = segment.flags
-        for side in (self.client, self.server):  # what the short path left for later
-            if side.next_offset > side.max_offset:
-                side.max_offset = side.next_offset
-            if side.last_ack >= 0 and side.peer.known:
-                acked = side.peer.offset_of(side.last_ack)
-                if side.peer.acked < acked <= side.peer.max_offset:
-                    side.peer.acked = acked
+        if half.plain >= 0 or half.peer.plain >= 0:
+            half.catch_up()
+            half.peer.catch_up()
         if flags & (SYN | FIN | RST) or 0 < segment.length <= self.host.verify_bytes:
             if not checksum_allows(half, segment, timestamp):
                 return
@@ -103,6 +99,8 @@ class StreamState:
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
+        if not self.page_count:
+            return
         for side in (self.client, self.server):
             if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host.start_any:
                 side.release_hold()
@@ -382,26 +380,16 @@ class StreamState:
     def refresh(self) -> None:
         """Decide, per direction, whether the next plain segment may take the short path."""
         client, server = self.client, self.server
-        short = (
-            self.stream is not None
-            and self.page_count == 0
-            and not (self.accepts or self.host.strict or self.restartable)
-            and not self.embryonic
-            and self.pending_syn is None
-            and not self.host.history_bytes
-        )
-        for half, peer in ((client, server), (server, client)):
-            if (
-                short
-                and half.known
-                and half.started | (half.syn_seen and peer.known)
-                and not (half.holding or half.stopped or half.cuts)
-                and half.fin_offset is None
-                and half.rst_offset is None
-                and peer.window != 0
-                and not half.skip
-                and half.header
-            ):
-                half.plain = half.header | ACK
-            else:
-                half.plain = -1
+        if (
+            self.stream is None
+            or self.page_count
+            or self.embryonic
+            or self.accepts
+            or self.restartable
+            or self.pending_syn is not None
+            or self.host.always_rules
+        ):
+            client.plain = server.plain = -2 if self.closed else -1
+            return
+        client.plain = client.header | ACK if client.may_go_short() else -1
+        server.plain = server.header | ACK if server.may_go_short() else -1

@@ -38,7 +38,7 @@ class Upkeep:
         self.verify_bytes = 64
         self.now = 0.0
         self._halves: Dict[FlowKey, HalfStream] = {}
-        self._established: OrderedDict[StreamState, None] = OrderedDict()
+        self._established: Dict[StreamState, None] = {}
         self._embryonic: OrderedDict[StreamState, None] = OrderedDict()
         self._closed: OrderedDict[StreamState, float] = OrderedDict()
         self._idle_batch: List[StreamState] = []
@@ -195,7 +195,7 @@ class Upkeep:
             self.call(state, "complete", reason)
         self.counters.completed += 1
         state.watcher, state.stream = state.stream, None
-        state.client.plain = state.server.plain = -1
+        state.client.plain = state.server.plain = -2
         self._embryonic.pop(state, None)
         self._established.pop(state, None)
         self._closed.pop(state, None)
@@ -362,7 +362,7 @@ class Upkeep:
             for queue in (half.queue, half.kept):
                 if queue is not None:
                     queue.check()
-            assert half.plain == -1 or half.state.page_count == 0
+            assert half.plain < 0 or half.state.page_count == 0
 
 
 def _first_timestamp(half: HalfStream) -> float:

@@ -71,6 +71,9 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.scale = scale if scale is not None else -1
         half.sends_md5 = segment.option(OPTION_MD5) is not None
         half.max_window = segment.window
+        if flags & ACK and segment.timestamps is None:
+            half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
+            half.peer.header = 0x5000
     elif segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
         half.anomaly("unexpected_md5", half.max_offset, timestamp)
     if not flags & RST:
@@ -108,7 +111,9 @@ def _note_window(half: Any, segment: Segment) -> None:
 
 
 def _note_timestamps(half: Any, segment: Segment, timestamp: float) -> None:
-    stamps = segment.timestamps
+    stamps = segment.timestamps if segment.options else None
+    if segment.flags & SYN:
+        half.header = 0x8000 if stamps is not None else 0x5000
     if stamps is None:
         if half.ts_recent >= 0 and not segment.flags & RST and segment.length:
             half.anomaly("missing_timestamp", half.max_offset, timestamp)
@@ -135,4 +140,6 @@ def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:
     if segment.flags & SYN and not half.syn_seen and not half.isns:
         half.isns = (segment.seq,)
     segment.flags &= ~FIN
-    return not half.state.host.strict and bool(segment.length) and not half.good_checksums and not segment.flags & (SYN | RST)
+    if half.state.host.strict or half.good_checksums or segment.flags & (SYN | RST):
+        return False
+    return bool(segment.length)

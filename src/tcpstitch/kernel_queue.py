@@ -1,0 +1,355 @@
+"""The out-of-order queue of the running Linux kernel, for `overlap="linux-kernel"`.
+
+The kernel does not decide byte by byte. It keeps segments in a red-black tree, joins what is contiguous, and looks only
+at the nodes it meets on its walk; so nodes may overlap, and which bytes win depends on the shape of the tree
+(tcp_data_queue_ofo and tcp_ofo_queue, net/ipv4/tcp_input.c, since Linux 4.9). This queue takes the same steps:
+
+1. A segment that starts where the last node ends is appended to it; behind that end it becomes the new last node.
+2. Else the walk from the root goes left below a node's start. Inside a node the segment is dropped if it is all there,
+   takes the node's place if it starts with it, and else goes right. At a node's end it is appended. Behind, right.
+3. Nodes that follow an inserted segment and lie inside it go, up to the first that reaches past it.
+4. Delivery takes nodes by start and cuts what has been delivered; bytes at the next expected offset win over the queue.
+
+Invariants (verified by `check`): nodes are sorted by start, no two have the same, and each is one run of bytes in pages
+whose windows follow each other from its start.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
+
+from .overlap import Policy, Sent
+from .pages import Mark, Page, PageCache
+from .redblack import Node, RedBlackTree
+from .reorder import Conflict, ReorderQueue
+
+DROP, APPEND, REPLACE, INSERT = range(4)
+_NO_FLOOR = -(1 << 62)
+
+
+class _Run:
+    """The bytes `[start, end)`; all pages but the last are full."""
+
+    __slots__ = ("start", "end", "pages")
+
+    def __init__(self, start: int) -> None:
+        self.start = self.end = start
+        self.pages: List[Page] = []
+
+    def read(self, start: int, end: int) -> bytes:
+        parts = [
+            page.read(max(start, page.start), min(end, page.end))
+            for page in self.pages
+            if page.start < end and page.end > start
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def marks_from(self, offset: int) -> List[Mark]:
+        """The records of origin of the bytes from `offset` on; the first is that of the byte there."""
+        marks = [mark for page in self.pages if page.end > offset for mark in page.marks]
+        _, timestamp, context = max((mark for mark in marks if mark[0] <= offset), key=_offset)
+        return [(offset, timestamp, context), *(mark for mark in marks if mark[0] > offset)]
+
+
+def _offset(mark: Mark) -> int:
+    return mark[0]
+
+
+class _Place(NamedTuple):
+    """What becomes of a segment; for INSERT, `node` is the parent, if any, and `left` the side."""
+
+    verdict: int
+    node: Optional[Node[_Run]]
+    left: bool = False
+
+
+class KernelQueue:
+    """Stands in for `ReorderQueue`. Inserting costs O(log n + k) for n nodes and k overlapped ones, O(n) once appending
+    has laid one node around another."""
+
+    __slots__ = ("_cache", "_owner", "_tree", "_floor", "_nested", "page_count", "buffered_bytes", "conflicts")
+
+    def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
+        self._cache = cache
+        self._owner = owner
+        self._tree: RedBlackTree[_Run] = RedBlackTree()
+        self._floor = _NO_FLOOR  # below it everything is delivered; nodes keep their start, the tree is ordered by it
+        self._nested = False  # whether the ends of nodes may be out of order
+        self.page_count = 0
+        self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
+        self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
+
+    def __bool__(self) -> bool:
+        return bool(self._tree)
+
+    def _first(self) -> Node[_Run]:
+        node = self._tree.first()
+        assert node is not None
+        return node
+
+    @property
+    def first_offset(self) -> int:
+        """The lowest buffered offset; only while not empty."""
+        return max(self._first().item.start, self._floor)
+
+    @property
+    def end_offset(self) -> int:
+        """The end of the highest buffered byte; only while not empty."""
+        if self._nested:
+            return max(run.end for run in self._tree)
+        last = self._tree.last()
+        assert last is not None
+        return last.item.end
+
+    @property
+    def first_timestamp(self) -> float:
+        """Capture time at which the lowest buffered bytes came; only while not empty."""
+        return self._first().item.pages[0].marks[0][1]
+
+    def oldest_timestamp(self) -> float:
+        """The earliest capture time among what is buffered. O(pages)."""
+        return min(mark[1] for run in self._tree for page in run.pages for mark in page.marks)
+
+    def _place(self, start: int, end: int) -> _Place:
+        """Rules 1 and 2."""
+        node = self._tree.last()
+        if node is None:
+            return _Place(INSERT, None)
+        if start >= node.item.end:
+            return _Place(APPEND if start == node.item.end else INSERT, node)
+        parent, node, left = node, self._tree.root, False
+        while node is not None:
+            parent, run = node, node.item
+            left = start < run.start
+            if not left and start < run.end:
+                if end <= run.end:
+                    return _Place(DROP, node)
+                if start == run.start:
+                    return _Place(REPLACE, node)
+            elif start == run.end:
+                return _Place(APPEND, node)
+            node = node.left if left else node.right
+        return _Place(INSERT, parent, left)
+
+    def pages_needed(self, start: int, end: int) -> int:
+        """The most pages that inserting `[start, end)` takes. O(log n)."""
+        verdict, node, _ = self._place(start, end)
+        if verdict == DROP:
+            return 0
+        length = end - start
+        if verdict == APPEND and node is not None:
+            length -= min(length, node.item.pages[-1].limit - start)
+        return -(-length // self._cache.page_size)
+
+    def insert(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> int:
+        """Buffer `data` at `start`; returns how many bytes were new. The caller has seen to `pages_needed`.
+
+        Where bytes are here already and differ, that is noted in `conflicts`.
+        """
+        end = start + len(data)
+        added = len(data) - self._compare(start, data)
+        verdict, node, left = self._place(start, end)
+        if verdict == DROP:
+            return added
+        if verdict == APPEND and node is not None:
+            self._fill(node.item, data, timestamp, context)
+            following = node.following()
+            self._nested = self._nested or (following is not None and following.item.end <= end)
+            return added
+        if verdict == REPLACE and node is not None:
+            self._release(node.item)
+            node.item = _Run(start)
+        else:
+            node = self._tree.insert(_Run(start), node, left)
+        self._fill(node.item, data, timestamp, context)
+        self._drop_covered(node)
+        return added
+
+    def _drop_covered(self, node: Node[_Run]) -> None:
+        """Rule 3."""
+        end = node.item.end
+        following = node.following()
+        while following is not None and following.item.end <= end:
+            self._erase(following)
+            following = node.following()
+
+    def _fill(self, run: _Run, data: bytes, timestamp: float, context: Any) -> None:
+        """Append to `run`."""
+        start = position = run.end
+        run.end += len(data)
+        self.buffered_bytes += len(data)
+        while position < run.end:
+            if not run.pages or position == run.pages[-1].limit:
+                page = self._cache.take(self._owner)
+                page.place(position, position + self._cache.page_size)
+                run.pages.append(page)
+                self.page_count += 1
+            page = run.pages[-1]
+            stop = min(run.end, page.limit)
+            page.write(position, data[position - start : stop - start])
+            page.cover(position, stop)
+            page.mark((position, timestamp, context))
+            position = stop
+
+    def _release(self, run: _Run) -> None:
+        for page in run.pages:
+            self._cache.release(page)
+        self.page_count -= len(run.pages)
+        self.buffered_bytes -= run.end - run.start
+
+    def _erase(self, node: Node[_Run]) -> None:
+        self._tree.erase(node)
+        self._release(node.item)
+        if not self._tree:
+            self._floor = _NO_FLOOR
+            self._nested = False
+
+    def _overlapping(self, start: int, end: int) -> List[_Run]:
+        """The runs that meet `[start, end)`, by start."""
+        found: List[_Run] = []
+        node, below = self._tree.root, None
+        while node is not None:
+            if node.item.start < end:
+                below, node = node, node.right
+            else:
+                node = node.left
+        while below is not None and (below.item.end > start or self._nested):
+            if below.item.end > start:
+                found.append(below.item)
+            below = below.preceding()
+        return found[::-1]
+
+    def _compare(self, start: int, data: bytes) -> int:
+        """Note where `data` differs from what would be delivered otherwise; returns how many of its bytes are here."""
+        end = start + len(data)
+        position = start
+        present = 0
+        for run in self._overlapping(start, end):
+            low, high = max(position, run.start), min(end, run.end)
+            if low < high:
+                self._note_conflict(run, low, high, data[low - start : high - start])
+                present += high - low
+                position = high
+        return present
+
+    def _note_conflict(self, run: _Run, start: int, end: int, new: bytes) -> None:
+        old = run.read(start, end)
+        if old != new:
+            first = next(i for i in range(len(old)) if old[i] != new[i])
+            last = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
+            timestamp = run.marks_from(start + first)[0][1]
+            self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
+
+    def overlay(self, start: int, data: bytes, sent: Sent) -> bytes:
+        """`data` as it is to be delivered now: as it came."""
+        self._compare(start, data)
+        return data
+
+    def pop(self, offset: int) -> Tuple[bytes, List[Mark]]:
+        """Take the contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none."""
+        parts: List[bytes] = []
+        marks: List[Mark] = []
+        position = offset
+        node = self._tree.first()
+        while node is not None and node.item.start <= position:
+            run = node.item
+            if run.end > position:
+                parts.append(run.read(position, run.end))
+                marks.extend(run.marks_from(position))
+                position = run.end
+            self._erase(node)
+            node = self._tree.first()
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), marks
+
+    def discard_below(self, offset: int) -> None:
+        """Drop what is buffered below `offset`.
+
+        Stops at the first node that reaches past it, as the kernel's delivery does: the order of erasures shapes the
+        tree, and `pop` goes on from there.
+        """
+        node = self._tree.first()
+        while node is not None and node.item.end <= offset:
+            self._erase(node)
+            node = self._tree.first()
+        if node is not None:
+            self._floor = max(self._floor, offset)
+
+    def discard_from(self, offset: int) -> int:
+        """Drop what is buffered at or above `offset`; returns the bytes dropped."""
+        before = self.buffered_bytes
+        node = self._tree.last()
+        while node is not None and (node.item.end > offset or self._nested):
+            below = node.preceding()
+            if node.item.start >= offset:
+                self._erase(node)
+            elif node.item.end > offset:
+                self._truncate(node.item, offset)
+                self._nested = True
+            node = below
+        return before - self.buffered_bytes
+
+    def _truncate(self, run: _Run, end: int) -> None:
+        while run.pages[-1].start >= end:
+            self._cache.release(run.pages.pop())
+            self.page_count -= 1
+        run.pages[-1].uncover_from(end)
+        run.pages[-1].marks = [mark for mark in run.pages[-1].marks if mark[0] < end]
+        self.buffered_bytes -= run.end - end
+        run.end = end
+
+    def clear(self) -> None:
+        """Drop everything."""
+        for run in self._tree:
+            self._release(run)
+        self._tree = RedBlackTree()
+        self._floor = _NO_FLOOR
+        self._nested = False
+
+    def shift(self, delta: int) -> None:
+        """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
+        self._floor = max(self._floor - delta, _NO_FLOOR)
+        for run in self._tree:
+            run.start -= delta
+            run.end -= delta
+            for page in run.pages:
+                page.base -= delta
+                page.limit -= delta
+                page.start -= delta
+                page.end -= delta
+                page.marks = [(offset - delta, timestamp, context) for offset, timestamp, context in page.marks]
+
+    def drop_first_page(self) -> int:
+        """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""
+        before = self.buffered_bytes
+        node = self._first()
+        run, following = node.item, node.following()
+        if len(run.pages) == 1 or (following is not None and following.item.start <= run.pages[1].start):
+            self._erase(node)
+        else:
+            self._cache.release(run.pages.pop(0))
+            self.page_count -= 1
+            self.buffered_bytes -= run.pages[0].start - run.start
+            run.start = run.pages[0].start
+        return before - self.buffered_bytes
+
+    def check(self) -> None:
+        """Verify the invariants above. O(pages)."""
+        self._tree.check()
+        runs = list(self._tree)
+        starts = [run.start for run in runs]
+        assert starts == sorted(set(starts))
+        for run in runs:
+            edges = [run.start, *(page.end for page in run.pages)]
+            assert edges[:-1] == [page.start for page in run.pages] and edges[-1] == run.end > run.start
+            assert all(page.marks and page.mask is None for page in run.pages)
+        assert self._nested or [run.end for run in runs] == sorted({run.end for run in runs})
+        assert self.buffered_bytes == sum(run.end - run.start for run in runs)
+        assert self.page_count == sum(len(run.pages) for run in runs)
+
+
+Queue = Union[ReorderQueue, KernelQueue]
+
+
+def make_queue(cache: PageCache, owner: Any, policy: Policy) -> Queue:
+    """The queue that works by `policy`."""
+    return KernelQueue(cache, owner, policy) if policy.name == "linux-kernel" else ReorderQueue(cache, owner, policy)
