@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import heapq
 import json
@@ -126,6 +125,8 @@ class Namespace:
 
     def tun(self, addresses: Dict[int, str], mtu: int = 1500) -> int:
         """A TUN device that is up and has these addresses; returns its descriptor: whole IP packets, one a call."""
+        import fcntl  # what reads samples runs where there is none
+
         with self.inside():
             fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"wire", IFF_TUN | IFF_NO_PI))
