@@ -20,7 +20,7 @@ FLOORS = {
     "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2,
     "pages": 3, "timers": 3,
     "reorder": 4, "kernel_queue": 4.2, "evidence": 4.3, "half": 4.5,
-    "sequencing": 5, "handshake": 5, "lifecycle": 5, "validate": 5, "state": 5.5,
+    "sequencing": 5, "state_machine": 5, "handshake": 5, "lifecycle": 5, "validate": 5, "state": 5.5,
     "upkeep": 6, "shortpath": 6.3, "assembler": 6.5,
     "capture": 7, "live": 7,
     "readers": 8, "aio": 8, "parallel": 8, "testing": 8,
