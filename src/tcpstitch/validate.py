@@ -1,4 +1,6 @@
-"""What headers tell beside their sequence numbers, and which segments an endpoint would accept (RFC 9293 3.10.7.4, RFC 5961, RFC 7323), for `checks="strict"`.
+"""What headers tell beside sequence numbers, and what an endpoint would accept (`checks="strict"`).
+
+Sources: RFC 9293 3.10.7.4, RFC 5961, RFC 7323.
 
 Only for captures that hold both directions: what the other side said decides.
 """

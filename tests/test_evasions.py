@@ -1,0 +1,145 @@
+"""Insertion and evasion: what an endpoint would have read (tests/data/evasions.json).
+
+A packet is `[sender, flags, seq, ack, payload, more]`; seq and ack count from the sender's initial number (SYN = 0).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+import pytest
+
+from support.data import load
+from support.frames import (
+    CLIENT,
+    CLIENT6,
+    SERVER,
+    SERVER6,
+    Address,
+    fast_open_option,
+    md5_option,
+    tcp_frame,
+    timestamps_option,
+)
+from support.recorder import C2S, S2C, Recorder, Recording
+from tcpstitch import Assembler, Direction, Gap, Limits
+
+CASES = load("evasions.json")
+MODES = ("strict", "lenient")
+CLIENT_ISN, SERVER_ISN = 10_000_000, 50_000_000
+# The published outcome of this one is that of the policies of Linux and BSD; `first` has the queued bytes stay.
+POLICIES = {"inorder_over_queued": "linux"}
+
+
+class Outcome(NamedTuple):
+    recorder: Recorder
+    closed: bool
+    before_flush: List[Tuple[int, int]]  # per connection, the number of events in each direction
+
+
+def options_of(more: Dict[str, Any]) -> bytes:
+    options = b""
+    if "ts" in more:
+        options += timestamps_option(*more["ts"])
+    if more.get("md5"):
+        options += md5_option()
+    if more.get("tfo"):
+        options += fast_open_option()
+    return options
+
+
+def frames_of(case: Dict[str, Any], client: Address = CLIENT, server: Address = SERVER) -> List[bytes]:
+    initial = {"c": case.get("client_isn", CLIENT_ISN), "s": SERVER_ISN}
+    frames = []
+    for sender, flags, seq, ack, payload, *rest in case["packets"]:
+        more = rest[0] if rest else {}
+        source, destination, peer = (client, server, "s") if sender == "c" else (server, client, "c")
+        frames.append(
+            tcp_frame(
+                source, destination, initial[sender] + seq, payload.encode("latin-1"), flags,
+                ack=0 if ack is None else initial[peer] + ack,
+                window=more.get("win", 65535), options=options_of(more), ttl=more.get("ttl", 64),
+                urgent_pointer=more.get("urg", 0), doff=more.get("doff"),
+                bad_checksum=more.get("bad_checksum", False),
+            )  # fmt: skip
+        )
+    return frames
+
+
+def outcome(name: str, mode: str, client: Address = CLIENT, server: Address = SERVER) -> Outcome:
+    recorder = Recorder()
+    # Conflicts with delivered bytes can be seen only where those are kept for a while.
+    limits = Limits(max_history_bytes_per_connection=65536)
+    assembler = Assembler(recorder, limits=limits, overlap=POLICIES.get(name, "first"), checks=mode)
+    for index, frame in enumerate(frames_of(CASES[name], client, server)):
+        assembler.assemble(frame, 1000.0 + index / 1000)
+    last = recorder.connections[-1] if recorder.connections else None
+    closed = last is not None and (bool(last.completions) or C2S in last.ended)
+    before = [(len(connection.events[C2S]), len(connection.events[S2C])) for connection in recorder.connections]
+    assembler.flush_all()
+    return Outcome(recorder, closed, before)
+
+
+def acknowledged(name: str, direction: Direction) -> int:
+    """The offset up to which the receiver confirmed this direction."""
+    receiver = "s" if direction == C2S else "c"
+    acks = [packet[3] for packet in CASES[name]["packets"] if packet[0] == receiver and packet[3] is not None]
+    return max([0] + [ack - 1 for ack in acks])
+
+
+def text_of(connection: Recording, direction: Direction, mode: str, flushed_from: int, acked: int) -> str:
+    """What was delivered. In strict mode, what only the flush brings behind a hole that the receiver never confirmed
+    does not count: the endpoint would not have read it."""
+    parts = []
+    for index, event in enumerate(connection.events[direction]):
+        if isinstance(event, Gap):
+            if mode == "strict" and index >= flushed_from and event.offset + event.length > acked:
+                break
+            parts.append(f"[{event.length} byte{'' if event.length == 1 else 's'} missing]")
+        else:
+            parts.append(str(event, "latin-1"))
+    return "".join(parts)
+
+
+def texts(name: str, mode: str, run: Outcome, direction: Direction) -> List[str]:
+    acked = acknowledged(name, direction)
+    return [
+        text_of(connection, direction, mode, before[direction], acked)
+        for connection, before in zip(run.recorder.connections, run.before_flush)
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_bytes_and_the_end_are_those_of_the_endpoint(name: str, mode: str) -> None:
+    expected = CASES[name].get(mode) or CASES[name]["either"]
+    run = outcome(name, mode)
+    for key, direction in (("c2s", C2S), ("s2c", S2C)):
+        if key in expected:
+            wanted = expected[key] if isinstance(expected[key], list) else [expected[key]]
+            assert texts(name, mode, run, direction) == wanted
+    assert run.closed == expected["closed"], "closed before the flush"
+    assert all(len(connection.completions) == 1 for connection in run.recorder.connections)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name in CASES if CASES[name]["flags"]])
+def test_the_evidence_is_raised(name: str, mode: str) -> None:
+    raised = outcome(name, mode).recorder.kinds
+    assert set(CASES[name]["flags"]) <= raised, f"raised: {sorted(raised)}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ipv6_behaves_as_ipv4(name: str) -> None:
+    for mode in MODES:
+        old, new = outcome(name, mode), outcome(name, mode, CLIENT6, SERVER6)
+        for direction in (C2S, S2C):
+            assert texts(name, mode, old, direction) == texts(name, mode, new, direction)
+        assert old.closed == new.closed
+        assert old.recorder.kinds == new.recorder.kinds
+
+
+@pytest.mark.parametrize("name", ["rst_bad_checksum", "keepalive_garbage", "seq_wrap", "half_close"])
+def test_a_keepalive_or_a_plain_retransmission_is_no_conflict(name: str) -> None:
+    for mode in MODES:
+        assert "overlap_conflict" not in outcome(name, mode).recorder.kinds

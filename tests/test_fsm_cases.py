@@ -1,0 +1,76 @@
+"""gopacket's cases for its simple TCP state machine and its option check (tests/data/gopacket_checks.json).
+
+A step is `[sender, flags, seq, ack, payload length, (next seq for the option check, -1 for none,) accepted]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional
+
+import pytest
+from tcpstitch.state_machine import OptionCheck, TcpStateMachine
+
+from support.data import load
+from tcpstitch import Assembler, Direction, Flow, Segment, Stream, StreamFactory
+
+CASES = load("gopacket_checks.json")
+CLIENT, SERVER = ("1.2.3.4", 54842), ("5.6.7.8", 53)
+
+
+def names(kind: str, through_assembler: bool = False) -> List[str]:
+    return [n for n, c in CASES.items() if c["kind"] == kind and c["through_assembler"] == through_assembler]
+
+
+def segment_of(step: List[Any]) -> Segment:
+    sender, flags, seq, ack, length = step[:5]
+    source, destination = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+    return Segment.make(source, destination, seq, length * b"x", flags=flags, ack=ack)
+
+
+def direction_of(step: List[Any]) -> Direction:
+    return Direction.CLIENT_TO_SERVER if step[0] == "c" else Direction.SERVER_TO_CLIENT
+
+
+@pytest.mark.parametrize("name", names("machine"))
+def test_the_state_machine_accepts_what_gopacket_accepts(name: str) -> None:
+    case = CASES[name]
+    machine = TcpStateMachine(support_missing_establishment=case["support_missing_establishment"])
+    for index, step in enumerate(case["steps"]):
+        assert machine.check(segment_of(step), direction_of(step)) is step[-1], f"step {index}"
+
+
+@pytest.mark.parametrize("name", names("options"))
+def test_the_option_check_accepts_what_gopacket_accepts(name: str) -> None:
+    check = OptionCheck()
+    for index, step in enumerate(CASES[name]["steps"]):
+        assert check.check(segment_of(step), direction_of(step), step[5]) is step[-1], f"step {index}"
+
+
+class Guarded(Stream):
+    def __init__(self, machine: TcpStateMachine) -> None:
+        self.machine = machine
+        self.accepted: List[bool] = []
+
+    def accept(self, segment: Segment, direction: Direction) -> bool:
+        self.accepted.append(self.machine.check(segment, direction))
+        return self.accepted[-1]
+
+
+class GuardedFactory(StreamFactory):
+    def __init__(self, machine: TcpStateMachine) -> None:
+        self.stream = Guarded(machine)
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+        return self.stream
+
+
+@pytest.mark.parametrize("name", names("machine", through_assembler=True))
+def test_a_stream_can_veto_by_the_state_machine(name: str) -> None:
+    """What the machine refuses is refused; segments behind the end of the connection do not reach the stream at all."""
+    case = CASES[name]
+    factory = GuardedFactory(TcpStateMachine(support_missing_establishment=case["support_missing_establishment"]))
+    assembler = Assembler(factory, start="syn", overlap="last")
+    for index, step in enumerate(case["steps"]):
+        before = sum(factory.stream.accepted)
+        assembler.assemble(segment_of(step), 1000.0 + index / 1000)
+        assert (sum(factory.stream.accepted) > before) is step[-1], f"step {index}"
