@@ -1,0 +1,91 @@
+"""The red-black tree: whatever is put and erased, it stays balanced and in order."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, Iterator, List, Optional
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tcpstitch.redblack import Node, RedBlackTree
+
+
+def put(tree: RedBlackTree[int], key: int) -> Node[int]:
+    parent: Optional[Node[int]] = None
+    node, left = tree.root, False
+    while node is not None:
+        parent, left = node, key < node.item
+        node = node.left if left else node.right
+    return tree.insert(key, parent, left)
+
+
+def shape(node: Optional[Node[int]]) -> str:
+    """Lower case letters for red nodes, capitals for black ones."""
+    if node is None:
+        return "."
+    letter = chr(ord("a" if node.red else "A") + node.item)
+    return letter if node.left is node.right else f"({shape(node.left)}{letter}{shape(node.right)})"
+
+
+def backwards(tree: RedBlackTree[int]) -> Iterator[int]:
+    node = tree.last()
+    while node is not None:
+        yield node.item
+        node = node.preceding()
+
+
+@given(st.lists(st.integers(0, 60), max_size=200))
+def test_random_insertions_and_erasures_keep_the_invariants_and_the_order(keys: List[int]) -> None:
+    """A key that is there already is erased, any other inserted."""
+    tree: RedBlackTree[int] = RedBlackTree()
+    nodes: Dict[int, Node[int]] = {}
+    for key in keys:
+        if key in nodes:
+            tree.erase(nodes.pop(key))
+        else:
+            nodes[key] = put(tree, key)
+        tree.check()
+        assert list(tree) == sorted(nodes)
+        assert list(backwards(tree)) == sorted(nodes, reverse=True)
+        assert bool(tree) == bool(nodes)
+        assert all(node.item == held for held, node in nodes.items())
+
+
+@given(st.permutations(range(40)))
+def test_nodes_erased_from_the_front_leave_a_tree_in_balance(keys: List[int]) -> None:
+    tree: RedBlackTree[int] = RedBlackTree()
+    for key in keys:
+        put(tree, key)
+    for key in range(40):
+        first = tree.first()
+        assert first is not None and first.item == key
+        tree.erase(first)
+        tree.check()
+    assert not tree
+
+
+def test_an_ascending_run_stays_as_shallow_as_the_theory_says() -> None:
+    tree: RedBlackTree[int] = RedBlackTree()
+    for key in range(1000):
+        put(tree, key)
+    tree.check()
+
+    def depth(node: Optional[Node[int]]) -> int:
+        return 0 if node is None else 1 + max(depth(node.left), depth(node.right))
+
+    assert depth(tree.root) <= 2 * math.log2(1001)
+
+
+def test_the_shape_is_the_textbooks() -> None:
+    """Worked by hand: a rotation at C, a recolouring at D, a rotation at E, then a successor that moves up."""
+    tree: RedBlackTree[int] = RedBlackTree()
+    nodes = {}
+    expected = ["A", "(.Ab)", "(aBc)", "(AB(.Cd))", "(AB(cDe))"]
+    for key, want in enumerate(expected):
+        nodes[key] = put(tree, key)
+        assert shape(tree.root) == want
+    tree.erase(nodes[1])
+    assert shape(tree.root) == "(AC(.De))"
+    tree.erase(nodes[0])
+    assert shape(tree.root) == "(CDE)"
