@@ -231,8 +231,11 @@ class Assembler(ShortPath):
                 fresh = self._open(segment, timestamp)
                 fresh.anomaly("tuple_reuse", 0, timestamp)
                 return fresh
-        elif flags & SYN and flags & ACK and state.reason == "rst" and not half.known:
-            pass
+        if state.accepts and state.watcher is not None:
+            try:
+                state.watcher.accept(segment, half.direction)
+            except Exception as error:
+                self.handler_failed(state, state.watcher, error)
         if state.watcher is not None and segment.length:
             kind = "data_after_rst" if state.reason == "rst" else "data_after_fin"
             half.anomaly(kind, half.offset_of(segment.seq) if half.known else 0, timestamp)

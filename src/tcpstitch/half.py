@@ -260,6 +260,8 @@ class HalfStream(Evidence):
         stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))
         if stop > self.next_offset:
             self._give_up(stop, reason)
+        if self.fin_offset is not None and self.next_offset >= self.fin_offset:
+            self.fin_unsure = False  # what waits lies behind the end
         self.drain()
         return True
 

@@ -72,6 +72,8 @@ class StreamState:
             return
         if flags & SYN:
             self._syn(half, segment, timestamp)
+            if self.closed:
+                return
         elif self.pending_syn is not None and self._replacement_confirmed(half, segment):
             return
         if flags & ACK:
@@ -389,7 +391,7 @@ class StreamState:
             or self.pending_syn is not None
             or self.host.always_rules
         ):
-            client.plain = server.plain = -2 if self.closed else -1
+            client.plain = server.plain = -2 if self.closed and not self.accepts else -1
             return
         client.plain = client.header | ACK if client.may_go_short() else -1
         server.plain = server.header | ACK if server.may_go_short() else -1

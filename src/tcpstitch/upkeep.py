@@ -70,12 +70,13 @@ class Upkeep:
 
     def handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
         """Abandon the stream; the error goes to `on_error`, else to the caller once this packet is done with."""
-        state.stream = state.watcher = None
         self.abandon(state)
+        self._note_error(state, handler, error)
+
+    def _note_error(self, state: StreamState, handler: Any, error: Exception) -> None:
         if self.on_error is not None:
             self.on_error(handler, error)
-            return
-        if self._error is None:
+        elif self._error is None:
             self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
             self._error.__cause__ = error
         else:
@@ -121,7 +122,6 @@ class Upkeep:
         """Make one connection give something up; always makes progress."""
         waiting = [half for half in (state.client, state.server) if half.queue]
         if self.on_limit == "abandon" and state.page_count:
-            self.complete(state, "abandoned")
             self.abandon(state)
         elif waiting and self.on_limit == "drop":
             half = min(waiting, key=_first_timestamp)
@@ -129,7 +129,11 @@ class Upkeep:
             half.queue.drop_first_page()
             half.holding = half.holding and bool(half.queue)
         elif waiting:
-            min(waiting, key=_first_timestamp).skip_hole(reason)
+            half = min(waiting, key=_first_timestamp)
+            before = state.page_count, half.next_offset
+            half.skip_hole(reason)
+            if half.queue and (state.page_count, half.next_offset) == before:
+                half.queue.clear()  # never wait for a rule that does not come
         elif state.page_count:
             state.client.drop_kept()
             state.server.drop_kept()
@@ -195,21 +199,24 @@ class Upkeep:
             self.call(state, "complete", reason)
         self.counters.completed += 1
         state.watcher, state.stream = state.stream, None
-        state.client.plain = state.server.plain = -2
+        state.client.plain = state.server.plain = -1 if state.accepts else -2
         self._embryonic.pop(state, None)
         self._established.pop(state, None)
         self._closed.pop(state, None)
         self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:
-        """Stop following without another word to the handler; the addresses linger."""
-        state.release_pages()
-        stream, state.stream = state.stream, None
-        if not state.closed:
-            state.stream = stream
-            self.complete(state, "abandoned")
-        state.stream = state.watcher = None
-        state.release_pages()
+        """Stop following at once, without another delivery; the addresses linger."""
+        stream, state.stream, state.watcher = state.stream, None, None
+        if state.closed:
+            state.release_pages()
+            return
+        self.complete(state, "abandoned")
+        if stream is not None:
+            try:
+                stream.complete("abandoned")
+            except Exception as error:
+                self._note_error(state, stream, error)
 
     def forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
