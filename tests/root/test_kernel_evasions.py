@@ -21,13 +21,11 @@ from support.frames import (  # noqa: E402
     timestamps_option,
 )
 from tcpstitch import Assembler  # noqa: E402
-from tcpstitch.errors import UsageError  # noqa: E402
 
 _REASON = record.unavailable()
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(_REASON is not None, reason=str(_REASON)),
-    pytest.mark.xfail(raises=UsageError, reason="overlap linux-kernel is not built yet"),
 ]
 
 CASES: Dict[str, Any] = load("evasions.json")

@@ -17,14 +17,11 @@ from hypothesis import strategies as st
 from kernel import ACK, FIN, PSH, RST, SYN, Crafted, Kernel, record
 
 from tcpstitch import Assembler, Chunk, Direction, Flow, Gap, Segment, Stream, StreamFactory
-from tcpstitch.errors import UsageError
 
 _REASON = record.unavailable()
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(_REASON is not None, reason=str(_REASON)),
-    # Only an assembler that refuses the policy is excused: a difference fails.
-    pytest.mark.xfail(raises=UsageError, reason="overlap linux-kernel and strict checks are not built yet"),
 ]
 
 LISTS = int(os.environ.get("TCPSTITCH_ORACLE_LISTS", "500"))
