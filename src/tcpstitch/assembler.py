@@ -78,6 +78,8 @@ class Assembler(ShortPath):
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         if timestamp >= self._next_timer:
             self._tick(timestamp)
+            if self._error is not None:
+                return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is bytes and self._ethernet and len(packet) >= 54:
             ethertype, version, total, fragment, protocol, seq, ack, word, window = HEADERS(packet, 12)
             if ethertype == 0x0800:
@@ -132,8 +134,6 @@ class Assembler(ShortPath):
             self.run_timers(timestamp)
         finally:
             self._busy = None
-        if self._error is not None:
-            self.raise_pending()
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
         """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush."""

@@ -153,7 +153,10 @@ class Upkeep:
     def evict_connection(self) -> None:
         """Make room for a connection: closed ones go first, then the oldest embryonic, then the longest idle."""
         if self._closed:
-            self.forget(next(iter(self._closed)))
+            state = next(iter(self._closed))
+            self.counters.evicted += not state.closed  # half closed ones linger here too
+            self.complete(state, "evicted")
+            self.forget(state)
             return
         self.counters.evicted += 1
         victim = next(iter(self._embryonic)) if self._embryonic else self._longest_idle()
@@ -191,10 +194,10 @@ class Upkeep:
         if state.closed:
             return
         state.closed = True
-        state.reason = reason
         if state.stream is not None:
             state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
         state.release_pages()
+        state.reason = state.reason or reason
         if state.stream is not None:
             self.call(state, "complete", reason)
         self.counters.completed += 1
@@ -208,11 +211,13 @@ class Upkeep:
     def abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
         stream, state.stream, state.watcher = state.stream, None, None
+        told = bool(state.reason)
+        state.reason = state.reason or "abandoned"
         if state.closed:
             state.release_pages()
-            return
-        self.complete(state, "abandoned")
-        if stream is not None:
+        else:
+            self.complete(state, "abandoned")
+        if stream is not None and not told:
             try:
                 stream.complete("abandoned")
             except Exception as error:
