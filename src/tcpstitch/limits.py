@@ -11,7 +11,7 @@ from .errors import LimitsError
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
 # Measured on CPython 3.11 with a stream object of `__slots__ = ()`; see docs/benchmarks.md.
-_CONNECTION_BYTES = 1024
+_CONNECTION_BYTES = 2048
 _PAGE_OVERHEAD_BYTES = 512  # the Page object, its records and its place in the index
 
 
@@ -61,13 +61,13 @@ class Limits:
     def from_memory(cls, size: Union[int, str], page_size: int = 2048) -> Limits:
         """Limits that keep what grows with traffic inside `size` bytes: "256MiB" or an int.
 
-        Half goes to pages with their records, a third to connections, the rest to fragments and slack.
+        A quarter goes to pages with their records, a third to connections, the rest to fragments and slack.
         Raises `LimitsError` below 1 MiB.
         """
         budget = parse_bytes(size)
         if budget < 1 << 20:
             raise LimitsError(f"{size!r} is too small: give at least 1MiB")
-        pages = budget // 2 // (page_size + _PAGE_OVERHEAD_BYTES)
+        pages = budget // 4 // (page_size + _PAGE_OVERHEAD_BYTES)
         return cls(
             max_buffered_pages_per_connection=max(1, min(500, pages // 2)),
             max_buffered_pages_total=pages,
