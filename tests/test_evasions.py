@@ -56,10 +56,17 @@ def frames_of(case: Dict[str, Any], client: Address = CLIENT, server: Address = 
         source, destination, peer = (client, server, "s") if sender == "c" else (server, client, "c")
         frames.append(
             tcp_frame(
-                source, destination, initial[sender] + seq, payload.encode("latin-1"), flags,
+                source,
+                destination,
+                initial[sender] + seq,
+                payload.encode("latin-1"),
+                flags,
                 ack=0 if ack is None else initial[peer] + ack,
-                window=more.get("win", 65535), options=options_of(more), ttl=more.get("ttl", 64),
-                urgent_pointer=more.get("urg", 0), doff=more.get("doff"),
+                window=more.get("win", 65535),
+                options=options_of(more),
+                ttl=more.get("ttl", 64),
+                urgent_pointer=more.get("urg", 0),
+                doff=more.get("doff"),
                 bad_checksum=more.get("bad_checksum", False),
             )  # fmt: skip
         )

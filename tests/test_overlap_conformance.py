@@ -68,9 +68,7 @@ def test_an_alias_behaves_as_the_policy_it_stands_for(alias: str) -> None:
 
 
 KERNEL = {
-    name: case
-    for name, case in {**VECTORS, **TRIPLETS}.items()
-    if "linux-kernel" in " ".join(case["gives"].values())
+    name: case for name, case in {**VECTORS, **TRIPLETS}.items() if "linux-kernel" in " ".join(case["gives"].values())
 }
 
 
