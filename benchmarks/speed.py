@@ -2,9 +2,10 @@
 
     python benchmarks/speed.py --rounds 5 --scale 0.3 --workloads bulk,mixed,lossy,many
 
-Prints, for each workload, the median packets per second, the spread (slowest to fastest), the ratio to dpkt's
-read-and-decode loop, the peak resident size above that before the first packet, and whether the bytes are right
-(checked in a run of its own, so that hashing is not timed). Missing peers are named. Wrong bytes: exit status 1.
+Prints, for each workload, the median packets per second, the spread (slowest to fastest), the median of the ratios to
+dpkt's read-and-decode loop in the same round, the peak resident size above that before the first packet, and whether
+the bytes are right (checked in a run of its own, so that hashing is not timed). Missing peers are named. Wrong bytes
+from this library: exit status 1.
 """
 
 from __future__ import annotations
@@ -193,13 +194,13 @@ def compete(runners: List[Runner], capture: workloads.Capture, rounds: int) -> L
 
 
 def table(rows: List[Row]) -> List[str]:
-    base = statistics.median(rows[0].rates)
     lines = ["| | packets/s | spread | to dpkt | peak MiB | bytes |", "|---|---:|---:|---:|---:|---|"]
     for row in rows:
         middle = statistics.median(row.rates)
         spread = f"{min(row.rates) / 1000:,.0f} to {max(row.rates) / 1000:,.0f} k"
+        ratio = statistics.median(own / base for own, base in zip(row.rates, rows[0].rates))
         peak = statistics.median(row.peak_kib) / 1024
-        lines.append(f"| {row.name} | {middle:,.0f} | {spread} | {middle / base:.2f} | {peak:.1f} | {row.verdict} |")
+        lines.append(f"| {row.name} | {middle:,.0f} | {spread} | {ratio:.2f} | {peak:.1f} | {row.verdict} |")
     return lines
 
 
@@ -223,7 +224,7 @@ def main() -> int:
         capture = workloads.make(name, options.scale, folder)
         usable = [runner for runner in runners if not (runner.v4_only and name == "v6vlan")]
         rows = compete(usable, capture, options.rounds)
-        wrong = wrong or any(row.verdict == "WRONG" for row in rows)
+        wrong = wrong or any(row.verdict == "WRONG" and row.name.startswith("tcpstitch") for row in rows)
         sizes = f"{capture.packets:,} packets, {capture.connections:,} connections, {capture.bytes:,} bytes"
         print(f"### {name}\n\n{sizes}\n")
         print("\n".join(table(rows)) + "\n", flush=True)
