@@ -63,6 +63,7 @@ class Assembler(ShortPath):
         self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)
         self._ethernet = linktype == 1 and flow_key == "plain"
+        self._taken = 0  # packets that did not go the short path
         self._bad_syns: Dict[Any, Tuple[int, float]] = {}
 
     # -- packets in
@@ -104,6 +105,7 @@ class Assembler(ShortPath):
     def _take(self, packet: Any, timestamp: float) -> None:
         """Any packet: decode it and apply its segments."""
         self._packets += 1
+        self._taken += 1
         kind = packet.__class__
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
@@ -318,7 +320,7 @@ class Assembler(ShortPath):
         """A snapshot of the counters. O(kinds of anomalies)."""
         counters, pages = self.counters, self.pages
         return Statistics(
-            self._packets, counters.segments, counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
+            self._packets, counters.segments + self._packets - self._taken, counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
             counters.retransmissions, counters.ignored, len(self._established) + len(self._embryonic),
             counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),

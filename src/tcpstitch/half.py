@@ -91,13 +91,11 @@ class HalfStream(Evidence):
     def _advance(self, offset: int) -> None:
         self.next_offset = offset
         self.expected_seq = (self.base_seq + offset) & MASK
-        if offset > self.max_offset:
-            self.max_offset = offset
+        self.max_offset = max(self.max_offset, offset)
 
     def catch_up(self) -> None:
         """Take in what the short path left for later: how far this direction got, and what it acknowledged."""
-        if self.next_offset > self.max_offset:
-            self.max_offset = self.next_offset
+        self.max_offset = max(self.max_offset, self.next_offset)
         peer = self.peer
         if self.last_ack >= 0 and peer.base_seq >= 0:
             acked = unwrap(self.last_ack, peer.expected_seq, peer.next_offset)
