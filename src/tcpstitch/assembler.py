@@ -320,7 +320,8 @@ class Assembler(ShortPath):
         """A snapshot of the counters. O(kinds of anomalies)."""
         counters, pages = self.counters, self.pages
         return Statistics(
-            self._packets, counters.segments + self._packets - self._taken, counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
+            self._packets, counters.segments + self._packets - self._taken,
+            counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
             counters.retransmissions, counters.ignored, len(self._established) + len(self._embryonic),
             counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),

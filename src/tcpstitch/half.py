@@ -7,9 +7,10 @@ from typing import Any, List, Optional, Tuple
 from .chunk import Chunk, DetailedChunk, Gap
 from .errors import UsageError
 from .evidence import Evidence
+from .keeping import Keeping
 from .kernel_queue import Queue, make_queue
 from .overlap import Sent
-from .reorder import Conflict, ReorderQueue
+from .reorder import Conflict
 from .segment import Direction, Segment
 from .sequence import MASK, unwrap
 
@@ -17,7 +18,7 @@ UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
-class HalfStream(Evidence):
+class HalfStream(Keeping, Evidence):
     """One direction.
 
     Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` so that the short path can compare the raw
@@ -29,8 +30,8 @@ class HalfStream(Evidence):
         "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state",
         "peer", "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale",
         "max_window", "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset",
-        "ended", "started", "skip", "cuts", "kept", "keep_offset", "current", "stopped", "ttl", "history", "urgent",
-        "sends_md5", "waiting_start", "good_checksums", "refused",
+        "ended", "started", "skip", "cuts", "current", "stopped", "ttl", "history", "urgent",
+        "sends_md5", "sack", "window_edge", "waiting_start", "good_checksums", "refused",
     )  # fmt: skip
 
     def __init__(self, state: Any, direction: Direction) -> None:
@@ -39,11 +40,13 @@ class HalfStream(Evidence):
         self.plain = self.last_ack = self.ts_recent = self.base_seq = self.scale = -1
         self.expected_seq = self.next_offset = self.last_packet = self.header = self.acked = self.max_offset = 0
         self.window = self.max_window = -1
+        self.sack = False
+        self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
         self.held_segments = self.skip = self.ttl = 0
         self.last_seen = 0.0
         self.peer: Any = None
         self.queue: Optional[Queue] = None
-        self.kept: Optional[ReorderQueue] = None
+        self.kept = None
         self.acked_since: Optional[float] = None
         self.isns: Any = ()
         self.syn_seen = self.holding = self.fin_unsure = self.ended = False
@@ -51,7 +54,7 @@ class HalfStream(Evidence):
         self.fin_offset: Optional[int] = None
         self.rst_offset: Optional[int] = None
         self.cuts: List[Tuple[int, int]] = []
-        self.keep_offset: Any = None
+        self.keep_offset = None
         self.current: Optional[Chunk] = None
         self.history = b""
         self.urgent: Optional[int] = None
@@ -143,6 +146,12 @@ class HalfStream(Evidence):
                 self._buffer(start, data, sent, timestamp, context)
         self.drain()
 
+    def queue_fin(self, start: int, segment: Segment, timestamp: float) -> None:
+        """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
+        data = segment.payload + b"\0"
+        sent = Sent(start, start + len(data), self.state.host.next_arrival())
+        self._buffer(start, data, sent, timestamp, segment.context, True)
+
     def _note_cut(self, start: int, end: int) -> None:
         if end > self.next_offset or self.holding:
             self.cuts.append((start, end))
@@ -162,7 +171,7 @@ class HalfStream(Evidence):
         else:
             self._deliver(data, timestamp, None)
 
-    def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
+    def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
         if self.queue is None:
             self.queue = make_queue(host.pages, self.state, host.policy)
@@ -178,7 +187,8 @@ class HalfStream(Evidence):
                 return
             if host.make_room(self, queue.pages_needed(start, end)):
                 break
-        added = queue.insert(start, data, sent, timestamp, context)
+        extra = (True,) if fin else ()
+        added = queue.insert(start, data, sent, timestamp, context, *extra)
         if queue.conflicts:
             self._report_conflicts(queue.conflicts, timestamp)
         if not added:
@@ -201,6 +211,8 @@ class HalfStream(Evidence):
         while self.state.stream is not None:
             if self.queue:
                 data, marks = self.queue.pop(self.next_offset)
+                if getattr(self.queue, "fin_reached", False):
+                    self.fin_offset = self.next_offset + len(data)
                 if data:
                     self._deliver(data, marks[0][1], marks)
                     continue
@@ -353,35 +365,6 @@ class HalfStream(Evidence):
         if self.queue:
             self.queue.clear()
         self.drop_kept()
-
-    def keep(self, chunk: Chunk) -> None:
-        """Put back what `keep_from` asked for, as far as the bounds allow."""
-        offset = self.keep_offset
-        self.keep_offset = None
-        if offset is None:
-            return
-        host = self.state.host
-        data = chunk.data[offset - chunk.offset :]
-        room = host.kept_room(self.state) * host.pages.page_size
-        if len(data) > room:
-            host.counters.kept_bytes_dropped += len(data) - room
-            data = data[len(data) - room :]
-        if not data:
-            return
-        if self.kept is None:
-            self.kept = ReorderQueue(host.pages, self.state, host.policy)
-        start = self.next_offset - len(data)
-        marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
-        first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
-        self.kept.insert(start, data, Sent(start, self.next_offset, 0), first[1], first[2])
-        for mark in marks:
-            if mark[0] > start:
-                self.kept.add_mark(mark)
-
-    def drop_kept(self) -> None:
-        if self.kept:
-            self.state.host.counters.kept_bytes_dropped += self.kept.buffered_bytes
-            self.kept.clear()
 
     def may_go_short(self) -> bool:
         """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""

@@ -30,9 +30,10 @@ _NO_FLOOR = -(1 << 62)
 class _Run:
     """The bytes `[start, end)`; all pages but the last are full."""
 
-    __slots__ = ("start", "end", "pages")
+    __slots__ = ("start", "end", "pages", "fins")
 
     def __init__(self, start: int) -> None:
+        self.fins: List[int] = []  # where a byte stands for a FIN, which takes a sequence number and holds no data
         self.start = self.end = start
         self.pages: List[Page] = []
 
@@ -43,6 +44,13 @@ class _Run:
             if page.start < end and page.end > start
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def readable(self, offset: int) -> bytes:
+        """What the kernel hands out from `offset` on: it counts from the start, and its buffer holds no FINs."""
+        data = bytearray(self.read(self.start, self.end))
+        for fin in reversed(self.fins):
+            del data[fin - self.start]
+        return bytes(data[offset - self.start :])
 
     def marks_from(self, offset: int) -> List[Mark]:
         """The records of origin of the bytes from `offset` on; the first is that of the byte there."""
@@ -67,7 +75,9 @@ class KernelQueue:
     """Stands in for `ReorderQueue`. Inserting costs O(log n + k) for n nodes and k overlapped ones, O(n) once appending
     has laid one node around another."""
 
-    __slots__ = ("_cache", "_owner", "_tree", "_floor", "_nested", "page_count", "buffered_bytes", "conflicts")
+    __slots__ = (
+        "_cache", "_owner", "_tree", "_floor", "_nested", "fin_reached", "page_count", "buffered_bytes", "conflicts",
+    )  # fmt: skip
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
         self._cache = cache
@@ -75,6 +85,7 @@ class KernelQueue:
         self._tree: RedBlackTree[_Run] = RedBlackTree()
         self._floor = _NO_FLOOR  # below it everything is delivered; nodes keep their start, the tree is ordered by it
         self._nested = False  # whether the ends of nodes may be out of order
+        self.fin_reached = False  # the last `pop` came to a FIN
         self.page_count = 0
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
         self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
@@ -141,8 +152,12 @@ class KernelQueue:
             length -= min(length, node.item.pages[-1].limit - start)
         return -(-length // self._cache.page_size)
 
-    def insert(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> int:
+    def insert(
+        self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None, fin: bool = False
+    ) -> int:
         """Buffer `data` at `start`; returns how many bytes were new. The caller has seen to `pages_needed`.
+
+        With `fin`, the last byte stands for a FIN.
 
         Where bytes are here already and differ, that is noted in `conflicts`.
         """
@@ -153,6 +168,7 @@ class KernelQueue:
             return added
         if verdict == APPEND and node is not None:
             self._fill(node.item, data, timestamp, context)
+            node.item.fins += [end - 1] * fin
             following = node.following()
             self._nested = self._nested or (following is not None and following.item.end <= end)
             return added
@@ -162,6 +178,7 @@ class KernelQueue:
         else:
             node = self._tree.insert(_Run(start), node, left)
         self._fill(node.item, data, timestamp, context)
+        node.item.fins += [end - 1] * fin
         self._drop_covered(node)
         return added
 
@@ -253,6 +270,12 @@ class KernelQueue:
         node = self._tree.first()
         while node is not None and node.item.start <= position:
             run = node.item
+            if run.end > position and run.fins:
+                parts.append(run.readable(position))
+                marks.extend(run.marks_from(position))
+                self.fin_reached = True
+                self.clear()
+                break
             if run.end > position:
                 parts.append(run.read(position, run.end))
                 marks.extend(run.marks_from(position))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .half import HOLD_SEGMENTS, HalfStream
-from .segment import ACK, FIN, OPTION_FAST_OPEN, OPTION_MD5, RST, SYN, Direction, Flow, Segment, reverse_key
+from .resets import Resets
+from .segment import ACK, FIN, OPTION_FAST_OPEN, RST, SYN, Direction, Flow, Segment, reverse_key
 from .sequence import MASK, unwrap
 from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
 
@@ -17,11 +18,11 @@ HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment
 MAX_ISNS = 4
 
 
-class StreamState:
+class StreamState(Resets):
     """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
 
     __slots__ = (
-        "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason", "restartable",
+        "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason",
         "pending_syn", "watcher", "created", "accepts", "crossed_syn", "syn_data",
     )  # fmt: skip
 
@@ -64,6 +65,10 @@ class StreamState:
         elif self.host.strict and segment.length and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
+        if self.host.strict and flags & (SYN | ACK) == SYN | ACK and not flags & RST:
+            if half is self.client and half.syn_seen and not self.embryonic:
+                half.anomaly("syn_in_established", half.next_offset, timestamp)
+                return  # RFC 5961 4: an established peer's SYN is not processed, nor its options, nor its data
         note_header(half, segment, timestamp)
         if self.host.strict and self._refused(half, segment, timestamp):
             return
@@ -181,6 +186,7 @@ class StreamState:
         same_side = segment.key == syn.key
         if same_side:
             confirmed = bool(segment.length) and segment.seq == new_base and half.peer.last_seen <= half.last_seen
+            confirmed = confirmed and not self.host.strict  # there the server's SYN/ACK must confirm it
             confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
         else:
             confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
@@ -251,11 +257,17 @@ class StreamState:
             self.host.established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
+        at_next = self.host.strict and not half.holding and start <= half.next_offset <= end
+        if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
+            self._fin(half, end, segment, timestamp)
+        elif flags & FIN and start > half.next_offset and not half.holding and self.host.policy.name == "linux-kernel":
+            half.queue_fin(start, segment, timestamp)
+            return
         if end <= half.next_offset and not half.holding and segment.length:
             self._old_data(half, start, segment, timestamp)
         elif segment.length:
             self._new_data(half, start, end, segment, timestamp)
-        if flags & FIN:
+        if flags & FIN and not at_next:
             self._fin(half, end, segment, timestamp)
 
     def _old_data(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
@@ -293,7 +305,8 @@ class StreamState:
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
-            return
+            if half.ended or not self.host.strict or offset - segment.length > half.next_offset:
+                return
         half.fin_offset = offset
         half.fin_unsure = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
         if half.queue and half.queue.end_offset > offset:
@@ -307,57 +320,6 @@ class StreamState:
             self.host.complete(self, "fin")
         elif self.stream is not None:
             self.host.half_closed(self)
-
-    # -- RST
-
-    def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        if segment.length:
-            half.anomaly("rst_with_data", half.max_offset, timestamp, length=segment.length)
-        if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
-            return  # a host that checks drops it (RFC 2385)
-        peer = half.peer
-        if self.host.strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
-            self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
-            self.host.half_closed(self)
-            return
-        if peer.syn_seen and not half.known and not peer.started:
-            # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
-            if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
-                self.restartable = True  # refused; but a forged refusal does not end what goes on after it
-                self.host.half_closed(self)
-            else:
-                half.anomaly("rst_bad_ack", 0, timestamp)
-            return
-        if not half.known:
-            if peer.holding and not segment.flags & ACK:
-                self.restartable = True  # what a closed or listening port answers: the held data met nobody
-                self.host.half_closed(self)
-            else:
-                self.reset(timestamp)
-            return
-        self._reset_in_sequence(half, segment, timestamp)
-
-    def _reset_in_sequence(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        offset = half.offset_of(segment.seq)
-        if self.embryonic and not half.started and half is self.client and offset == 0:
-            self.restartable = True  # the client rejects a SYN/ACK; it may go on with another SYN
-            self.host.half_closed(self)
-            return
-        expected = half.next_offset
-        lowest = min(expected, half.acked) if half.acked else expected
-        if not lowest <= offset <= half.window_end():
-            half.anomaly("rst_out_of_window", offset, timestamp)
-        elif offset <= expected + (half.fin_offset is not None) or half.holding:
-            self.reset(timestamp)
-        else:
-            half.anomaly("rst_in_window_not_exact", offset, timestamp)
-            if not self.host.strict:  # RFC 5961 3.2: an endpoint answers with a challenge ACK
-                half.rst_offset = offset
-
-    def reset(self, timestamp: float) -> None:
-        """The connection is aborted: what is held is delivered behind its gaps."""
-        if not self.closed:
-            self.host.complete(self, "rst")
 
     # -- the end
 

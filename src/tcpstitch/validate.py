@@ -44,7 +44,7 @@ def _outside_window(half: Any, segment: Segment) -> Optional[str]:
         return None
     if window == 0 and segment.length and start >= half.next_offset:
         return "zero_window_probe" if segment.length == 1 else "out_of_window"
-    if start <= half.next_offset or start < max(half.next_offset, half.acked) + window:
+    if start <= half.next_offset or start < max(half.next_offset + window, half.peer.window_edge):
         return None
     return "out_of_window" if segment.length else "fin_out_of_window"
 
@@ -58,7 +58,10 @@ def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
         return None
     offset = peer.offset_of(segment.ack)
     highest = peer.max_offset + (peer.fin_offset is not None)
-    return None if peer.acked - max(half.max_window, 65535) <= offset <= highest else "bad_ack"
+    lowest = peer.acked - max(half.max_window, 65535)
+    if peer.syn_seen and lowest < 0:
+        lowest = 0  # what was never sent cannot be acknowledged
+    return None if lowest <= offset <= highest else "bad_ack"
 
 
 def note_header(half: Any, segment: Segment, timestamp: float) -> None:
@@ -73,6 +76,7 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.scale = scale if scale is not None else -1
         half.sends_md5 = segment.option(OPTION_MD5) is not None
         half.max_window = segment.window
+        half.sack = segment.option(4) is not None
         if flags & ACK and segment.timestamps is None:
             half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
             half.peer.header = 0x5000
@@ -80,6 +84,10 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.anomaly("unexpected_md5", half.max_offset, timestamp)
     if not flags & RST:
         _note_window(half, segment)
+        if flags & ACK and half.peer.known:  # an ACK that was overtaken takes nothing back
+            edge = half.peer.offset_of(segment.ack) + half.window
+            if edge > half.window_edge:
+                half.window_edge = edge
     if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
         half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
     if not flags & (ACK | SYN | RST):

@@ -1,0 +1,75 @@
+"""When a RST ends a connection, as far as a passive observer can tell (RFC 9293 3.10.7, RFC 5961 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .half import HalfStream
+from .segment import ACK, OPTION_MD5, Segment
+from .validate import TTL_MARGIN
+
+
+class Resets:
+    """The part of a `StreamState` that judges RST segments."""
+
+    __slots__ = ("restartable",)
+
+    host: Any
+    client: HalfStream
+    embryonic: bool
+    closed: bool
+    restartable: bool
+
+    def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        if segment.length:
+            half.anomaly("rst_with_data", half.max_offset, timestamp, length=segment.length)
+        if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
+            return  # a host that checks drops it (RFC 2385)
+        peer = half.peer
+        if self.host.strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
+            self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
+            self.host.half_closed(self)
+            return
+        if peer.syn_seen and not half.known and not peer.started:
+            # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
+            if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
+                self.restartable = True  # refused; but a forged refusal does not end what goes on after it
+                self.host.half_closed(self)
+            else:
+                half.anomaly("rst_bad_ack", 0, timestamp)
+            return
+        if not half.known:
+            if peer.holding and not segment.flags & ACK:
+                self.restartable = True  # what a closed or listening port answers: the held data met nobody
+                self.host.half_closed(self)
+            else:
+                self.reset(timestamp)
+            return
+        self._reset_in_sequence(half, segment, timestamp)
+
+    def _reset_in_sequence(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        offset = half.offset_of(segment.seq)
+        if self.embryonic and not half.started and half is self.client and offset == 0:
+            self.restartable = True  # the client rejects a SYN/ACK; it may go on with another SYN
+            self.host.half_closed(self)
+            return
+        expected = half.next_offset
+        lowest = min(expected, half.acked) if half.acked else expected
+        if not lowest <= offset <= half.window_end():
+            half.anomaly("rst_out_of_window", offset, timestamp)
+        elif offset <= expected + half.ended or half.holding:
+            self.reset(timestamp)
+        elif (
+            self.host.strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
+            and self.host.policy.name == "linux-kernel"
+        ):
+            self.reset(timestamp)  # Linux takes it where its SACK blocks end as well
+        else:
+            half.anomaly("rst_in_window_not_exact", offset, timestamp)
+            if not self.host.strict:  # RFC 5961 3.2: an endpoint answers with a challenge ACK
+                half.rst_offset = offset
+
+    def reset(self, timestamp: float) -> None:
+        """The connection is aborted: what is held is delivered behind its gaps."""
+        if not self.closed:
+            self.host.complete(self, "rst")
