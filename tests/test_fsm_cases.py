@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, List, Optional
 
 import pytest
-from tcpstitch.state_machine import OptionCheck, TcpStateMachine
 
 from support.data import load
 from tcpstitch import Assembler, Direction, Flow, Segment, Stream, StreamFactory
+from tcpstitch.state_machine import OptionCheck, TcpStateMachine
 
 CASES = load("gopacket_checks.json")
 CLIENT, SERVER = ("1.2.3.4", 54842), ("5.6.7.8", 53)
