@@ -309,3 +309,13 @@ def test_the_decoder_imports_without_dpkt():
                 assert all(name.name.split(".")[0] != "dpkt" for name in statement.names)
             if isinstance(statement, ast.ImportFrom):
                 assert (statement.module or "").split(".")[0] != "dpkt"
+
+
+def test_a_datagram_longer_than_the_layer_around_it_is_dropped() -> None:
+    """An IP length beyond the PPPoE length is no snap-length cut: no host would take the datagram."""
+    tcp = struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 100, 0, 0)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 46, 0, 0, 64, 6, 0, b"\x01" * 4, b"\x02" * 4)
+    frame = b"\0" * 12 + b"\x88\x64" + struct.pack("!BBHHH", 0x11, 0, 7, 42, 0x21) + ip + tcp + b"\0" * 6
+    decoder = PacketDecoder()
+    assert decoder.decode(frame) == ()
+    assert decoder.counts == {"bad_length": 1}

@@ -318,8 +318,8 @@ class StreamState(Resets):
         """A direction came to its FIN; the connection is over when both have."""
         if self.client.ended and self.server.ended:
             self.host.complete(self, "fin")
-        elif self.stream is not None:
-            self.host.half_closed(self)
+        elif self.stream is not None and not (self.client.known and self.server.known):
+            self.host.half_closed(self)  # a peer that was seen may go on for long (RFC 9293 3.6.1)
 
     # -- the end
 

@@ -26,7 +26,7 @@ class At:
     a snap length cut the packet. `depth` counts encapsulations.
     """
 
-    __slots__ = ("data", "pos", "limit", "end", "depth", "context", "addresses", "ttl", "checkable")
+    __slots__ = ("data", "pos", "limit", "end", "depth", "context", "addresses", "ttl", "checkable", "declared")
 
     def __init__(self, data: bytes, pos: int, limit: int, depth: int = 0, context: Tuple[Any, ...] = ()) -> None:
         self.data = data
@@ -38,6 +38,7 @@ class At:
         self.addresses = b""
         self.ttl = 0
         self.checkable = True
+        self.declared = False  # whether a header set `end`, rather than the capture
 
     def need(self, size: int) -> int:
         """The position, once `size` captured bytes are known to follow. Raises `DecodeError`."""
@@ -57,8 +58,11 @@ class At:
         return self.data[self.need(offset + 1) + offset]
 
     def clip(self, end: int) -> None:
-        """The present layer ends at `end`, as its header says."""
+        """The present layer ends at `end`, as its header says; beyond the layer around it no host would take it."""
+        if end > self.end and self.declared:
+            raise DecodeError("bad_length")
         self.end = end
+        self.declared = True
         if end < self.limit:
             self.limit = end
 
