@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.recorder import Recorder
+from support.recorder import S2C, Recorder
 from tcpstitch import Assembler, Segment
 
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
@@ -20,3 +20,32 @@ def test_the_other_side_of_a_half_closed_connection_may_be_silent_for_minutes() 
     assert len(recorder.connections) == 1
     assert recorder.connections[0].completions == ["fin"]
     assert assembler.statistics().bytes == len(b"request") + len(b"late")
+
+
+def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() -> None:
+    """RFC 9293 3.10.7.1: a closed host answers late data with RST at the number it acknowledges, its own FIN's."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=501), 1000.2)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one ", ack=101), 1000.3)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.4)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 505, b"two ", ack=101), 1000.5)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 509, b"three", ack=102), 1000.6)
+    assert recorder.only.completions == []
+    assembler.assemble(Segment.make(CLIENT, SERVER, 102, flags="R"), 1000.7)
+    assert recorder.only.completions == ["rst"], "the peer knew of the FIN: the RST ends the connection"
+    assert recorder.only.text(S2C) == "one two three"
+
+
+def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -> None:
+    """A RST at the sender's own FIN, then silence: the connection is over as reset once the linger has passed."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=501), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.3)
+    assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
+    assert recorder.connections[0].completions == ["rst"]

@@ -127,6 +127,8 @@ class HalfStream(Keeping, Evidence):
         if self.fin_offset is not None and end > self.fin_offset and not self.fin_unsure:
             data = data[: max(0, self.fin_offset - start)]
             end = max(start, min(end, self.fin_offset))
+        if self.cuts:
+            self._cross_cuts(start)
         if len(data) < end - start:
             self._note_cut(start + len(data), end)
         if end > self.max_offset:
@@ -216,21 +218,30 @@ class HalfStream(Keeping, Evidence):
                 if data:
                     self._deliver(data, marks[0][1], marks)
                     continue
-            if not self._cross_cut():
+            if not self.cuts or not self._cross_cuts(self._known_reach()):
                 break
         self._settle()
 
-    def _cross_cut(self) -> bool:
-        """Step over bytes that the snap length cut off, if the stream has come to them."""
-        while self.cuts and self.cuts[0][1] <= self.next_offset:
-            self.cuts.pop(0)
-        if not self.cuts or self.cuts[0][0] > self.next_offset:
-            return False
-        stop = self.cuts[0][1]
-        if self.queue:
-            stop = min(stop, self.queue.first_offset)
-        self._give_up(stop, "truncated")
-        return True
+    def _known_reach(self) -> int:
+        """How far the direction certainly got: what was acknowledged, its end, or what waits behind a hole."""
+        ends = (self.acked, self.fin_offset or 0, self.rst_offset or 0)
+        return max(*ends, self.queue.end_offset) if self.queue else max(ends)
+
+    def _cross_cuts(self, reach: int) -> bool:
+        """Step over bytes that the snap length cut off, once the stream has come to them and is known to go on.
+
+        Until then they are a claim: the length in a header may be wrong, and the bytes come in the next segment.
+        """
+        cuts, before = self.cuts, self.next_offset
+        while cuts and cuts[0][0] <= self.next_offset and cuts[0][1] <= reach:
+            stop = cuts.pop(0)[1]
+            if self.queue:
+                stop = min(stop, self.queue.first_offset)
+            if stop > self.next_offset:
+                self._give_up(stop, "truncated")
+        while cuts and cuts[0][1] <= self.next_offset:
+            cuts.pop(0)
+        return self.next_offset > before
 
     def _give_up(self, stop: int, reason: str) -> None:
         """Report `[next_offset, stop)` as gone."""
@@ -260,6 +271,9 @@ class HalfStream(Keeping, Evidence):
         queue = self.queue
         if self.holding:
             self.release_hold()
+            return True
+        if self.cuts and self._cross_cuts(self.max_offset):
+            self.drain()
             return True
         if not queue:
             return False

@@ -57,6 +57,9 @@ class Resets:
         lowest = min(expected, half.acked) if half.acked else expected
         if not lowest <= offset <= half.window_end():
             half.anomaly("rst_out_of_window", offset, timestamp)
+        elif self._answers_data_in_flight(half, offset):
+            self.restartable = True
+            self.host.half_closed(self)
         elif offset <= expected + half.ended or half.holding:
             self.reset(timestamp)
         elif (
@@ -68,6 +71,16 @@ class Resets:
             half.anomaly("rst_in_window_not_exact", offset, timestamp)
             if not self.host.strict:  # RFC 5961 3.2: an endpoint answers with a challenge ACK
                 half.rst_offset = offset
+                if half.cuts:
+                    half.drain()
+
+    def _answers_data_in_flight(self, half: HalfStream, offset: int) -> bool:
+        """A closed host's RST at its own unacknowledged FIN: the peer, which knows of neither, goes on for a while.
+
+        RFC 9293 3.10.7.1: in state CLOSED each segment is answered with a RST at the number that it acknowledges. An
+        endpoint no longer reads what still comes, an observer may.
+        """
+        return not self.host.strict and half.ended and half.fin_offset == offset and half.acked <= offset
 
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""

@@ -228,6 +228,8 @@ class StreamState(Resets):
                 self.host.established(self)
         if offset > peer.acked:
             peer.acked = offset
+            if peer.cuts:
+                peer.drain()
         if peer.fin_unsure and peer.fin_offset is not None:
             if offset > peer.fin_offset + 1:
                 peer.fin_offset = None
@@ -328,7 +330,7 @@ class StreamState(Resets):
         flushed = 0
         for half in (self.client, self.server):
             had = bool(half.queue)
-            while self.stream is not None and not half.ended and (half.queue or half.holding):
+            while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
                 if not half.skip_hole(reason):
                     break
             if self.stream is not None and half.fin_unsure and half.fin_offset is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from ipaddress import ip_address
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 Address = Tuple[str, int]
 
@@ -87,22 +87,7 @@ def ethernet(packet: bytes) -> bytes:
     return frame.ljust(_SHORTEST_FRAME, b"\xa5")
 
 
-def tcp_frame(
-    source: Address,
-    destination: Address,
-    seq: int,
-    payload: bytes = b"",
-    flags: str = "A",
-    ack: int = 0,
-    window: int = 65535,
-    options: bytes = b"",
-    ttl: int = 64,
-    urgent_pointer: int = 0,
-    doff: Optional[int] = None,
-    bad_checksum: bool = False,
-) -> bytes:
-    """A whole frame with one TCP segment."""
-    body = tcp_segment(
-        source, destination, seq, payload, flags, ack, window, options, urgent_pointer, doff, bad_checksum
-    )
+def tcp_frame(source: Address, destination: Address, seq: int, *rest: Any, ttl: int = 64, **fields: Any) -> bytes:
+    """A whole frame with one TCP segment; what is not named here goes to `tcp_segment`."""
+    body = tcp_segment(source, destination, seq, *rest, **fields)
     return ethernet(ip_packet(source[0], destination[0], body, ttl))

@@ -1,0 +1,56 @@
+"""Reading captures: compressed ones."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+import warnings
+
+import pytest
+
+from support.files import PACKETS, pcap, read
+from tcpstitch.capture import open_capture
+from tcpstitch.errors import CaptureError, CaptureWarning
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_captures_are_recognised_by_content_also_in_several_members(compress):
+    raw = pcap()
+    assert read(compress(raw)) == PACKETS
+    assert read(compress(raw[:50]) + compress(raw[50:])) == PACKETS
+    assert read(compress(raw) + b"\0" * 512) == PACKETS
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_cut_compressed_capture_warns_or_is_refused(compress):
+    packed = compress(pcap([(float(n), bytes([n * 7 % 256, n]) * n) for n in range(200)]))
+    for cut in range(1, len(packed) - 1, 7):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                read(packed[:cut])
+            except CaptureError:
+                continue
+        assert [item.category for item in caught] == [CaptureWarning]
+
+
+@pytest.mark.parametrize(
+    "kind, magic, modules",
+    [("zstd", b"\x28\xb5\x2f\xfd", ["compression.zstd", "zstandard"]), ("lz4", b"\x04\x22\x4d\x18", ["lz4.frame"])],
+)
+def test_a_missing_extra_is_named(monkeypatch, kind, magic, modules):
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(CaptureError, match=rf"tcpstitch\[{kind}\]"):
+        open_capture(io.BytesIO(magic + b"\0" * 40))
+
+
+def test_zstd_and_lz4_are_read_where_their_extra_is_installed():
+    zstandard = pytest.importorskip("zstandard")
+    lz4 = pytest.importorskip("lz4.frame")
+    assert read(zstandard.compress(pcap())) == PACKETS
+    assert read(zstandard.compress(pcap()[:50]) + zstandard.compress(pcap()[50:])) == PACKETS
+    assert read(lz4.compress(pcap())) == PACKETS

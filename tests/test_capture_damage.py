@@ -1,0 +1,59 @@
+"""Reading captures: what is cut, damaged or no capture at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import warnings
+
+import pytest
+
+from support.files import PACKETS, block, damaged, enhanced, interface, pcap, pcapng, section, snoop
+from tcpstitch.capture import open_capture
+from tcpstitch.errors import CaptureError, CaptureWarning
+
+
+@pytest.mark.parametrize("raw", [pcap(), pcap(magic=0xA1B2CD34), pcapng(), pcapng(">"), snoop()])
+def test_a_capture_cut_anywhere_gives_its_whole_packets_and_a_warning(raw):
+    for cut in range(len(raw)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                with open_capture(io.BytesIO(raw[:cut])) as capture:
+                    records = list(capture)
+            except CaptureError:
+                assert cut < 28
+                continue
+        assert records == PACKETS[: len(records)] and len(records) < len(PACKETS)
+        assert [str(item.message) for item in caught] == capture.warnings
+        assert len(caught) <= 1
+
+
+def test_the_warning_names_the_capture_and_the_offset_of_the_cut_packet(tmp_path):
+    path = tmp_path / "cut.pcap"
+    path.write_bytes(pcap()[:-1])
+    with open_capture(path) as capture, pytest.warns(CaptureWarning, match="cut.pcap: at byte 68"):
+        assert list(capture) == PACKETS[:2]
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x10000001, 100_000_000])
+def test_an_absurd_length_ends_the_capture_with_a_warning(length):
+    records, said = damaged(pcap() + struct.pack("<IIII", 1, 1, length, length) + b"rest")
+    assert records == PACKETS and len(said) == 1
+    records, said = damaged(snoop() + struct.pack(">IIIIII", length, length, 24, 0, 1, 1) + b"rest")
+    assert records == PACKETS and len(said) == 1
+    records, said = damaged(pcapng() + struct.pack("<II", 6, length & ~3) + b"rest of it")
+    assert records == PACKETS and len(said) == 1
+
+
+def test_a_pcapng_packet_that_contradicts_its_block_is_skipped_with_a_warning():
+    lying = block(6, struct.pack("<IIIII", 0, 0, 0, 999, 999) + b"abcd")
+    records, said = damaged(section() + interface() + lying + enhanced(1, b"x", index=4) + enhanced(10**6, b"good"))
+    assert records == [(1.0, b"good")] and len(said) == 2
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xd4\xc3", b"GET / HTTP/1.1\r\n\r\n", pcap()[:23], gzip.compress(b"no")])
+def test_what_is_no_capture_is_refused_at_open_with_its_first_bytes(raw):
+    with pytest.raises(CaptureError, match="it is empty|begins with [0-9a-f]{2} "):
+        open_capture(io.BytesIO(raw))

@@ -1,0 +1,136 @@
+"""Reading captures: paths, file objects, several files in order, files that grow."""
+
+from __future__ import annotations
+
+import gc
+import io
+import sys
+import threading
+import warnings
+
+import pytest
+
+from support.files import PACKETS, pcap, pcapng
+from tcpstitch.capture import open_capture
+from tcpstitch.errors import CaptureError, CaptureWarning, UsageError
+
+
+def test_a_path_is_opened_and_closed(tmp_path):
+    path = tmp_path / "some.pcap"
+    path.write_bytes(pcap())
+    for source in (path, str(path)):
+        with open_capture(source) as capture:
+            assert capture.name == str(path)
+            assert list(capture) == PACKETS
+
+
+def test_a_file_object_stays_open_and_standard_input_is_a_dash(monkeypatch):
+    file = io.BytesIO(pcap())
+    with open_capture(file) as capture:
+        assert list(capture) == PACKETS
+    assert not file.closed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pcapng())))
+    with open_capture("-") as capture:
+        assert capture.name == "standard input"
+        assert list(capture) == PACKETS
+
+
+def test_several_sources_are_merged_in_time_order():
+    one = io.BytesIO(pcap([(1.0, b"a"), (3.0, b"c"), (5.0, b"e")]))
+    two = io.BytesIO(pcap([(2.0, b"b"), (4.0, b"d")], linktype=101))
+    with open_capture([one, two]) as capture:
+        seen = [(when, bytes(packet), capture.linktype) for when, packet in capture]
+    assert seen == [(1.0, b"a", 1), (2.0, b"b", 101), (3.0, b"c", 1), (4.0, b"d", 101), (5.0, b"e", 1)]
+
+
+def test_a_ring_buffer_of_more_files_than_may_be_open_is_merged(tmp_path):
+    resource = pytest.importorskip("resource")
+    paths = []
+    for number in range(120):
+        paths.append(tmp_path / f"ring{number}.pcap")
+        paths[-1].write_bytes(pcap([(number + 0.25, b"x"), (number + 1.5, b"y")] if number % 9 else []))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+    try:
+        with open_capture(paths[::-1]) as capture:
+            times = [when for when, _ in capture]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(times) == 212 and times == sorted(times)
+
+
+def test_merged_files_warn_once_each(tmp_path):
+    paths = [tmp_path / "one.pcap", tmp_path / "two.pcap"]
+    for path in paths:
+        path.write_bytes(pcap()[:-1])
+    with open_capture(paths) as capture, pytest.warns(CaptureWarning) as caught:
+        assert [when for when, _ in capture] == [1000.25, 1000.25, 1001.5, 1001.5]
+    assert len(caught) == len(capture.warnings) == 2
+
+
+def test_a_capture_read_to_its_end_leaves_no_file_open(tmp_path):
+    path = tmp_path / "some.pcap"
+    path.write_bytes(pcap())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(open_capture(path)) == PACKETS
+        assert list(open_capture([path, path])) == sorted(PACKETS * 2)
+        gc.collect()
+
+
+@pytest.mark.parametrize("cut_at", [24, 30, 60])
+def test_a_followed_file_is_waited_for(tmp_path, cut_at):
+    path = tmp_path / "growing.pcap"
+    raw = pcap()
+    path.write_bytes(raw[:cut_at])
+    with open_capture(path, follow=True, poll_seconds=0.01) as capture:
+        writer = threading.Timer(0.05, lambda: path.write_bytes(raw))
+        writer.start()
+        records = iter(capture)
+        assert [next(records) for _ in PACKETS] == PACKETS
+        writer.join()
+
+
+def test_closing_ends_the_wait_for_a_followed_file_without_a_warning(tmp_path):
+    path = tmp_path / "growing.pcap"
+    path.write_bytes(pcap()[:-3])
+    with open_capture(path, follow=True, poll_seconds=0.01) as capture:
+        threading.Timer(0.05, capture.close).start()
+        assert list(capture) == PACKETS[:2]
+        assert capture.warnings == []
+
+
+def test_closing_in_the_middle_ends_the_iteration_without_a_warning(tmp_path):
+    path = tmp_path / "long.pcap"
+    path.write_bytes(pcap([(1.0, b"x" * 1000)] * 2000))
+    capture = open_capture(path)
+    assert next(iter(capture)) == (1.0, b"x" * 1000)
+    capture.close()
+    capture.close()
+    assert len(list(capture)) < 1999
+    assert capture.warnings == []
+
+
+def test_following_can_end_after_a_silence(tmp_path):
+    path = tmp_path / "done.pcap"
+    path.write_bytes(pcap())
+    with open_capture(path, follow=True, poll_seconds=0.01, idle_seconds=0.03) as capture:
+        assert list(capture) == PACKETS
+
+
+def test_a_file_that_cannot_be_opened_is_a_capture_error(tmp_path):
+    with pytest.raises(CaptureError, match=r"absent\.pcap"):
+        open_capture(tmp_path / "absent.pcap")
+    with pytest.raises(CaptureError):
+        open_capture(tmp_path)
+
+
+@pytest.mark.parametrize("source", [5, None, [], io.StringIO("text")])
+def test_an_unusable_source_is_a_usage_error(source):
+    with pytest.raises(UsageError):
+        open_capture(source)
+
+
+def test_follow_refuses_several_sources():
+    with pytest.raises(UsageError):
+        open_capture([io.BytesIO(pcap()), io.BytesIO(pcap())], follow=True)

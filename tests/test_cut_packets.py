@@ -1,0 +1,56 @@
+"""Packets of which less was captured than their headers say."""
+
+from __future__ import annotations
+
+from support.frames import CLIENT, SERVER, tcp_frame
+from support.recorder import C2S, Recorder
+from tcpstitch import Assembler
+
+HEADERS = 14 + 20 + 20
+
+
+def opened() -> "tuple[Assembler, Recorder]":
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S"), 1.0)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100), 1.1)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 100, ack=500), 1.2)
+    return assembler, recorder
+
+
+def test_what_a_snap_length_cut_off_is_a_gap_before_the_next_segment() -> None:
+    """The bytes are reported as truncated, in order, as soon as the segment behind them shows that they were sent."""
+    assembler, recorder = opened()
+    for number in range(3):
+        whole = tcp_frame(CLIENT, SERVER, 100 + 100 * number, bytes([65 + number]) * 100, ack=500)
+        assembler.assemble(whole[: HEADERS + 4], 2.0 + number)
+    assert recorder.only.text() == "AAAA[96 bytes missing]BBBB[96 bytes missing]CCCC"
+    assembler.flush_all()
+    assert recorder.only.text() == "AAAA[96 bytes missing]BBBB[96 bytes missing]CCCC[96 bytes missing]"
+    assert {gap.reason for gap in recorder.only.gaps} == {"truncated"}
+
+
+def test_an_acknowledgement_or_a_fin_shows_that_cut_bytes_were_sent() -> None:
+    """Nothing waits for a next segment that need not come."""
+    for proof in (
+        tcp_frame(SERVER, CLIENT, 500, ack=200),
+        tcp_frame(CLIENT, SERVER, 200, flags="FA", ack=500),
+        tcp_frame(CLIENT, SERVER, 200, flags="R"),
+    ):
+        assembler, recorder = opened()
+        assembler.assemble(tcp_frame(CLIENT, SERVER, 100, b"x" * 100, ack=500)[: HEADERS + 4], 2.0)
+        assembler.assemble(proof, 2.1)
+        assert recorder.only.text() == "xxxx[96 bytes missing]"
+
+
+def test_a_wrong_length_does_not_swallow_the_bytes_that_follow() -> None:
+    """An IP length beyond the frame is a claim; the segments that really carry those offsets win."""
+    assembler, recorder = opened()
+    lying = bytearray(tcp_frame(CLIENT, SERVER, 100, b"0123456789", ack=500))
+    lying[16:18] = (20000).to_bytes(2, "big")
+    assembler.assemble(bytes(lying), 2.0)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 110, b"the rest ", ack=500), 2.1)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 500, ack=119), 2.2)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 119, b"of it", ack=500), 2.3)
+    assert recorder.only.data(C2S) == b"0123456789the rest of it"
+    assert recorder.only.gaps == []
