@@ -26,7 +26,7 @@ MAGICS = {
 
 
 def read_pcap(source: Source, held: bytes, report: Report) -> Iterator[Record]:
-    """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`. Reads 256 KiB at a time."""
+    """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`. Reads a block at a time."""
     order, units, sizes, first = MAGICS[held[:4]]
     held = source.at_least(held, first)
     major, minor, _, _, _, network = struct.unpack_from(order + "HHiIII", held, 4)
