@@ -17,7 +17,7 @@ MAX_FUNCTION_LINES = 60
 FLOORS = {
     "errors": 0, "sequence": 0,
     "segment": 1, "chunk": 1.5, "redblack": 1, "limits": 1, "statistics": 1,
-    "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2,
+    "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2.5,
     "pages": 3, "timers": 3,
     "reorder": 4, "kernel_queue": 4.2, "evidence": 4.3, "keeping": 4.4, "half": 4.5,
     "sequencing": 5, "state_machine": 5, "handshake": 5, "lifecycle": 5, "validate": 5, "resets": 5.2, "state": 5.5,

@@ -11,8 +11,8 @@ from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
+from .hostpolicy import Overlap, Policies
 from .limits import Limits, Timeouts
-from .overlap import policy_named
 from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .shortpath import HEADERS, ShortPath
@@ -32,7 +32,7 @@ class Assembler(ShortPath):
         factory: StreamFactory,
         *,
         limits: Optional[Limits] = None,
-        overlap: str = "first",
+        overlap: Overlap = "first",
         checks: str = "lenient",
         start: str = "any",
         on_limit: str = "deliver",
@@ -53,7 +53,7 @@ class Assembler(ShortPath):
         timeouts = Timeouts() if timeouts is None else timeouts
         if not isinstance(timeouts, Timeouts):
             raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
-        super().__init__(limits, policy_named(overlap), timeouts, on_limit, start == "any", on_error)
+        super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
         self.strict = checks == "strict"
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
         self.urgent = urgent or ("oob" if self.strict else "inline")
@@ -210,6 +210,11 @@ class Assembler(ShortPath):
             state.closed = True
             state.reason = "ignored"
             self._closed[state] = timestamp
+            return half
+        try:
+            self.policies.choose(state)
+        except Exception as error:
+            self.handler_failed(state, stream, error)
             return half
         state.accepts = getattr(type(stream), "accept", Stream.accept) is not Stream.accept
         if segment.flags & SYN:

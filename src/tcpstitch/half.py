@@ -176,7 +176,7 @@ class HalfStream(Keeping, Evidence):
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
         if self.queue is None:
-            self.queue = make_queue(host.pages, self.state, host.policy)
+            self.queue = make_queue(host.pages, self.state, host.policies.of(self))
         queue = self.queue
         end = start + len(data)
         self.waiting_start = start

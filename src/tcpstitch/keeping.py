@@ -34,7 +34,7 @@ class Keeping:
         if not data:
             return
         if self.kept is None:
-            self.kept = ReorderQueue(host.pages, self.state, host.policy)
+            self.kept = ReorderQueue(host.pages, self.state, host.policies.default)
         start = self.next_offset - len(data)
         marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
         first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])

@@ -23,11 +23,16 @@ class Sent(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """`new_wins(old, new)` decides a byte that both carry; `needs_owner` is False where arrival order alone does."""
+    """`new_wins(old, new)` decides a byte that both carry; `needs_owner` is False where arrival order alone does.
+
+    `reset_at` says where strict checks take a RST, as stacks of this kind do: "exact" at the next expected byte
+    (RFC 5961 3.2), "window" anywhere in the window (RFC 793), "right" there or anywhere behind it.
+    """
 
     name: str
     needs_owner: bool
     new_wins: Callable[[Sent, Sent], bool]
+    reset_at: str = "exact"
 
 
 def _bsd(old: Sent, new: Sent) -> bool:
@@ -51,13 +56,17 @@ _POLICIES = {
     "last": Policy("last", False, lambda old, new: True),
     "bsd": Policy("bsd", True, _bsd),
     "linux": Policy("linux", True, _linux),
-    "old-linux": Policy("old-linux", True, _old_linux),
-    "solaris": Policy("solaris", True, _solaris),
+    "old-linux": Policy("old-linux", True, _old_linux, "window"),
+    "solaris": Policy("solaris", True, _solaris, "window"),
     "linux-kernel": Policy("linux-kernel", False, lambda old, new: False),  # decided by kernel_queue
 }
 _ALIASES = {
     "vista": "first", "windows": "bsd", "win-2003": "bsd", "windows2k3": "bsd", "macos": "bsd", "bsd-right": "bsd",
-    "hpux11": "solaris", "old-solaris": "solaris",
+    "irix": "bsd", "hpux10": "bsd", "hpux11": "solaris", "old-solaris": "solaris",
+}  # fmt: skip
+_RESETS = {  # aliases that share the order of bytes, but not the rule for RST
+    "vista": "window", "win-2003": "window", "windows2k3": "window", "irix": "window", "hpux10": "window",
+    "hpux11": "right",
 }  # fmt: skip
 
 
@@ -66,7 +75,7 @@ def policy_named(name: str) -> Policy:
     policy = _POLICIES.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if policy is None:
         raise UsageError(f"overlap={name!r}: use one of {', '.join([*_POLICIES, *_ALIASES])}")
-    return policy
+    return policy._replace(reset_at=_RESETS.get(name, policy.reset_at))
 
 
 class OwnerMap:

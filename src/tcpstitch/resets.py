@@ -55,7 +55,11 @@ class Resets:
             return
         expected = half.next_offset
         lowest = min(expected, half.acked) if half.acked else expected
-        if not lowest <= offset <= half.window_end():
+        policy = self.host.policies.of(half)
+        rule = policy.reset_at if self.host.strict else "exact"
+        if rule == "right" and offset >= expected or rule == "window" and expected <= offset <= half.window_end():
+            self.reset(timestamp)
+        elif not lowest <= offset <= half.window_end():
             half.anomaly("rst_out_of_window", offset, timestamp)
         elif self._answers_data_in_flight(half, offset):
             self.restartable = True
@@ -64,7 +68,7 @@ class Resets:
             self.reset(timestamp)
         elif (
             self.host.strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
-            and self.host.policy.name == "linux-kernel"
+            and policy.name == "linux-kernel"
         ):
             self.reset(timestamp)  # Linux takes it where its SACK blocks end as well
         else:

@@ -262,9 +262,10 @@ class StreamState(Resets):
         at_next = self.host.strict and not half.holding and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
-        elif flags & FIN and start > half.next_offset and not half.holding and self.host.policy.name == "linux-kernel":
-            half.queue_fin(start, segment, timestamp)
-            return
+        elif flags & FIN and start > half.next_offset and not half.holding:
+            if self.host.policies.of(half).name == "linux-kernel":
+                half.queue_fin(start, segment, timestamp)
+                return
         if end <= half.next_offset and not half.holding and segment.length:
             self._old_data(half, start, segment, timestamp)
         elif segment.length:

@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 from .errors import StreamCallbackError
 from .half import HalfStream
+from .hostpolicy import Policies
 from .limits import Limits, Timeouts
-from .overlap import Policy
 from .pages import PageCache
 from .segment import FlowKey
 from .state import StreamState
@@ -23,12 +23,12 @@ JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second pac
 class Upkeep:
     """The part of the assembler that states and halves talk to."""
 
-    def __init__(self, limits: Limits, policy: Policy, timeouts: Timeouts, on_limit: str, start_any: bool,
+    def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, on_limit: str, start_any: bool,
                  on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
         self.counters = Counters()
         self.limits = limits
         self.timeouts = timeouts
-        self.policy = policy
+        self.policies = policies
         self.on_limit = on_limit
         self.start_any = start_any
         self.on_error = on_error
@@ -232,6 +232,7 @@ class Upkeep:
         self._closed.pop(state, None)
         self._embryonic.pop(state, None)
         self._established.pop(state, None)
+        self.policies.forget(state)
         state.watcher = None
         # Breaks the cycle state - half - peer, so that the collector is not needed.
         state.client.peer = state.server.peer = None
