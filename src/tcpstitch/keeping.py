@@ -41,7 +41,7 @@ class Keeping:
         self.kept.insert(start, data, Sent(start, self.next_offset, 0), first[1], first[2])
         for mark in marks:
             if mark[0] > start:
-                self.kept.add_mark(mark)
+                self.kept.note_origin(*mark)
 
     def drop_kept(self) -> None:
         if self.kept:

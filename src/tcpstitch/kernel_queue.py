@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 from .overlap import Policy, Sent
-from .pages import Mark, Page, PageCache
+from .page import Mark, Page
+from .pages import PageCache
 from .redblack import Node, RedBlackTree
 from .reorder import Conflict, ReorderQueue
 
@@ -54,13 +55,11 @@ class _Run:
 
     def marks_from(self, offset: int) -> List[Mark]:
         """The records of origin of the bytes from `offset` on; the first is that of the byte there."""
-        marks = [mark for page in self.pages if page.end > offset for mark in page.marks]
-        _, timestamp, context = max((mark for mark in marks if mark[0] <= offset), key=_offset)
-        return [(offset, timestamp, context), *(mark for mark in marks if mark[0] > offset)]
-
-
-def _offset(mark: Mark) -> int:
-    return mark[0]
+        marks: List[Mark] = []
+        for page in self.pages:
+            if page.end > offset:
+                marks += page.origins(max(offset, page.start), page.end)
+        return marks
 
 
 class _Place(NamedTuple):
@@ -115,11 +114,12 @@ class KernelQueue:
     @property
     def first_timestamp(self) -> float:
         """Capture time at which the lowest buffered bytes came; only while not empty."""
-        return self._first().item.pages[0].marks[0][1]
+        return self._first().item.pages[0].timestamp
 
-    def oldest_timestamp(self) -> float:
-        """The earliest capture time among what is buffered. O(pages)."""
-        return min(mark[1] for run in self._tree for page in run.pages for mark in page.marks)
+    def end_of_older(self, timestamp: float) -> Optional[int]:
+        """The highest end of a page with bytes from before `timestamp`. O(pages)."""
+        ends = [page.end for run in self._tree for page in run.pages if page.oldest_timestamp() < timestamp]
+        return max(ends) if ends else None
 
     def _place(self, start: int, end: int) -> _Place:
         """Rules 1 and 2."""
@@ -204,8 +204,8 @@ class KernelQueue:
             page = run.pages[-1]
             stop = min(run.end, page.limit)
             page.write(position, data[position - start : stop - start])
+            page.note_origin(position, timestamp, context)
             page.cover(position, stop)
-            page.mark((position, timestamp, context))
             position = stop
 
     def _release(self, run: _Run) -> None:
@@ -316,7 +316,6 @@ class KernelQueue:
             self._cache.release(run.pages.pop())
             self.page_count -= 1
         run.pages[-1].uncover_from(end)
-        run.pages[-1].marks = [mark for mark in run.pages[-1].marks if mark[0] < end]
         self.buffered_bytes -= run.end - end
         run.end = end
 
@@ -335,11 +334,7 @@ class KernelQueue:
             run.start -= delta
             run.end -= delta
             for page in run.pages:
-                page.base -= delta
-                page.limit -= delta
-                page.start -= delta
-                page.end -= delta
-                page.marks = [(offset - delta, timestamp, context) for offset, timestamp, context in page.marks]
+                page.shift(delta)
 
     def drop_first_page(self) -> int:
         """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""
@@ -364,7 +359,7 @@ class KernelQueue:
         for run in runs:
             edges = [run.start, *(page.end for page in run.pages)]
             assert edges[:-1] == [page.start for page in run.pages] and edges[-1] == run.end > run.start
-            assert all(page.marks and page.mask is None for page in run.pages)
+            assert all(page.mask is None for page in run.pages)
         assert self._nested or [run.end for run in runs] == sorted({run.end for run in runs})
         assert self.buffered_bytes == sum(run.end - run.start for run in runs)
         assert self.page_count == sum(len(run.pages) for run in runs)

@@ -7,9 +7,8 @@ not depend on how the queue happens to be laid out. Delivered bytes are final un
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, NamedTuple, Tuple
-
-from sortedcontainers import SortedDict
+from array import array
+from typing import Callable, List, NamedTuple, Tuple
 
 from .errors import UsageError
 
@@ -79,60 +78,64 @@ def policy_named(name: str) -> Policy:
 
 
 class OwnerMap:
-    """Which segment owns which buffered bytes of one direction: disjoint ranges in order.
+    """Which segment owns which bytes of a page: disjoint ranges in order, five integers each.
 
-    Invariant: the ranges are disjoint. Cost: O(log n + k) for k ranges touched.
+    Cost: O(n) for n ranges, at most the page's bytes; moving them is one call. `len` is the number of ranges.
     """
 
     __slots__ = ("_ranges",)
 
     def __init__(self) -> None:
-        self._ranges: Dict[int, Tuple[int, Sent]] = SortedDict()
+        self._ranges = array("q")  # low, high, and the owner's start, end, arrival
 
     def __len__(self) -> int:
-        return len(self._ranges)
+        return len(self._ranges) // 5
+
+    def _first_past(self, offset: int) -> int:
+        """The place of the first range that ends behind `offset`."""
+        ranges = self._ranges
+        low, high = 0, len(ranges) // 5
+        while low < high:
+            middle = (low + high) // 2
+            if ranges[5 * middle + 1] > offset:
+                high = middle
+            else:
+                low = middle + 1
+        return 5 * low
 
     def assign(self, start: int, end: int, owner: Sent) -> None:
         """Give `[start, end)` to `owner`, cutting what others had there."""
         ranges = self._ranges
-        for low, high, other in self.within(start, end, clip=False):
-            del ranges[low]
-            if low < start:
-                ranges[low] = (start, other)
-            if high > end:
-                ranges[end] = (high, other)
-        ranges[start] = (end, owner)
+        at = stop = self._first_past(start)
+        new = array("q", (start, end, *owner))
+        while stop < len(ranges) and ranges[stop] < end:
+            if ranges[stop] < start:
+                new[:0] = array("q", (ranges[stop], start, *ranges[stop + 2 : stop + 5]))
+            if ranges[stop + 1] > end:
+                new += array("q", (end, *ranges[stop + 1 : stop + 5]))
+            stop += 5
+        ranges[at:stop] = new
 
-    def within(self, start: int, end: int, clip: bool = True) -> List[Tuple[int, int, Sent]]:
-        """The ranges that meet `[start, end)`, in order; cut to it where `clip`."""
+    def within(self, start: int, end: int) -> List[Tuple[int, int, Sent]]:
+        """The parts of the ranges that lie in `[start, end)`, in order."""
         ranges = self._ranges
-        index = ranges.bisect_right(start) - 1  # type: ignore[attr-defined]
-        first = max(index, 0)
         found = []
-        for low in ranges.islice(first):  # type: ignore[attr-defined]
-            if low >= end:
+        for at in range(self._first_past(start), len(ranges), 5):
+            if ranges[at] >= end:
                 break
-            high, owner = ranges[low]
-            if high > start:
-                found.append((max(low, start), min(high, end), owner) if clip else (low, high, owner))
+            found.append((max(ranges[at], start), min(ranges[at + 1], end), Sent(*ranges[at + 2 : at + 5])))
         return found
 
-    def discard_below(self, offset: int) -> None:
-        """Forget everything below `offset`."""
+    def discard_from(self, offset: int) -> None:
+        """Forget everything at or above `offset`. O(log n) and the ranges dropped."""
         ranges = self._ranges
-        while ranges:
-            low, (high, owner) = ranges.peekitem(0)  # type: ignore[attr-defined]
-            if low >= offset:
-                return
-            del ranges[low]
-            if high > offset:
-                ranges[offset] = (high, owner)
-                return
+        at = self._first_past(offset)
+        if at < len(ranges) and ranges[at] < offset:
+            ranges[at + 1] = offset
+            at += 5
+        del ranges[at:]
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later. O(n)."""
-        moved = [
-            (low - delta, (high - delta, Sent(owner.start - delta, owner.end - delta, owner.arrival)))
-            for low, (high, owner) in self._ranges.items()
-        ]
-        self._ranges = SortedDict(moved)
+        ranges = self._ranges
+        self._ranges = array("q", (value - delta if at % 5 < 4 else value for at, value in enumerate(ranges)))

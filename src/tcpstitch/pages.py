@@ -4,151 +4,55 @@ Pages lie in slabs, anonymous mmap regions, so that a released slab returns to t
 the allocator does. The cache knows the owners of pages only as opaque objects with a place in the order of last
 activity; it names a victim, and the assembler decides what happens to it. No user code runs in here.
 
+What grows with traffic but lies outside of the slabs is charged in whole pages, so that one bound covers both.
+
 Invariants (verified by `check`):
- 1. used + free == allocated, and allocated is the number of slots in all slabs.
+ 1. used + free == allocated; allocated is the number of slots in all slabs plus the charged pages, used the number of
+    pages taken plus the charged pages.
  2. Every page sits in exactly one slot of one slab, and the slot names it.
  3. `owner.page_count` sums to used, and the owners with pages are exactly those in the LRU order.
+ 4. After any release, the slots are at most twice the pages in them, or the reserve, plus one slab.
 """
 
 from __future__ import annotations
 
 import mmap
+from array import array
 from collections import OrderedDict
-from typing import Any, Dict, Iterator, List, Optional, Protocol, Set, Tuple
+from typing import Any, Dict, List, Optional, Protocol, Set
+
+from .page import Page, page_cost
 
 SLAB_BYTES = 1 << 20
 RESERVE_SLABS = 2  # stays allocated against thrashing
-MARKS_PER_PAGE = 8  # records of origin; beyond that they coarsen
-
-Mark = Tuple[int, float, Any]  # offset of the first byte, capture time, user context
+_PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
 
 class Owner(Protocol):
     page_count: int
 
 
+def _anonymous(size: int) -> mmap.mmap:
+    """Private where that can be said: a forked process must not write into its parent's pages."""
+    return mmap.mmap(-1, size, flags=_PRIVATE) if _PRIVATE else mmap.mmap(-1, size)
+
+
 class Slab:
-    __slots__ = ("memory", "slots", "vacant", "used")
+    __slots__ = ("memory", "slots", "vacant")
 
     def __init__(self, page_size: int, count: int) -> None:
-        self.memory = mmap.mmap(-1, page_size * count)
+        self.memory = _anonymous(page_size * count)
         self.slots: List[Optional[Page]] = [None] * count
-        self.vacant = list(range(count - 1, -1, -1))
-        self.used = 0
+        self.vacant = array("H", range(count - 1, -1, -1))
 
-
-class Page:
-    """One slot's worth of one direction's stream: the window `[base, limit)` and which of its bytes are here.
-
-    The covered bytes are `[start, end)` while `mask` is None; else bit i of `mask` says that byte `base + i` is here
-    and `[start, end)` is the hull.
-    """
-
-    __slots__ = ("slab", "slot", "owner", "base", "limit", "start", "end", "mask", "marks")
-
-    def __init__(self, slab: Slab, slot: int, owner: Any) -> None:
-        self.slab = slab
-        self.slot = slot
-        self.owner = owner
-        self.base = self.limit = self.start = self.end = 0
-        self.mask: Optional[int] = None
-        self.marks: List[Mark] = []
-
-    def place(self, base: int, limit: int) -> None:
-        self.base = self.start = self.end = base
-        self.limit = limit
-
-    def pieces(self, start: int, end: int) -> Iterator[Tuple[int, int, bool]]:
-        """`[start, end)` cut into (from, to, covered), in order. O(1), or O(pieces) on a page with holes."""
-        if self.mask is None:
-            for low, high, covered in (
-                (start, min(end, self.start), False),
-                (max(start, self.start), min(end, self.end), True),
-                (max(start, self.end), end, False),
-            ):
-                if low < high:
-                    yield low, high, covered
-            return
-        bits = self.mask >> (start - self.base)
-        position = start
-        while position < end:
-            covered = bool(bits & 1)
-            probe = ~bits if covered else bits
-            run = (probe & -probe).bit_length() - 1 if probe else end - position
-            stop = min(end, position + run)
-            yield position, stop, covered
-            bits >>= stop - position
-            position = stop
-
-    def read(self, start: int, end: int) -> bytes:
-        memory = self.slab.memory
-        at = self.slot * (len(memory) // len(self.slab.slots)) - self.base
-        return memory[at + start : at + end]
-
-    def write(self, start: int, data: bytes) -> None:
-        memory = self.slab.memory
-        at = self.slot * (len(memory) // len(self.slab.slots)) - self.base + start
-        memory[at : at + len(data)] = data
-
-    def cover(self, start: int, end: int) -> None:
-        """Note that `[start, end)` is here now."""
-        if self.start == self.end:
-            self.start, self.end = start, end
-            return
-        if self.mask is None:
-            if start <= self.end and end >= self.start:
-                self.start = min(self.start, start)
-                self.end = max(self.end, end)
-                return
-            self.mask = ((1 << (self.end - self.start)) - 1) << (self.start - self.base)
-        self.mask |= ((1 << (end - start)) - 1) << (start - self.base)
-        self.start = min(self.start, start)
-        self.end = max(self.end, end)
-        if self.mask == ((1 << (self.end - self.start)) - 1) << (self.start - self.base):
-            self.mask = None
-
-    def uncover_below(self, offset: int) -> None:
-        """Forget the bytes below `offset`; some byte at or above it is here."""
-        if self.mask is None:
-            self.start = offset if offset > self.start else self.start
-            return
-        mask = self.mask >> max(0, offset - self.base) << max(0, offset - self.base)
-        self.start = self.base + (mask & -mask).bit_length() - 1
-        full = ((1 << (self.end - self.start)) - 1) << (self.start - self.base)
-        self.mask = None if mask == full else mask
-
-    def uncover_from(self, offset: int) -> None:
-        """Forget the bytes at and above `offset`; some byte below it is here."""
-        if self.mask is None:
-            self.end = min(self.end, offset)
-            return
-        mask = self.mask & ((1 << (offset - self.base)) - 1)
-        self.end = self.base + mask.bit_length()
-        full = ((1 << (self.end - self.start)) - 1) << (self.start - self.base)
-        self.mask = None if mask == full else mask
-
-    def run_end(self, offset: int) -> int:
-        """The end of the covered run that starts at `offset`, or `offset` if that byte is not here."""
-        if not self.start <= offset < self.end:
-            return offset
-        if self.mask is None:
-            return self.end
-        probe = ~(self.mask >> (offset - self.base))
-        return offset + (probe & -probe).bit_length() - 1
-
-    def covered_bytes(self) -> int:
-        return self.end - self.start if self.mask is None else bin(self.mask).count("1")
-
-    def mark(self, mark: Mark) -> None:
-        marks = self.marks
-        if len(marks) < MARKS_PER_PAGE:
-            marks.append(mark)
-        elif mark[0] < marks[0][0]:  # the lowest byte always keeps its own record
-            marks[0] = mark
+    @property
+    def used(self) -> int:
+        return len(self.slots) - len(self.vacant)
 
 
 class PageCache:
-    """The pool. `max_pages` bounds the pages in use; `take` and `release` are O(1) but for slabs made or dropped."""
+    """The pool. `max_pages` bounds the pages in use; `take` and `release` are O(1) amortised: a slab is made, moved
+    or dropped once for as many pages as it holds. Looking for the slab to move is O(slabs) each time."""
 
     def __init__(self, page_size: int, max_pages: int) -> None:
         self.page_size = page_size
@@ -156,84 +60,94 @@ class PageCache:
         self.pages_per_slab = max(1, SLAB_BYTES // page_size)
         self.used = 0
         self.peak = 0
-        self.allocated = 0
-        self._slabs: List[Slab] = []
-        self._open: Dict[int, Slab] = {}  # slabs with vacant slots, by id; the newest is filled first
+        self.charged = 0
+        self._slots = 0
+        self._slabs: Dict[int, Slab] = {}  # by id
+        self._open: Dict[int, Slab] = {}  # slabs with vacant slots, by id
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
 
     @property
+    def allocated(self) -> int:
+        return self._slots + self.charged
+
+    @property
     def free(self) -> int:
-        return self.allocated - self.used
+        return self._slots + self.charged - self.used
 
     def room(self) -> int:
         """How many pages may still be taken."""
         return self.max_pages - self.used
 
+    def memory_bytes(self) -> int:
+        """An estimate, from above, of what slabs and records take. O(1)."""
+        per_page = page_cost(self.page_size)
+        return self.used * per_page + self.free * self.page_size + len(self._slabs) * self.pages_per_slab * 10
+
     def take(self, owner: Any) -> Page:
         """A page for `owner`. The caller has checked `room`."""
         if not self._open:
             slab = Slab(self.page_size, self.pages_per_slab)
-            self._slabs.append(slab)
-            self._open[id(slab)] = slab
-            self.allocated += self.pages_per_slab
+            self._slabs[id(slab)] = self._open[id(slab)] = slab
+            self._slots += self.pages_per_slab
+        page = Page(None, 0, owner)  # type: ignore[arg-type]
+        self._seat(page)
+        self._count(owner, 1)
+        return page
+
+    def _seat(self, page: Page) -> None:
+        """Give `page` a slot of an open slab."""
         slab = next(iter(self._open.values()))
         slot = slab.vacant.pop()
         if not slab.vacant:
             del self._open[id(slab)]
-        page = Page(slab, slot, owner)
         slab.slots[slot] = page
-        slab.used += 1
-        self.used += 1
+        page.slab = slab
+        page.at = slot * self.page_size
+
+    def _count(self, owner: Any, pages: int) -> None:
+        self.used += pages
         if self.used > self.peak:
             self.peak = self.used
         if owner.page_count == 0:
             self.lru[owner] = None
-        owner.page_count += 1
-        return page
+        owner.page_count += pages
+        if owner.page_count == 0:
+            self.lru.pop(owner, None)
+
+    def charge(self, owner: Any, pages: int) -> None:
+        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1)."""
+        self.charged += pages
+        self._count(owner, pages)
 
     def release(self, page: Page) -> None:
         """Give a page back; slabs beyond the reserve go back to the operating system as they empty."""
-        self._vacate(page)
-        self.used -= 1
-        owner = page.owner
-        owner.page_count -= 1
-        if owner.page_count == 0:
-            self.lru.pop(owner, None)
-        # One slab's pages move only after as many were released: the cost per release stays constant.
-        if self.free > max(self.used, RESERVE_SLABS * self.pages_per_slab) + self.pages_per_slab:
+        slab: Any = page.slab
+        slot = page.at // self.page_size
+        slab.slots[slot] = None
+        slab.vacant.append(slot)
+        self._open[id(slab)] = slab
+        if not slab.used and len(self._slabs) > RESERVE_SLABS:
+            self._drop(slab)
+        self._count(page.owner, -1)
+        # One slab's pages move only after half as many were released: the cost per release stays constant.
+        if self.free > max(self.used - self.charged, RESERVE_SLABS * self.pages_per_slab) + self.pages_per_slab:
             self._compact()
 
-    def _vacate(self, page: Page) -> None:
-        slab = page.slab
-        slab.slots[page.slot] = None
-        slab.vacant.append(page.slot)
-        slab.used -= 1
-        self._open[id(slab)] = slab
-        if slab.used == 0 and len(self._slabs) > RESERVE_SLABS:
-            self._drop(slab)
-
     def _drop(self, slab: Slab) -> None:
-        self._slabs.remove(slab)
+        del self._slabs[id(slab)]
         self._open.pop(id(slab), None)
-        self.allocated -= self.pages_per_slab
+        self._slots -= len(slab.slots)
         slab.memory.close()
 
     def _compact(self) -> None:
         """Move the pages of the emptiest slab into the others, so that a few long-lived pages pin no memory."""
-        slab = min(self._slabs, key=lambda candidate: candidate.used)
-        if self.free - len(slab.vacant) < slab.used:
-            return
+        slab = min(self._open.values(), key=lambda candidate: candidate.used)
         self._open.pop(id(slab), None)
-        for page in [page for page in slab.slots if page is not None]:
-            data = page.read(page.base, page.base + self.page_size)
-            target = next(iter(self._open.values()))
-            slot = target.vacant.pop()
-            if not target.vacant:
-                del self._open[id(target)]
-            target.slots[slot] = page
-            target.used += 1
-            page.slab, page.slot = target, slot
-            page.write(page.base, data)
+        for page in slab.slots:
+            if page is not None:
+                data = slab.memory[page.at : page.at + self.page_size]
+                self._seat(page)
+                page.slab.memory[page.at : page.at + self.page_size] = data
         self._drop(slab)
 
     def touch(self, owner: Any) -> None:
@@ -250,16 +164,20 @@ class PageCache:
 
     def check(self) -> None:
         """Verify the invariants above. O(pages)."""
-        assert self.used + self.free == self.allocated == len(self._slabs) * self.pages_per_slab
+        assert self.used + self.free == self.allocated
+        assert self._slots == sum(len(slab.slots) for slab in self._slabs.values())
         seen: Set[int] = set()
         counts: Dict[Any, int] = {}
-        for slab in self._slabs:
+        for slab in self._slabs.values():
             held = [(slot, page) for slot, page in enumerate(slab.slots) if page is not None]
-            assert len(held) == slab.used == len(slab.slots) - len(slab.vacant)
+            assert len(held) == slab.used
+            assert (id(slab) in self._open) == (len(slab.vacant) > 0)
             for slot, page in held:
-                assert page.slab is slab and page.slot == slot and id(page) not in seen
+                assert page.slab is slab and page.at == slot * self.page_size and id(page) not in seen
                 seen.add(id(page))
                 counts[page.owner] = counts.get(page.owner, 0) + 1
-        assert len(seen) == self.used <= self.max_pages
-        assert set(counts) == set(self.lru)
-        assert all(owner.page_count == count for owner, count in counts.items())
+        assert len(seen) + self.charged == self.used <= self.max_pages
+        assert self._slots <= max(2 * len(seen), RESERVE_SLABS * self.pages_per_slab + len(seen)) + self.pages_per_slab
+        assert set(counts) <= set(self.lru)
+        assert sum(owner.page_count for owner in self.lru) == self.used
+        assert all(owner.page_count >= counts.get(owner, 0) and owner.page_count for owner in self.lru)

@@ -4,23 +4,26 @@ A page is a window of the stream, so bytes that arrive in any order, one by one,
 The first few segments of a connection take a page each, as in gopacket, so that limits of a handful of pages mean
 the same here; from `PACK_FROM` pages on, segments are packed.
 
-Invariants (verified by `check`): pages are sorted by base, their windows are disjoint, none is empty.
+Under a policy that needs to know who owns a byte, each page has its claims. They outgrow the page when segments are
+tiny, so beyond `FREE_CLAIMS` a page they are charged as pages: `page_size / CLAIM_BYTES` of them for one.
+
+Invariants (verified by `check`): pages are sorted by base, their windows are disjoint, none is empty; `_claims` counts
+the claims in all pages, and what they are charged follows from it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 from .overlap import OwnerMap, Policy, Sent
-from .pages import Mark, Page, PageCache
+from .page import Mark, Page
+from .pageindex import PageIndex
+from .pages import PageCache
 
 PACK_FROM = 4
 POP_PAGES = 32
-
-
-def _offset(mark: Mark) -> int:
-    return mark[0]
+CLAIM_BYTES = 64  # one claim as it lies in its array, with the array's slack
+FREE_CLAIMS = 2
 
 
 class Conflict(NamedTuple):
@@ -35,46 +38,47 @@ class Conflict(NamedTuple):
 class ReorderQueue:
     """Buffered bytes of one direction. Inserting costs O(log n + k) for n pages and k overlapped ones."""
 
-    __slots__ = ("_cache", "_owner", "_policy", "_bases", "_pages", "_owners", "buffered_bytes", "conflicts")
+    __slots__ = ("_cache", "_owner", "_policy", "_index", "_claims", "_charged", "buffered_bytes", "conflicts")
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
         self._cache = cache
         self._owner = owner
         self._policy = policy
-        self._bases: List[int] = []
-        self._pages: List[Page] = []
-        self._owners: Optional[OwnerMap] = OwnerMap() if policy.needs_owner else None
+        self._index = PageIndex()
+        self._claims = 0
+        self._charged = 0
         self.buffered_bytes = 0
         self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
 
     def __bool__(self) -> bool:
-        return bool(self._pages)
+        return self.buffered_bytes > 0
 
     @property
     def page_count(self) -> int:
-        return len(self._pages)
+        return len(self._index)
 
     @property
     def first_offset(self) -> int:
         """The lowest buffered offset; only while not empty."""
-        return self._pages[0].start
+        return self._index.first().start
 
     @property
     def end_offset(self) -> int:
         """The end of the highest buffered byte; only while not empty."""
-        return self._pages[-1].end
+        return self._index.last().end
 
     @property
     def first_timestamp(self) -> float:
         """Capture time at which the lowest buffered bytes came; only while not empty."""
-        return self._pages[0].marks[0][1]
+        return self._index.first().timestamp
 
-    def oldest_timestamp(self) -> float:
-        """The earliest capture time among what is buffered. O(pages)."""
-        return min(mark[1] for page in self._pages for mark in page.marks)
+    def end_of_older(self, timestamp: float) -> Optional[int]:
+        """The end of the highest page with bytes from before `timestamp`. O(pages)."""
+        ends = [page.end for page in self._index if page.oldest_timestamp() < timestamp]
+        return ends[-1] if ends else None
 
     def pages_needed(self, start: int, end: int) -> int:
-        """The pages that inserting `[start, end)` takes. O(log n + k)."""
+        """The pages that inserting `[start, end)` takes at most. O(log n + k)."""
         held = self._owner.page_count
         needed = 0
         position = start
@@ -82,39 +86,51 @@ class ReorderQueue:
             page, position = self._window(position, held + needed >= PACK_FROM)
             if page is None:
                 needed += 1
+        if self._policy.needs_owner:
+            needed += self._claims_needed(start, end, needed)
         return needed
+
+    def _claims_needed(self, start: int, end: int, pages: int) -> int:
+        """The charge to come: a new claim for each piece, and one more where an old one is split around it."""
+        count = 2 + pages
+        for page in self._touched(start, end):
+            count += 1 + sum(1 for _ in page.pieces(max(start, page.base), min(end, page.limit)))
+        return max(0, self._charge_of(self._claims + count, len(self._index) + pages) - self._charged)
+
+    def _charge_of(self, claims: int, pages: int) -> int:
+        beyond = claims - FREE_CLAIMS * pages
+        return -(-beyond // max(8, self._cache.page_size // CLAIM_BYTES)) if beyond > 0 else 0
+
+    def _settle_charge(self) -> None:
+        change = self._charge_of(self._claims, len(self._index)) - self._charged
+        if change:
+            self._charged += change
+            self._cache.charge(self._owner, change)
 
     def _window(self, position: int, packing: bool) -> Tuple[Optional[Page], int]:
         """The page that takes the byte at `position` and the end of its window; or None and where a new one ends."""
-        index = bisect_right(self._bases, position) - 1
-        if index >= 0:
-            page = self._pages[index]
-            if position < page.limit and (packing or position < page.end):
-                return page, page.limit
-        limit = self._new_base(position, index, packing) + self._cache.page_size
-        if index + 1 < len(self._bases):
-            limit = min(limit, self._bases[index + 1])
-        return None, limit
+        page, following = self._index.around(position)
+        if page is not None and position < page.limit and (packing or position < page.end):
+            return page, page.limit
+        limit = self._new_base(position, page, packing) + self._cache.page_size
+        return None, limit if following is None or limit < following.base else following.base
 
-    def _new_base(self, position: int, index: int, packing: bool) -> int:
+    def _new_base(self, position: int, below: Optional[Page], packing: bool) -> int:
         """Where a new window that holds `position` starts: on a grid, so that earlier bytes find room too."""
         if not packing:
             return position
         base = position - position % self._cache.page_size
-        return max(base, self._pages[index].limit) if index >= 0 else base
+        return base if below is None or below.limit < base else below.limit
 
-    def _add_page(self, position: int) -> Page:
-        index = bisect_right(self._bases, position) - 1
-        base = self._new_base(position, index, self._owner.page_count >= PACK_FROM)
-        if index >= 0 and self._pages[index].limit > base:
-            self._pages[index].limit = base
-        limit = base + self._cache.page_size
-        if index + 1 < len(self._bases):
-            limit = min(limit, self._bases[index + 1])
+    def _add_page(self, position: int, limit: int) -> Page:
+        """A page for the window around `position` that ends at `limit`."""
+        below, _ = self._index.around(position)
+        base = self._new_base(position, below, self._owner.page_count >= PACK_FROM)
+        if below is not None and below.limit > base:
+            below.limit = base
         page = self._cache.take(self._owner)
         page.place(base, limit)
-        self._bases.insert(index + 1, base)
-        self._pages.insert(index + 1, page)
+        self._index.add(page)
         return page
 
     def insert(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> int:
@@ -123,57 +139,67 @@ class ReorderQueue:
         Where bytes are here already the policy decides, and what differs is noted in `conflicts`.
         """
         end = start + len(data)
-        mark = (start, timestamp, context)
         position = start
         added = 0
         while position < end:
-            page, stop = self._window(position, self._owner.page_count >= PACK_FROM)
+            page, limit = self._window(position, self._owner.page_count >= PACK_FROM)
             if page is None:
-                page = self._add_page(position)
-            stop = min(stop, end)
-            added += self._insert_in_page(page, position, stop, data[position - start : stop - start], sent, mark)
+                page = self._add_page(position, limit)
+            stop = min(limit, end)
+            piece = data if stop - position == len(data) else data[position - start : stop - start]
+            added += self._insert_in_page(page, position, piece, sent, timestamp, context)
             position = stop
         self.buffered_bytes += added
+        if self._claims:
+            self._settle_charge()
         return added
 
-    def _insert_in_page(self, page: Page, start: int, end: int, data: bytes, sent: Sent, mark: Mark) -> int:
+    def _insert_in_page(self, page: Page, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> int:
         added = 0
-        owners = self._owners
-        for low, high, covered in list(page.pieces(start, end)):
+        end = start + len(data)
+        for low, high, covered in list(page.pieces(start, end)) if page.end > page.start else ((start, end, False),):
             piece = data[low - start : high - start]
             if not covered:
                 page.write(low, piece)
-                page.mark((max(low, mark[0]), mark[1], mark[2]))
+                page.note_origin(low, timestamp, context)
                 page.cover(low, high)
                 added += high - low
-                if owners is not None:
-                    owners.assign(low, high, sent)
+                self._claim(page, low, high, sent)
                 continue
             self._note_conflict(page, low, high, piece)
-            for sub_low, sub_high in self._won(low, high, sent):
+            for sub_low, sub_high in self._won(page, low, high, sent):
                 page.write(sub_low, piece[sub_low - low : sub_high - low])
-                if owners is not None:
-                    owners.assign(sub_low, sub_high, sent)
+                self._claim(page, sub_low, sub_high, sent)
         return added
 
-    def _won(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int]]:
+    def _claim(self, page: Page, start: int, end: int, sent: Sent) -> None:
+        if self._policy.needs_owner:
+            if page.claims is None:
+                page.claims = OwnerMap()
+            self._claims -= len(page.claims)
+            page.claims.assign(start, end, sent)
+            self._claims += len(page.claims)
+
+    def _won(self, page: Page, start: int, end: int, sent: Sent) -> List[Tuple[int, int]]:
         """The parts of the covered range `[start, end)` whose bytes the arriving segment owns."""
         wins = self._policy.new_wins
-        if self._owners is None:
+        if page.claims is None:
             return [(start, end)] if wins(sent, sent) else []
-        return [(low, high) for low, high, old in self._owners.within(start, end) if wins(old, sent)]
+        return [(low, high) for low, high, old in page.claims.within(start, end) if wins(old, sent)]
 
     def _note_conflict(self, page: Page, start: int, end: int, new: bytes) -> None:
         old = page.read(start, end)
         if old != new:
             first = next(i for i in range(len(old)) if old[i] != new[i])
             last = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
-            timestamp = max((mark for mark in page.marks if mark[0] <= start), key=_offset, default=page.marks[0])[1]
+            timestamp = page.origins(start, start + 1)[0][1]
             self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
-    def add_mark(self, mark: Mark) -> None:
-        """Note where the buffered byte at `mark`'s offset came from."""
-        self._pages[max(bisect_right(self._bases, mark[0]) - 1, 0)].mark(mark)
+    def note_origin(self, offset: int, timestamp: float, context: Any) -> None:
+        """Note where the buffered byte at `offset`, not the first, came from."""
+        page, _ = self._index.around(offset)
+        if page is not None:
+            page.note_origin(offset, timestamp, context)
 
     def overlay(self, start: int, data: bytes, sent: Sent) -> bytes:
         """`data` as it is to be delivered now, after the policy chose between it and what is buffered."""
@@ -186,7 +212,7 @@ class ReorderQueue:
                 piece = data[low - start : high - start]
                 self._note_conflict(page, low, high, piece)
                 lost = [(low, high)]
-                for won_low, won_high in self._won(low, high, sent):
+                for won_low, won_high in self._won(page, low, high, sent):
                     lost = [part for a, b in lost for part in ((a, min(b, won_low)), (max(a, won_high), b))]
                 for a, b in lost:
                     if a < b:
@@ -195,9 +221,8 @@ class ReorderQueue:
         return data if merged is None else bytes(merged)
 
     def _touched(self, start: int, end: int) -> List[Page]:
-        index = max(bisect_right(self._bases, start) - 1, 0)
         found = []
-        for page in self._pages[index:]:
+        for page in self._index.from_offset(start):
             if page.base >= end:
                 break
             if page.limit > start:
@@ -205,7 +230,7 @@ class ReorderQueue:
         return found
 
     def pop(self, offset: int) -> Tuple[bytes, List[Mark]]:
-        """Take contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none.
+        """Take contiguous bytes from `offset` on out of the queue: (bytes, origins), empty if there are none.
 
         At most `POP_PAGES` pages at a time, so that draining a full queue does not hold its bytes twice.
         """
@@ -213,35 +238,39 @@ class ReorderQueue:
         marks: List[Mark] = []
         position = offset
         done = 0
-        for page in self._pages:
+        for page in self._index:
             if page.start > position or done == POP_PAGES:
                 break
             stop = page.run_end(position)
             if stop == position:
                 break
             parts.append(page.read(position, stop))
-            marks.extend(sorted(page.marks, key=_offset))
+            marks += page.origins(position, stop)
             position = stop
             if stop < page.end:
                 page.uncover_below(stop)
                 break
             done += 1
-        self._release_first(done)
         self.buffered_bytes -= position - offset
-        if self._owners is not None:
-            self._owners.discard_below(position)
+        self._release_first(done)
         return (parts[0] if len(parts) == 1 else b"".join(parts)), marks
+
+    def _release(self, pages: List[Page]) -> None:
+        for page in pages:
+            if page.claims is not None:
+                self._claims -= len(page.claims)
+            self._cache.release(page)
+        if self._charged:
+            self._settle_charge()
 
     def _release_first(self, count: int) -> None:
         if count:
-            for page in self._pages[:count]:
-                self._cache.release(page)
-            del self._pages[:count], self._bases[:count]
+            self._release(self._index.pop_first(count))
 
     def discard_below(self, offset: int) -> None:
-        """Drop what is buffered below `offset`."""
+        """Drop what is buffered below `offset`. O(pages dropped)."""
         done = 0
-        for page in self._pages:
+        for page in self._index:
             if page.start >= offset:
                 break
             before = page.covered_bytes()
@@ -253,54 +282,53 @@ class ReorderQueue:
             self.buffered_bytes -= before - page.covered_bytes()
             break
         self._release_first(done)
-        if self._owners is not None:
-            self._owners.discard_below(offset)
 
     def discard_from(self, offset: int) -> int:
-        """Drop what is buffered at or above `offset`; returns the bytes dropped."""
+        """Drop what is buffered at or above `offset`; returns the bytes dropped. O(pages dropped)."""
         before = self.buffered_bytes
-        while self._pages and self._pages[-1].end > offset:
-            page = self._pages[-1]
+        while self.buffered_bytes and self._index.last().end > offset:
+            page = self._index.last()
             covered = page.covered_bytes()
             if page.start < offset:
                 page.uncover_from(offset)
+                if page.claims is not None:
+                    self._claims -= len(page.claims)
+                    page.claims.discard_from(offset)
+                    self._claims += len(page.claims)
+                    self._settle_charge()
                 self.buffered_bytes -= covered - page.covered_bytes()
                 break
             self.buffered_bytes -= covered
-            self._cache.release(self._pages.pop())
-            self._bases.pop()
+            self._release([self._index.pop_last()])
         return before - self.buffered_bytes
 
     def clear(self) -> None:
         """Drop everything."""
-        self._release_first(len(self._pages))
         self.buffered_bytes = 0
-        if self._owners is not None:
-            self._owners = OwnerMap()
+        self._release_first(len(self._index))
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
-        for page in self._pages:
-            page.base -= delta
-            page.limit -= delta
-            page.start -= delta
-            page.end -= delta
-            page.marks = [(offset - delta, timestamp, context) for offset, timestamp, context in page.marks]
-        self._bases = [base - delta for base in self._bases]
-        if self._owners is not None:
-            self._owners.shift(delta)
+        self._index.shift(delta)
+        if self._claims:
+            for page in self._index:
+                if page.claims is not None:
+                    page.claims.shift(delta)
 
     def drop_first_page(self) -> int:
         """Drop the page with the lowest offsets; returns the bytes dropped."""
-        dropped = self._pages[0].covered_bytes()
-        self._release_first(1)
+        dropped = self._index.first().covered_bytes()
         self.buffered_bytes -= dropped
+        self._release_first(1)
         return dropped
 
     def check(self) -> None:
         """Verify the invariants above. O(pages)."""
-        assert self._bases == [page.base for page in self._pages] == sorted(set(self._bases))
-        for page, following in zip(self._pages, self._pages[1:]):
+        self._index.check()
+        pages = list(self._index)
+        for page, following in zip(pages, pages[1:]):
             assert page.end <= page.limit <= following.base
-        assert all(page.base <= page.start < page.end <= page.limit for page in self._pages)
-        assert self.buffered_bytes == sum(page.covered_bytes() for page in self._pages)
+        assert all(page.base <= page.start < page.end <= page.limit for page in pages)
+        assert self.buffered_bytes == sum(page.covered_bytes() for page in pages)
+        assert self._claims == sum(len(page.claims) for page in pages if page.claims is not None)
+        assert self._charged == self._charge_of(self._claims, len(pages))

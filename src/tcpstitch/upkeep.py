@@ -307,7 +307,10 @@ class Upkeep:
         """Give up what has waited since before `before`; True if something was delivered."""
         flushed = False
         for half in (state.client, state.server):
-            while half.queue and state.stream is not None and half.queue.oldest_timestamp() < before:
+            if half.holding and half.queue and half.queue.end_of_older(before) is not None:
+                flushed = half.skip_hole("aged") or flushed  # offsets count from its first byte from now on
+            end = half.queue.end_of_older(before) if half.queue else None
+            while end is not None and half.queue and state.stream is not None and half.queue.first_offset < end:
                 flushed = half.skip_hole("aged") or flushed
         state.refresh()
         return flushed

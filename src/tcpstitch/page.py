@@ -1,0 +1,216 @@
+"""One page: a window of one direction's stream, which of its bytes are here, and where they came from.
+
+A page is kept small, because a flood of tiny segments needs as many of them as a flood of full ones. What only some
+pages need (holes, more than one origin, claims of the overlap policy) lies in objects made on demand, all bounded by
+the page: `PAGE_RECORD_BYTES` and a bit per byte. Claims are not, and are counted by their owner.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
+
+ORIGINS_PER_PAGE = 8  # records of origin; beyond that they coarsen
+# The Page with its integers, its origins and its places in slab and index; measured on CPython 3.11, rounded up.
+PAGE_RECORD_BYTES = 576
+
+Mark = Tuple[int, float, Any]  # offset of the first byte, capture time, user context
+
+
+def page_cost(page_size: int) -> int:
+    """The most bytes that a page of this size takes, all records included."""
+    return page_size + PAGE_RECORD_BYTES + page_size // 7
+
+
+class Memory(Protocol):
+    """A slab, as a page sees it."""
+
+    memory: Any
+
+
+class Page:
+    """The window `[base, limit)` of the stream, `at` the place of byte `base` in the slab.
+
+    The covered bytes are `[start, end)` while `mask` is None; else bit i of `mask` says that byte `base + i` is here
+    and `[start, end)` is the hull. `timestamp` and `context` are the origin of the lowest byte; `later` holds the
+    origins of bytes behind it as pairs (offset from base, capture time), sorted.
+    """
+
+    __slots__ = (
+        "slab", "at", "owner", "base", "limit", "start", "end", "mask", "timestamp", "context", "later", "contexts",
+        "claims",
+    )  # fmt: skip
+
+    def __init__(self, slab: Memory, at: int, owner: Any) -> None:
+        self.slab = slab
+        self.at = at
+        self.owner = owner
+        self.base = self.limit = self.start = self.end = 0
+        self.mask: Optional[int] = None
+        self.timestamp = 0.0
+        self.context: Any = None
+        self.later: Optional[array[float]] = None
+        self.contexts: Optional[Dict[int, Any]] = None  # of the later origins that have one, by offset from base
+        self.claims: Any = None  # the overlap policy's, see reorder
+
+    def place(self, base: int, limit: int) -> None:
+        self.base = self.start = self.end = base
+        self.limit = limit
+
+    def shift(self, delta: int) -> None:
+        """Count offsets from `delta` bytes later."""
+        self.base -= delta
+        self.limit -= delta
+        self.start -= delta
+        self.end -= delta
+
+    # -- bytes
+
+    def read(self, start: int, end: int) -> bytes:
+        at = self.at - self.base
+        return self.slab.memory[at + start : at + end]  # type: ignore[no-any-return]
+
+    def write(self, start: int, data: bytes) -> None:
+        at = self.at - self.base + start
+        self.slab.memory[at : at + len(data)] = data
+
+    # -- which bytes are here
+
+    def pieces(self, start: int, end: int) -> Iterator[Tuple[int, int, bool]]:
+        """`[start, end)` cut into (from, to, covered), in order. O(1), or O(pieces) on a page with holes."""
+        if self.mask is None:
+            for low, high, covered in (
+                (start, min(end, self.start), False),
+                (max(start, self.start), min(end, self.end), True),
+                (max(start, self.end), end, False),
+            ):
+                if low < high:
+                    yield low, high, covered
+            return
+        bits = self.mask >> (start - self.base)
+        position = start
+        while position < end:
+            covered = bool(bits & 1)
+            probe = ~bits if covered else bits
+            run = (probe & -probe).bit_length() - 1 if probe else end - position
+            stop = min(end, position + run)
+            yield position, stop, covered
+            bits >>= stop - position
+            position = stop
+
+    def cover(self, start: int, end: int) -> None:
+        """Note that `[start, end)` is here now."""
+        if self.start == self.end:
+            self.start, self.end = start, end
+            return
+        if self.mask is None:
+            if start <= self.end and end >= self.start:
+                self.start = min(self.start, start)
+                self.end = max(self.end, end)
+                return
+            self.mask = ((1 << (self.end - self.start)) - 1) << (self.start - self.base)
+        self.mask |= ((1 << (end - start)) - 1) << (start - self.base)
+        self.start = min(self.start, start)
+        self.end = max(self.end, end)
+        self._simplify()
+
+    def _simplify(self) -> None:
+        if self.mask == ((1 << (self.end - self.start)) - 1) << (self.start - self.base):
+            self.mask = None
+
+    def uncover_below(self, offset: int) -> None:
+        """Forget the bytes below `offset`; some byte at or above it is here."""
+        if self.mask is None:
+            self.start = offset if offset > self.start else self.start
+        else:
+            gone = max(0, offset - self.base)
+            self.mask = self.mask >> gone << gone
+            self.start = self.base + (self.mask & -self.mask).bit_length() - 1
+            self._simplify()
+        later = self.later
+        while later and self.base + later[0] <= self.start:
+            self.timestamp = later[1]
+            self.context = self.contexts.pop(int(later[0]), None) if self.contexts else None
+            del later[:2]
+
+    def uncover_from(self, offset: int) -> None:
+        """Forget the bytes at and above `offset`; some byte below it is here."""
+        if self.mask is None:
+            self.end = min(self.end, offset)
+        else:
+            self.mask &= (1 << (offset - self.base)) - 1
+            self.end = self.base + self.mask.bit_length()
+            self._simplify()
+        later = self.later
+        while later and self.base + later[-2] >= self.end:
+            if self.contexts:
+                self.contexts.pop(int(later[-2]), None)
+            del later[-2:]
+
+    def run_end(self, offset: int) -> int:
+        """The end of the covered run that starts at `offset`, or `offset` if that byte is not here."""
+        if not self.start <= offset < self.end:
+            return offset
+        if self.mask is None:
+            return self.end
+        probe = ~(self.mask >> (offset - self.base))
+        return offset + (probe & -probe).bit_length() - 1
+
+    def covered_bytes(self) -> int:
+        return self.end - self.start if self.mask is None else bin(self.mask).count("1")
+
+    # -- where they came from
+
+    def note_origin(self, start: int, timestamp: float, context: Any) -> None:
+        """Bytes from `start` on come from this packet. Call it before `cover`.
+
+        A page remembers `ORIGINS_PER_PAGE`; what does not fit takes the origin below it. The lowest byte always keeps
+        its own.
+        """
+        if self.start == self.end:
+            self.timestamp, self.context = timestamp, context
+        elif start < self.start:
+            self._note_later(self.start, self.timestamp, self.context)
+            self.timestamp, self.context = timestamp, context
+        else:
+            self._note_later(start, timestamp, context)
+
+    def _note_later(self, start: int, timestamp: float, context: Any) -> None:
+        later = self.later
+        if later is None:
+            later = self.later = array("d")
+        elif len(later) >= 2 * (ORIGINS_PER_PAGE - 1):
+            return
+        relative = start - self.base
+        index = len(later)
+        while index and later[index - 2] > relative:
+            index -= 2
+        later[index:index] = array("d", (relative, timestamp))
+        if context is not None:
+            if self.contexts is None:
+                self.contexts = {}
+            self.contexts[relative] = context
+
+    def origins(self, start: int, stop: int) -> List[Mark]:
+        """The origins of `[start, stop)`, lowest first; `start` is covered."""
+        timestamp, context = self.timestamp, self.context
+        later = self.later
+        if not later:
+            return [(start, timestamp, context)]
+        found: List[Mark] = []
+        contexts = self.contexts or {}
+        for index in range(0, len(later), 2):
+            relative = int(later[index])
+            if self.base + relative > start:
+                if not found:
+                    found.append((start, timestamp, context))
+                if self.base + relative >= stop:
+                    return found
+                found.append((self.base + relative, later[index + 1], contexts.get(relative)))
+            else:
+                timestamp, context = later[index + 1], contexts.get(relative)
+        return found or [(start, timestamp, context)]
+
+    def oldest_timestamp(self) -> float:
+        """The earliest capture time among the origins."""
+        return min(self.timestamp, *self.later[1::2]) if self.later else self.timestamp
