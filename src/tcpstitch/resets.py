@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .half import HalfStream
+from .handshake import Handshake
 from .segment import ACK, OPTION_MD5, Segment
 from .validate import TTL_MARGIN
 
 
-class Resets:
+class Resets(Handshake):
     """The part of a `StreamState` that judges RST segments."""
 
-    __slots__ = ("restartable",)
+    __slots__ = ()
 
-    host: Any
-    client: HalfStream
-    embryonic: bool
     closed: bool
-    restartable: bool
 
     def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         if segment.length:

@@ -10,12 +10,11 @@ from typing import Any, Optional
 
 from .half import HOLD_SEGMENTS, HalfStream
 from .resets import Resets
-from .segment import ACK, FIN, OPTION_FAST_OPEN, RST, SYN, Direction, Flow, Segment, reverse_key
+from .segment import ACK, FIN, RST, SYN, Direction, Flow, Segment, reverse_key
 from .sequence import MASK, unwrap
 from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
-MAX_ISNS = 4
 
 
 class StreamState(Resets):
@@ -23,7 +22,7 @@ class StreamState(Resets):
 
     __slots__ = (
         "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason",
-        "pending_syn", "watcher", "created", "accepts", "crossed_syn", "syn_data",
+        "watcher", "created", "accepts", "syn_data",
     )  # fmt: skip
 
     def __init__(self, host: Any, flow: Flow, created: float) -> None:
@@ -124,78 +123,6 @@ class StreamState(Resets):
             side.acked_since = None
             if side.queue is not None and side.queue and side.queue.first_offset <= side.acked:
                 side.skip_hole("acknowledged")
-
-    # -- the handshake
-
-    def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        base = (segment.seq + 1) & MASK
-        peer = half.peer
-        if not half.syn_seen:
-            if half.isns and half.isns[0] != segment.seq:
-                half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            self._first_syn(half, segment, timestamp)
-        elif base == half.base_seq:
-            if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
-                half.anomaly("syn_in_established", 0, timestamp)
-        elif not half.started and (self.embryonic or not half.acked):
-            half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            half.isns = (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:]
-            if segment.flags & ACK or self.embryonic:
-                half.set_base(base)
-                half.acked = 0
-                self.restartable = False
-        elif not segment.flags & ACK:
-            half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
-            self.pending_syn = segment
-        else:
-            self._replacement_confirmed(half, segment)
-        if segment.length and not segment.option(OPTION_FAST_OPEN):
-            half.anomaly("data_on_syn", 0, timestamp)
-        if half is self.server and peer.syn_seen:
-            if not segment.flags & ACK:
-                self.crossed_syn = True
-            elif self.crossed_syn:
-                self.crossed_syn = False
-                half.anomaly("simultaneous_open", 0, timestamp)
-
-    def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        base = (segment.seq + 1) & MASK
-        if half.started:  # data was delivered already: the SYN comes too late to move the start
-            half.anomaly("overlap_syn", 0, timestamp)
-            return
-        had_data = half.holding
-        if had_data and self.restartable:
-            half.anomaly("data_before_handshake", 0, timestamp)
-            half.release_pages()
-            self.restartable = False
-        half.holding = False
-        half.held_segments = 0
-        half.skip = 0
-        half.syn_seen = True
-        half.set_base(base)
-        half.last_seen = timestamp
-        if had_data:
-            half.drain()
-
-    def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
-        """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
-        syn = self.pending_syn
-        if syn is None:
-            return False
-        new_base = (syn.seq + 1 + syn.length) & MASK
-        same_side = segment.key == syn.key
-        if same_side:
-            confirmed = bool(segment.length) and segment.seq == new_base and half.peer.last_seen <= half.last_seen
-            confirmed = confirmed and not self.host.strict  # there the server's SYN/ACK must confirm it
-            confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
-        else:
-            confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
-                segment.flags & SYN and segment.flags & ACK and segment.ack == (syn.seq + 1) & MASK
-            )
-        if confirmed:
-            self.pending_syn = None
-            self.host.replace(self, syn, segment)
-        return confirmed
 
     # -- acknowledgements
 

@@ -1,0 +1,95 @@
+"""What a SYN means: the start of a connection, its start anew, or none of both (RFC 9293 3.10.7.2 to 3.10.7.4)."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from .half import HalfStream
+from .segment import ACK, OPTION_FAST_OPEN, SYN, Segment
+from .sequence import MASK
+
+MAX_ISNS = 4
+
+
+class Handshake:
+    """The part of a `StreamState` that reads SYNs."""
+
+    __slots__ = ("restartable", "crossed_syn", "pending_syn")
+
+    host: Any
+    client: HalfStream
+    server: HalfStream
+    embryonic: bool
+    restartable: bool
+    crossed_syn: bool
+    pending_syn: Optional[Segment]
+
+    def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        base = (segment.seq + 1) & MASK
+        peer = half.peer
+        if not half.syn_seen:
+            if half.isns and half.isns[0] != segment.seq:
+                half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
+            self._first_syn(half, segment, timestamp)
+        elif base == half.base_seq:
+            if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
+                half.anomaly("syn_in_established", 0, timestamp)
+        elif not half.started and (self.embryonic or not half.acked):
+            half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
+            half.isns = (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:]
+            if segment.flags & ACK or self.embryonic:
+                half.set_base(base)
+                half.acked = 0
+                self.restartable = False
+        elif not segment.flags & ACK:
+            half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
+            self.pending_syn = segment
+        else:
+            self._replacement_confirmed(half, segment)
+        if segment.length and not segment.option(OPTION_FAST_OPEN):
+            half.anomaly("data_on_syn", 0, timestamp)
+        if half is self.server and peer.syn_seen:
+            if not segment.flags & ACK:
+                self.crossed_syn = True
+            elif self.crossed_syn:
+                self.crossed_syn = False
+                half.anomaly("simultaneous_open", 0, timestamp)
+
+    def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        base = (segment.seq + 1) & MASK
+        if half.started:  # data was delivered already: the SYN comes too late to move the start
+            half.anomaly("overlap_syn", 0, timestamp)
+            return
+        had_data = half.holding
+        if had_data and self.restartable:
+            half.anomaly("data_before_handshake", 0, timestamp)
+            half.release_pages()
+            self.restartable = False
+        half.holding = False
+        half.held_segments = 0
+        half.skip = 0
+        half.syn_seen = True
+        half.set_base(base)
+        half.last_seen = timestamp
+        if had_data:
+            half.drain()
+
+    def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
+        """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
+        syn = self.pending_syn
+        if syn is None:
+            return False
+        new_base = (syn.seq + 1 + syn.length) & MASK
+        same_side = segment.key == syn.key
+        if same_side:
+            confirmed = bool(segment.length) and segment.seq == new_base and half.peer.last_seen <= half.last_seen
+            confirmed = confirmed and not self.host.strict  # there the server's SYN/ACK must confirm it
+            confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
+        else:
+            confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
+                segment.flags & SYN and segment.flags & ACK and segment.ack == (syn.seq + 1) & MASK
+            )
+        if confirmed:
+            self.pending_syn = None
+            self.host.replace(self, syn, segment)
+        return confirmed
