@@ -59,7 +59,7 @@ test-all-pythons:
 	@sh .ci/pythons $(PYTHONS)
 
 test-pypy:
-	@sh .ci/pythons pypy3.9 pypy3.10 pypy3.11
+	@sh .ci/pythons pypy3
 
 clean:
 	rm -rf $(VENV) .venvs $(DEMO_OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,25 +1,27 @@
 """TCP streams put back together from captured packets, in pure Python, inside a memory bound."""
 
-from .assembler import Assembler
-from .capture import open_capture
-from .chunk import Anomaly, Chunk, Gap, PacketInfo
-from .decode import PacketDecoder
-from .errors import (
-    CaptureError,
-    CaptureWarning,
-    DecodeError,
-    LimitsError,
-    PacketTypeError,
-    ReentrantCallError,
-    StreamCallbackError,
-    TcpStitchError,
-    UsageError,
-)
-from .limits import Limits, Timeouts
-from .readers import connections
-from .segment import Direction, Endpoint, Flow, Segment
-from .statistics import FlushResult, Holder, Statistics
-from .stream import Stream, StreamFactory
+TYPE_CHECKING = False  # as type checkers know it; importing typing for its constant would cost most of the start
+if TYPE_CHECKING:
+    from .assembler import Assembler
+    from .capture import open_capture
+    from .chunk import Anomaly, Chunk, Gap, PacketInfo
+    from .decode import PacketDecoder
+    from .errors import (
+        CaptureError,
+        CaptureWarning,
+        DecodeError,
+        LimitsError,
+        PacketTypeError,
+        ReentrantCallError,
+        StreamCallbackError,
+        TcpStitchError,
+        UsageError,
+    )
+    from .limits import Limits, Timeouts
+    from .readers import connections
+    from .segment import Direction, Endpoint, Flow, Segment
+    from .statistics import FlushResult, Holder, Statistics
+    from .stream import Stream, StreamFactory
 
 __version__ = "0.1.0"
 
@@ -29,3 +31,35 @@ __all__ = [
     "ReentrantCallError", "Segment", "Statistics", "Stream", "StreamCallbackError", "StreamFactory", "TcpStitchError",
     "Timeouts", "UsageError", "connections", "open_capture",
 ]  # fmt: skip
+
+# Where each name lives: a module is imported when the first of its names is asked for (PEP 562).
+_HOMES = {
+    "assembler": "Assembler",
+    "capture": "open_capture",
+    "chunk": "Anomaly Chunk Gap PacketInfo",
+    "decode": "PacketDecoder",
+    "errors": "CaptureError CaptureWarning DecodeError LimitsError PacketTypeError ReentrantCallError "
+    "StreamCallbackError TcpStitchError UsageError",
+    "limits": "Limits Timeouts",
+    "readers": "connections",
+    "segment": "Direction Endpoint Flow Segment",
+    "statistics": "FlushResult Holder Statistics",
+    "stream": "Stream StreamFactory",
+}
+
+if not TYPE_CHECKING:  # or else they would take any name to exist
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        for home, names in _HOMES.items():
+            if name == home or name in names.split():
+                module = import_module("." + home, __name__)
+                value = module if name == home else getattr(module, name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__, *_HOMES})

@@ -6,8 +6,6 @@ receiver's address of each direction (as Suricata's `host-os-policy` is for the 
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .errors import UsageError
@@ -23,6 +21,8 @@ class NetworkTable:
     """Networks to policies; the most specific network that holds an address wins. O(prefix lengths in use) per look."""
 
     def __init__(self, table: Table) -> None:
+        from ipaddress import ip_network  # here, as below: most programs have no such table
+
         self.default = policy_named("first")
         self._networks: Dict[Tuple[int, int], Dict[int, Policy]] = {}
         rows = table.items() if isinstance(table, Mapping) else table
@@ -44,6 +44,8 @@ class NetworkTable:
 
     def of(self, address: str) -> Policy:
         """The policy of the host at `address`."""
+        from socket import AF_INET, AF_INET6, inet_pton
+
         family, size = (AF_INET6, 128) if ":" in address else (AF_INET, 32)
         number = int.from_bytes(inet_pton(family, address), "big")
         for key in self._shifts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional
 
@@ -15,7 +14,6 @@ from .segment import FlowKey
 from .state import StreamState
 from .statistics import Counters, Holder
 
-logger = logging.getLogger("tcpstitch")
 TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
 JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second packet confirms it
 
@@ -80,7 +78,9 @@ class Upkeep:
             self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
             self._error.__cause__ = error
         else:
-            logger.warning("handler of %s raised %r as well", state.flow, error)
+            import logging  # costs more to import than most of this package
+
+            logging.getLogger("tcpstitch").warning("handler of %s raised %r as well", state.flow, error)
 
     def raise_pending(self) -> None:
         error, self._error = self._error, None

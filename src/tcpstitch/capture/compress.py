@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import importlib
-import lzma
-import zlib
 from typing import Any, Callable, Optional
 
 from ..errors import CaptureError
@@ -24,6 +21,8 @@ class _Gzip:
     """zlib's object in the manner of bz2's and lzma's: it keeps its own unread input."""
 
     def __init__(self) -> None:
+        import zlib  # each of these libraries is imported by who has such a file
+
         self._zlib = zlib.decompressobj(wbits=31)
         self._tail = b""
 
@@ -125,8 +124,12 @@ def open_decompressor(name: str, head: bytes, pull: Callable[[], bytes]) -> Any:
     if kind == "gzip":
         return Members(kind, _Gzip, head, pull)
     if kind == "bz2":
+        import bz2
+
         return Members(kind, bz2.BZ2Decompressor, head, pull)
     if kind == "xz":
+        import lzma
+
         # xz itself never asks for more than 65 MiB; a header can ask for 4 GiB.
         return Members(kind, lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), head, pull)
     if kind == "lz4":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -73,6 +72,8 @@ class _Section:
         self.interfaces.append(_Interface(linktype, snaplen, units, shift, packet_class(linktype)))
 
     def add_names(self, body: bytes) -> None:
+        from ipaddress import ip_address
+
         pos = 0
         while pos + 4 <= len(body):
             kind, length = struct.unpack_from(self.order + "HH", body, pos)
@@ -82,7 +83,7 @@ class _Section:
                 return
             if size is not None and length > size:
                 name = value[size:].split(b"\0", 1)[0][:256].decode("utf-8", "replace")
-                self.report.resolve(str(ipaddress.ip_address(value[:size])), name)
+                self.report.resolve(str(ip_address(value[:size])), name)
             pos += 4 + (length + 3 & ~3)
 
     def packet(self, kind: int, offset: int, body: bytes) -> Optional[Record]:
