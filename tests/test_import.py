@@ -49,7 +49,8 @@ def test_every_public_name_resolves_to_the_one_in_its_module(name: str) -> None:
 
 
 def test_a_star_import_gives_all_public_names() -> None:
-    code = "from tcpstitch import *\nimport json, tcpstitch\nprint(json.dumps([n in globals() for n in tcpstitch.__all__]))"
+    code = "from tcpstitch import *\nimport json, tcpstitch\n"
+    code += "print(json.dumps([name in globals() for name in tcpstitch.__all__]))"
     answer = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
     assert set(json.loads(answer)) == {True}
 

@@ -13,8 +13,6 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Any, Iterator, List, Optional, Tuple
 
-from sortedcontainers import SortedKeyList
-
 from .page import Page
 
 PLAIN_PAGES = 4096
@@ -70,6 +68,8 @@ class PageIndex:
             self._bases.insert(index, page.base)
             self._pages.insert(index, page)
             if len(self._pages) > PLAIN_PAGES:
+                from sortedcontainers import SortedKeyList  # here: hardly anyone holds so many
+
                 self._sorted = SortedKeyList(self._pages, attrgetter("base"))
                 self._bases, self._pages = [], []
         else:
