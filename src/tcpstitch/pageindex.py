@@ -11,11 +11,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from operator import attrgetter
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Iterable, Iterator, List, Optional, Tuple
 
 from .page import Page
 
 PLAIN_PAGES = 4096
+
+
+def _sorted_list(pages: Iterable[Page]) -> Any:
+    from sortedcontainers import SortedKeyList  # here: hardly anyone holds so many pages, and all would wait for it
+
+    return SortedKeyList(pages, attrgetter("base"))
 
 
 class PageIndex:
@@ -68,9 +74,7 @@ class PageIndex:
             self._bases.insert(index, page.base)
             self._pages.insert(index, page)
             if len(self._pages) > PLAIN_PAGES:
-                from sortedcontainers import SortedKeyList  # here: hardly anyone holds so many
-
-                self._sorted = SortedKeyList(self._pages, attrgetter("base"))
+                self._sorted = _sorted_list(self._pages)
                 self._bases, self._pages = [], []
         else:
             self._sorted.add(page)
@@ -105,7 +109,7 @@ class PageIndex:
             page.shift(delta)
         self._bases = [base - delta for base in self._bases]
         if self._sorted is not None:
-            self._sorted = SortedKeyList(pages, attrgetter("base"))
+            self._sorted = _sorted_list(pages)
 
     def check(self) -> None:
         """Verify the invariants above. O(n)."""
