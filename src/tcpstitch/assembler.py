@@ -1,8 +1,7 @@
 """The assembler: packets in, handlers called.
 
-The ordinary packet (Ethernet, IPv4 without options, TCP data in order on an open connection without anything pending)
-takes the short path at the top of `assemble`: one struct over the headers, one look-up under the addresses and ports
-as they lie in the frame, two comparisons. Every other packet becomes a `Segment` and meets the rules in `state`.
+The ordinary packet (Ethernet, IP, TCP data in order on an open connection about which nothing is pending) takes the
+short path in `shortpath`. Every other packet becomes a `Segment` here and meets the rules in `state`.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
+from .half import IGNORED
 from .hostpolicy import Overlap, Policies
 from .limits import Limits, Timeouts
 from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
 from .sequence import MASK
-from .shortpath import HEADERS, ShortPath
+from .shortpath import ShortPath
 from .state import StreamState
 from .statistics import FlushResult, Statistics
 from .stream import Stream, StreamFactory
@@ -66,41 +66,7 @@ class Assembler(ShortPath):
         self._taken = 0  # packets that did not go the short path
         self._bad_syns: Dict[Any, Tuple[int, float]] = {}
 
-    # -- packets in
-
-    def assemble(self, packet: Any, timestamp: float) -> None:
-        """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
-
-        What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError` for another type, `StreamCallbackError` when a handler raised, `ReentrantCallError`
-        when called from a handler.
-        """
-        if self._busy is not None:
-            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
-        if timestamp >= self._next_timer:
-            self._tick(timestamp)
-            if self._error is not None:
-                return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
-        if packet.__class__ is bytes and self._ethernet and len(packet) >= 54:
-            ethertype, version, total, fragment, protocol, seq, ack, word, window = HEADERS(packet, 12)
-            if ethertype == 0x0800:
-                if version == 0x45 and protocol == 6 and not fragment & 0x3FFF:
-                    half = self._halves.get(packet[26:38])
-                    if half is not None:
-                        start = 34 + (word >> 10 & 0x3C)
-                        end = 14 + total
-                        if word & 0xFFF7 == half.plain and seq == half.expected_seq and window:
-                            if start <= end <= len(packet) and self._in_order(
-                                half, packet, 34, start, end, seq, ack, timestamp
-                            ):
-                                return
-                        elif half.plain == -2 and start == end and not word & 7:
-                            self._packets += 1  # an ACK after the end: nothing to do
-                            self.counters.ignored += 1
-                            return
-            elif self._short_other(packet, ethertype, timestamp):
-                return
-        self._take(packet, timestamp)
+    # -- packets in; `assemble` stands in `shortpath`
 
     def _take(self, packet: Any, timestamp: float) -> None:
         """Any packet: decode it and apply its segments."""
@@ -119,23 +85,16 @@ class Assembler(ShortPath):
             raise PacketTypeError(
                 f"packet of type {kind.__name__}: give a frame as bytes, a dpkt packet, or a tcpstitch.Segment"
             )
-        self._busy = self
+        self.busy = self
         try:
             for segment in segments:
                 self._route(segment, timestamp)
             if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
                 self._bad_header(timestamp)
         finally:
-            self._busy = None
+            self.busy = None
         if self._error is not None:
             self.raise_pending()
-
-    def _tick(self, timestamp: float) -> None:
-        self._busy = self
-        try:
-            self.run_timers(timestamp)
-        finally:
-            self._busy = None
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
         """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush."""
@@ -166,13 +125,12 @@ class Assembler(ShortPath):
         if state.stream is None:
             self.counters.ignored += 1
             return
-        half.last_packet = self._packets
-        half.last_seen = timestamp
         if state.page_count:
             self.pages.touch(state)
-        if state.accepts and not self._accepted(state, half, segment):
-            return
-        state.receive(half, segment, timestamp)
+        if not state.accepts or self._accepted(state, half, segment):
+            state.receive(half, segment, timestamp)
+        state.last_packet = self._packets
+        state.last_seen = timestamp
         state.refresh()
 
     def _accepted(self, state: StreamState, half: Any, segment: Segment) -> bool:
@@ -189,16 +147,17 @@ class Assembler(ShortPath):
             del self._bad_syns[next(iter(self._bad_syns))]
 
     def _open(self, segment: Segment, timestamp: float) -> Any:
-        if len(self._established) + len(self._embryonic) + len(self._closed) >= self.limits.max_connections:
+        if self._state_count >= self.limits.max_connections:
             self.evict_connection()
         flow, from_client = directed_flow(segment)
-        state = StreamState(self, flow, timestamp)
         key = segment.key
-        half, peer = (state.client, state.server) if from_client else (state.server, state.client)
+        reverse = reverse_key(key)
+        state = StreamState(self, flow.key, timestamp)
+        half, peer = (state.client, state.server) if from_client or key == reverse else (state.server, state.client)
+        self._halves[reverse] = peer
         self._halves[key] = half
-        self._halves[reverse_key(key)] = peer
-        half.last_seen = timestamp
-        half.last_packet = self._packets
+        self._state_count += 1
+        state.last_packet = self._packets
         self.counters.opened += 1
         try:
             stream = self.factory.new(flow, segment, timestamp)
@@ -209,6 +168,7 @@ class Assembler(ShortPath):
         if stream is None:
             state.closed = True
             state.reason = "ignored"
+            state.client.plain = state.server.plain = IGNORED
             self._closed[state] = timestamp
             return half
         try:
@@ -219,9 +179,7 @@ class Assembler(ShortPath):
         state.accepts = getattr(type(stream), "accept", Stream.accept) is not Stream.accept
         if segment.flags & SYN:
             state.embryonic = True
-            self._embryonic[state] = None
-        else:
-            self._established[state] = None
+            self._embryonic[state] = timestamp
         bad = self._bad_syns.pop(key, None) if self._bad_syns else None
         if bad is not None:
             half.anomaly("bad_checksum", 0, bad[1])
@@ -271,38 +229,31 @@ class Assembler(ShortPath):
     def flush_older_than(self, timestamp: float, close_before: Optional[float] = None) -> FlushResult:
         """Give up holes whose data has waited since before `timestamp`, and, where `close_before` is given, complete
         connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections)."""
-        if self._busy is not None:
+        if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0
-        self._busy = self
+        self.busy = self
         try:
             for state in list(self.pages.lru):
                 flushed += self.flush_state(state, timestamp)
             if close_before is not None:
-                for table in (self._closed, self._embryonic, self._established):
-                    for state in [state for state in table if max(
-                        state.client.last_seen, state.server.last_seen) < close_before]:
-                        closed += not state.closed
-                        self.complete(state, "flushed")
-                        self.forget(state)
+                for state in [state for state in self._states() if state.last_seen < close_before]:
+                    closed += not state.closed
+                    self.complete(state, "flushed")
+                    self.forget(state)
         finally:
-            self._busy = None
+            self.busy = None
         self.raise_pending()
         return FlushResult(flushed, closed)
 
     def flush_all(self) -> FlushResult:
         """End of input: deliver what is held behind its gaps, and complete every stream. O(connections)."""
-        if self._busy is not None:
+        if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0
-        self._busy = self
+        self.busy = self
         try:
-            seen = set()
-            for half in list(self._halves.values()):
-                state = half.state
-                if state in seen:
-                    continue
-                seen.add(state)
+            for state in list(self._states()):
                 if not state.closed:
                     flushed += bool(state.client.queue) + bool(state.server.queue)
                     closed += 1
@@ -311,7 +262,7 @@ class Assembler(ShortPath):
                 self.forget(state)
             self._bad_syns.clear()
         finally:
-            self._busy = None
+            self.busy = None
         self.raise_pending()
         return FlushResult(flushed, closed)
 
@@ -327,12 +278,11 @@ class Assembler(ShortPath):
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
             counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
-            counters.retransmissions, counters.ignored, len(self._established) + len(self._embryonic),
+            counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
             counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
             dict(self._decoder.counts),
         )  # fmt: skip
-
 
 
 def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:

@@ -54,8 +54,8 @@ class Chunk:
     chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
     """
 
-    # The ordinary chunk stores four values; skip, start and end are class constants here and slots in the subclass
-    # for the rare chunk that needs them (saves three stores per packet on the hot path).
+    # The ordinary chunk stores four values, and the short path stores them itself; skip, start and end are class
+    # constants here and slots in the subclass for the rare chunk that needs them.
     __slots__ = ("data", "offset", "timestamp", "_half")
 
     skip: int = 0
@@ -63,11 +63,10 @@ class Chunk:
     end: bool = False
     _marks: Tuple[Any, ...] = ()
 
-    def __init__(self, data: bytes, offset: int, timestamp: float, half: Any) -> None:
-        self.data = data
-        self.offset = offset
-        self.timestamp = timestamp
-        self._half = half
+    data: bytes
+    offset: int
+    timestamp: float
+    _half: Any
 
     @property
     def direction(self) -> Direction:
@@ -133,7 +132,10 @@ class DetailedChunk(Chunk):
         end: bool = False,
         marks: Optional[Tuple[Any, ...]] = None,
     ) -> None:
-        super().__init__(data, offset, timestamp, half)
+        self.data = data
+        self.offset = offset
+        self.timestamp = timestamp
+        self._half = half
         self.skip = skip
         self.start = start
         self.end = end

@@ -19,7 +19,6 @@ class Evidence:
     state: Any
     direction: Direction
     next_offset: int
-    last_seen: float
     history: bytes
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
@@ -44,7 +43,8 @@ class Evidence:
             old, new = self.history[low - base : high - base], data[low - start : high - start]
             if old != new:
                 first = next(i for i in range(len(old)) if old[i] != new[i])
-                self._report_conflicts([Conflict(low + first, old[first:], new[first:], self.last_seen)], timestamp)
+                conflict = Conflict(low + first, old[first:], new[first:], self.state.last_seen)
+                self._report_conflicts([conflict], timestamp)
 
     def _compare_refused(self, refused: Conflict, offset: int, data: bytes, timestamp: float) -> bool:
         """Whether the delivered `data` covers the refused bytes; a difference is reported."""

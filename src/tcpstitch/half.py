@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional
 
 from .chunk import Chunk, DetailedChunk, Gap
+from .details import NOTHING, unusual
 from .errors import UsageError
 from .evidence import Evidence
 from .keeping import Keeping
@@ -12,103 +13,54 @@ from .kernel_queue import Queue, make_queue
 from .overlap import Sent
 from .reorder import Conflict
 from .segment import Direction, Segment
-from .sequence import MASK, unwrap
+from .sequencing import Sequencing
 
-UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
+# What `plain` holds instead of an offset-and-flags word.
+NEEDS_RULES, OVER, IGNORED = -1, -2, -3  # something is pending; the connection was completed; nobody follows it
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
-class HalfStream(Keeping, Evidence):
+class HalfStream(Sequencing, Keeping, Evidence):
     """One direction.
 
-    Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` so that the short path can compare the raw
-    number. `plain` is the TCP offset-and-flags word (PSH masked out) that the short path may take, or -1 whenever
-    anything about the connection needs the rules.
+    Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` (-1: nothing known yet) so that the short path
+    can compare the raw number. `plain` is the TCP offset-and-flags word (PSH masked out) that the short path may take,
+    or negative whenever anything about the connection needs the rules.
     """
 
     __slots__ = (
-        "plain", "expected_seq", "next_offset", "last_ack", "last_seen", "last_packet", "ts_recent", "state",
-        "peer", "direction", "base_seq", "header", "queue", "acked", "acked_since", "max_offset", "window", "scale",
-        "max_window", "isns", "syn_seen", "holding", "held_segments", "fin_offset", "fin_unsure", "rst_offset",
-        "ended", "started", "skip", "cuts", "current", "stopped", "ttl", "history", "urgent",
-        "sends_md5", "sack", "window_edge", "waiting_start", "good_checksums", "refused",
+        "plain", "ts_recent", "state", "peer", "queue", "window", "max_window", "scale", "ttl", "syn_seen", "started",
+        "holding", "fin_offset", "ended", "stopped", "good_checksums", "details",
     )  # fmt: skip
 
-    def __init__(self, state: Any, direction: Direction) -> None:
+    direction: Direction
+    acked_since = unusual("acked_since")
+    ahead = unusual("ahead")
+    cuts = unusual("cuts")
+    fin_unsure = unusual("fin_unsure")
+    held_segments = unusual("held_segments")
+    history = unusual("history")
+    isns = unusual("isns")
+    kept = unusual("kept")
+    refused = unusual("refused")
+    rst_offset = unusual("rst_offset")
+    sack = unusual("sack")
+    sends_md5 = unusual("sends_md5")
+    skip = unusual("skip")
+    urgent = unusual("urgent")
+    waiting_start = unusual("waiting_start")
+    window_edge = unusual("window_edge")
+
+    def __init__(self, state: Any) -> None:
         self.state = state
-        self.direction = direction
-        self.plain = self.last_ack = self.ts_recent = self.base_seq = self.scale = -1
-        self.expected_seq = self.next_offset = self.last_packet = self.header = self.acked = self.max_offset = 0
-        self.window = self.max_window = -1
-        self.sack = False
-        self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
-        self.held_segments = self.skip = self.ttl = 0
-        self.last_seen = 0.0
-        self.peer: Any = None
+        self.details = NOTHING
+        self.peer: Any = None  # set by the state
+        self.plain = self.expected_seq = self.last_ack = self.ts_recent = -1
+        self.scale = self.window = self.max_window = -1
+        self.next_offset = self.acked = self.ttl = 0
         self.queue: Optional[Queue] = None
-        self.kept = None
-        self.acked_since: Optional[float] = None
-        self.isns: Any = ()
-        self.syn_seen = self.holding = self.fin_unsure = self.ended = False
-        self.started = self.stopped = self.good_checksums = False
         self.fin_offset: Optional[int] = None
-        self.rst_offset: Optional[int] = None
-        self.cuts: List[Tuple[int, int]] = []
-        self.keep_offset = None
-        self.current: Optional[Chunk] = None
-        self.history = b""
-        self.urgent: Optional[int] = None
-        self.sends_md5 = False
-        self.waiting_start: Optional[int] = None
-        self.refused: Optional[Conflict] = None
-
-    # -- sequence space
-
-    @property
-    def known(self) -> bool:
-        return self.base_seq >= 0
-
-    def seq_at(self, offset: int) -> int:
-        return (self.base_seq + offset) & MASK
-
-    def offset_of(self, seq: int) -> int:
-        return unwrap(seq, self.expected_seq, self.next_offset)
-
-    def set_base(self, seq: int) -> None:
-        """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
-        if self.known:
-            delta = unwrap(seq, self.base_seq, 0)
-            self.max_offset = max(0, self.max_offset - delta)
-            self.acked = max(0, self.acked - delta)
-            if self.queue:
-                self.queue.shift(delta)
-            self.cuts = [(start - delta, end - delta) for start, end in self.cuts]
-            if self.fin_offset is not None:
-                self.fin_offset -= delta
-        self.base_seq = seq & MASK
-        self.next_offset = 0
-        self.expected_seq = self.base_seq
-        if self.queue:
-            self.queue.discard_below(0)
-
-    def _advance(self, offset: int) -> None:
-        self.next_offset = offset
-        self.expected_seq = (self.base_seq + offset) & MASK
-        self.max_offset = max(self.max_offset, offset)
-
-    def catch_up(self) -> None:
-        """Take in what the short path left for later: how far this direction got, and what it acknowledged."""
-        self.max_offset = max(self.max_offset, self.next_offset)
-        peer = self.peer
-        if self.last_ack >= 0 and peer.base_seq >= 0:
-            acked = unwrap(self.last_ack, peer.expected_seq, peer.next_offset)
-            if peer.acked < acked <= peer.next_offset:
-                peer.acked = acked
-
-    def window_end(self) -> int:
-        """The offset beyond which the receiver, by its own words, would not have accepted data."""
-        window = self.peer.max_window if self.peer is not None else -1
-        return max(self.next_offset, self.acked) + (window if window >= 0 else UNKNOWN_WINDOW)
+        self.syn_seen = self.holding = self.ended = self.started = self.stopped = self.good_checksums = False
 
     def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
         """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
@@ -131,8 +83,6 @@ class HalfStream(Keeping, Evidence):
             self._cross_cuts(start)
         if len(data) < end - start:
             self._note_cut(start + len(data), end)
-        if end > self.max_offset:
-            self.max_offset = end
         if start < self.next_offset and not self.holding:
             if self.history and self.next_offset - start > 0:
                 self.check_history(start, data, timestamp)
@@ -145,6 +95,8 @@ class HalfStream(Keeping, Evidence):
             elif start == self.next_offset and not self.holding:
                 self._deliver_now(start, data, sent, timestamp, context)
             else:
+                if end > self.ahead:
+                    self.ahead = end
                 self._buffer(start, data, sent, timestamp, context)
         self.drain()
 
@@ -156,8 +108,8 @@ class HalfStream(Keeping, Evidence):
 
     def _note_cut(self, start: int, end: int) -> None:
         if end > self.next_offset or self.holding:
-            self.cuts.append((start, end))
-            self.cuts.sort()
+            self.cuts = sorted([*self.cuts, (start, end)])
+            self.ahead = max(self.ahead, end)
             if len(self.cuts) > self.state.host.max_pages_per_connection:
                 self.cuts.pop()
 
@@ -321,9 +273,10 @@ class HalfStream(Keeping, Evidence):
         self.ended = True
         if self.queue:
             self.queue.clear()
-        if self.current is None or not self.current.end:
-            self._send(DetailedChunk(b"", self.next_offset, self.state.host.now, self, self.skip, False, True))
-            self.skip = 0
+        host = self.state.host
+        if host.last_end is not self:
+            self._send(DetailedChunk(b"", self.next_offset, host.now, self, self.skip, False, True))
+        host.last_end = None
         self.state.half_ended()
 
     def _deliver(self, data: bytes, timestamp: float, marks: Optional[List[Any]]) -> None:
@@ -352,47 +305,72 @@ class HalfStream(Keeping, Evidence):
         host = self.state.host
         self.started = True
         self.skip = 0
-        self.current = chunk
-        self.keep_offset = None
         host.counters.bytes += len(chunk.data)
         host.counters.chunks += 1
+        if chunk.end:
+            host.last_end = self
         stream = self.state.stream
-        if stream is not None:
-            try:
-                stream.reassembled(chunk)
-            except Exception as error:
-                host.handler_failed(self.state, stream, error)
-        if self.keep_offset is not None and self.state.stream is not None:
-            self.keep(chunk)
-        if not chunk.end:
-            self.current = None
+        if stream is None:
+            return
+        outer, host.busy = host.busy, chunk
+        try:
+            stream.reassembled(chunk)
+        except Exception as error:
+            host.handler_failed(self.state, stream, error)
+        finally:
+            host.busy = outer
+        if host.asked:
+            self.answer(chunk)
 
     # -- what handlers ask for
 
     def request_keep(self, chunk: Chunk, offset: int) -> None:
-        if self.current is not chunk and not self.state.host.delivering(self, chunk):
+        host = self.state.host
+        if host.busy is not chunk:
             raise UsageError("keep_from works only inside the reassembled() call that received the chunk")
-        self.keep_offset = offset
+        host.asked = True
+        host.keep_offset = offset
 
     def request_stop(self) -> None:
-        self.stopped = True
+        self.stopped = self.state.host.asked = True
         if self.queue:
             self.queue.clear()
         self.drop_kept()
 
+    def answer(self, chunk: Chunk) -> None:
+        """Do what the handler asked for in the call that has just returned."""
+        host = self.state.host
+        host.asked = False
+        offset, host.keep_offset = host.keep_offset, None
+        if offset is not None and self.state.stream is not None:
+            self.keep(chunk, offset)
+
     def may_go_short(self) -> bool:
         """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""
         return (
-            self.base_seq >= 0
-            and self.header > 0
+            self.expected_seq >= 0
             and self.fin_offset is None
             and self.rst_offset is None
             and not (self.holding or self.stopped or self.cuts or self.skip)
             and self.peer.window != 0
-            and (self.started or self.peer.base_seq >= 0)
+            and (self.started or self.peer.expected_seq >= 0)
         )
 
     def release_pages(self) -> None:
         for queue in (self.queue, self.kept):
             if queue:
                 queue.clear()
+
+
+class ClientHalf(HalfStream):
+    """What the client sends. A class of its own, so that the direction costs no memory."""
+
+    __slots__ = ()
+    direction = Direction.CLIENT_TO_SERVER
+
+
+class ServerHalf(HalfStream):
+    """What the server sends."""
+
+    __slots__ = ()
+    direction = Direction.SERVER_TO_CLIENT

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
+from .details import unusual
 from .half import HalfStream
 from .segment import ACK, OPTION_FAST_OPEN, SYN, Segment
 from .sequence import MASK
@@ -14,15 +15,15 @@ MAX_ISNS = 4
 class Handshake:
     """The part of a `StreamState` that reads SYNs."""
 
-    __slots__ = ("restartable", "crossed_syn", "pending_syn")
+    __slots__ = ("restartable",)
 
     host: Any
     client: HalfStream
     server: HalfStream
     embryonic: bool
     restartable: bool
-    crossed_syn: bool
-    pending_syn: Optional[Segment]
+    crossed_syn = unusual("crossed_syn")
+    pending_syn = unusual("pending_syn")
 
     def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         base = (segment.seq + 1) & MASK
@@ -70,7 +71,6 @@ class Handshake:
         half.skip = 0
         half.syn_seen = True
         half.set_base(base)
-        half.last_seen = timestamp
         if had_data:
             half.drain()
 
@@ -82,7 +82,7 @@ class Handshake:
         new_base = (syn.seq + 1 + syn.length) & MASK
         same_side = segment.key == syn.key
         if same_side:
-            confirmed = bool(segment.length) and segment.seq == new_base and half.peer.last_seen <= half.last_seen
+            confirmed = bool(segment.length) and segment.seq == new_base
             confirmed = confirmed and not self.host.strict  # there the server's SYN/ACK must confirm it
             confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from .chunk import Chunk
 from .overlap import Sent
@@ -12,36 +12,33 @@ from .reorder import ReorderQueue
 class Keeping:
     """The part of a `HalfStream` that puts delivered bytes back."""
 
-    __slots__ = ("keep_offset", "kept")
+    __slots__ = ()
 
-    keep_offset: Any
-    kept: Optional[ReorderQueue]
+    kept: Any
     state: Any
     next_offset: int
 
-    def keep(self, chunk: Chunk) -> None:
-        """Put back what `keep_from` asked for, as far as the bounds allow."""
-        offset = self.keep_offset
-        self.keep_offset = None
-        if offset is None:
-            return
+    def keep(self, chunk: Chunk, offset: int) -> None:
+        """Put back what lies at and behind `offset` of the chunk, as far as the bounds allow."""
         host = self.state.host
-        data = chunk.data[offset - chunk.offset :]
-        room = host.kept_room(self.state) * host.pages.page_size
-        if len(data) > room:
-            host.counters.kept_bytes_dropped += len(data) - room
-            data = data[len(data) - room :]
-        if not data:
+        end = self.next_offset
+        kept = self.kept or ReorderQueue(host.pages, self.state, host.policies.default)
+        pages = host.kept_room(self.state)
+        start = max(offset, end - pages * host.pages.page_size)
+        if start < end and kept.pages_needed(start, end) > pages:
+            start += host.pages.page_size - start % host.pages.page_size  # pages lie on a grid: one page less
+        start = min(start, end)
+        host.counters.kept_bytes_dropped += start - offset
+        if start == end:
             return
-        if self.kept is None:
-            self.kept = ReorderQueue(host.pages, self.state, host.policies.default)
-        start = self.next_offset - len(data)
+        self.kept = kept
+        data = chunk.data[start - chunk.offset :]
         marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
         first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
-        self.kept.insert(start, data, Sent(start, self.next_offset, 0), first[1], first[2])
+        kept.insert(start, data, Sent(start, end, 0), first[1], first[2])
         for mark in marks:
             if mark[0] > start:
-                self.kept.note_origin(*mark)
+                kept.note_origin(*mark)
 
     def drop_kept(self) -> None:
         if self.kept:

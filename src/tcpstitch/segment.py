@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Any, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from .errors import UsageError
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 _FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": CWR}
 
-OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_TIMESTAMPS, OPTION_MD5, OPTION_FAST_OPEN = 2, 3, 8, 19, 34
+OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS = 2, 3, 4, 8
+OPTION_MD5, OPTION_FAST_OPEN = 19, 34
 
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
@@ -209,26 +210,29 @@ class Segment:
     def destination(self) -> Endpoint:
         return key_endpoints(self.key)[1]
 
-    def option(self, kind: int) -> Optional[bytes]:
-        """The value of the first option of this kind (RFC 9293 3.1), or None; damaged options end the search. O(n)."""
+    def option_values(self) -> Dict[int, bytes]:
+        """The values of the options by kind (RFC 9293 3.1), the first of each; damaged ones end the search. O(n)."""
         options = self.options
         position, size = 0, len(options)
+        found: Dict[int, bytes] = {}
         while position < size:
-            found = options[position]
-            if found == 0:
-                return None
-            if found == 1:
+            kind = options[position]
+            if kind == 1:
                 position += 1
                 continue
-            if position + 1 >= size:
-                return None
+            if kind == 0 or position + 1 >= size:
+                break
             length = options[position + 1]
             if length < 2 or position + length > size:
-                return None
-            if found == kind:
-                return options[position + 2 : position + length]
+                break
+            if kind not in found:
+                found[kind] = options[position + 2 : position + length]
             position += length
-        return None
+        return found
+
+    def option(self, kind: int) -> Optional[bytes]:
+        """The value of the first option of this kind, or None. O(n)."""
+        return self.option_values().get(kind)
 
     @property
     def window_scale(self) -> Optional[int]:

@@ -8,46 +8,49 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from .half import HOLD_SEGMENTS, HalfStream
+from .details import NOTHING, unusual
+from .half import HOLD_SEGMENTS, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
 from .resets import Resets
-from .segment import ACK, FIN, RST, SYN, Direction, Flow, Segment, reverse_key
+from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, reverse_key
 from .sequence import MASK, unwrap
 from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
+PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # offset and flags of a plain segment: no options, or just timestamps
 
 
 class StreamState(Resets):
     """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
 
     __slots__ = (
-        "host", "flow", "stream", "client", "server", "page_count", "closed", "embryonic", "reason",
-        "watcher", "created", "accepts", "syn_data",
+        "host", "key", "stream", "client", "server", "page_count", "last_packet", "last_seen", "closed", "embryonic",
+        "accepts", "reason", "watcher", "details",
     )  # fmt: skip
 
-    def __init__(self, host: Any, flow: Flow, created: float) -> None:
+    syn_data = unusual("syn_data")
+
+    def __init__(self, host: Any, key: FlowKey, created: float) -> None:
         self.host = host
-        self.flow = flow
-        self.created = created
-        self.page_count = 0
+        self.key = key  # directed, client to server
+        self.details = NOTHING
+        self.last_seen = created
+        self.page_count = self.last_packet = 0
         self.stream: Any = None
         self.watcher: Any = None  # the handler after completion: evidence may still come
-        self.closed = False
-        self.embryonic = False
-        self.restartable = False
-        self.accepts = False
-        self.crossed_syn = False
-        self.syn_data: Optional[Segment] = None
+        self.closed = self.embryonic = self.restartable = self.accepts = False
         self.reason = ""
-        self.pending_syn: Optional[Segment] = None
-        self.client = HalfStream(self, Direction.CLIENT_TO_SERVER)
-        self.server = HalfStream(self, Direction.SERVER_TO_CLIENT)
+        self.client: Any = ClientHalf(self)
+        self.server: Any = ServerHalf(self)
         self.client.peer = self.server
         self.server.peer = self.client
 
+    @property
+    def flow(self) -> Flow:
+        return Flow(self.key)
+
     def key_of(self, half: HalfStream) -> Any:
         """The directed key under which packets of this direction arrive."""
-        return self.flow.key if half is self.client else reverse_key(self.flow.key)
+        return self.key if half is self.client else reverse_key(self.key)
 
     # -- a segment
 
@@ -129,8 +132,8 @@ class StreamState(Resets):
     def _acknowledgement(self, half: HalfStream, ack: int, segment: Optional[Segment], timestamp: float) -> None:
         """`half` confirms bytes of its peer up to `ack`."""
         peer = half.peer
-        half.last_ack = ack
         if not peer.known:
+            half.last_ack = ack
             return
         offset = peer.offset_of(ack)
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
@@ -147,6 +150,7 @@ class StreamState(Resets):
             if not (segment is not None and segment.flags & SYN):
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return
+        half.last_ack = ack if ack != peer.expected_seq else peer.expected_seq
         if offset >= 0 and half.known and segment is not None and not segment.flags & SYN:
             if self.crossed_syn and half is self.server:
                 self.crossed_syn = False
@@ -174,7 +178,7 @@ class StreamState(Resets):
         if not half.known:
             if not segment.length:
                 return
-            half.base_seq = half.expected_seq = seq
+            half.expected_seq = seq
             half.holding = True
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
@@ -273,6 +277,8 @@ class StreamState(Resets):
 
     def refresh(self) -> None:
         """Decide, per direction, whether the next plain segment may take the short path."""
+        if self.closed:
+            return  # `complete` has decided
         client, server = self.client, self.server
         if (
             self.stream is None
@@ -280,10 +286,10 @@ class StreamState(Resets):
             or self.embryonic
             or self.accepts
             or self.restartable
-            or self.pending_syn is not None
+            or self.details is not NOTHING and self.pending_syn is not None
             or self.host.always_rules
         ):
-            client.plain = server.plain = -2 if self.closed and not self.accepts else -1
+            client.plain = server.plain = NEEDS_RULES
             return
-        client.plain = client.header | ACK if client.may_go_short() else -1
-        server.plain = server.header | ACK if server.may_go_short() else -1
+        client.plain = PLAIN[client.ts_recent >= 0] if client.may_go_short() else NEEDS_RULES
+        server.plain = PLAIN[server.ts_recent >= 0] if server.may_go_short() else NEEDS_RULES

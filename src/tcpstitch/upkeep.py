@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from .errors import StreamCallbackError
-from .half import HalfStream
+from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .pages import PageCache
 from .segment import FlowKey
 from .state import StreamState
 from .statistics import Counters, Holder
-
-TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
-JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second packet confirms it
 
 
 class Upkeep:
@@ -35,14 +32,21 @@ class Upkeep:
         self.history_bytes = limits.max_history_bytes_per_connection
         self.verify_bytes = 64
         self.now = 0.0
+        # Every connection is in `_halves`, once for each direction. Those that are half open or (half) closed are also
+        # in a table by the time since when they are, the oldest first; an established one costs no more than it must.
         self._halves: Dict[FlowKey, HalfStream] = {}
-        self._established: Dict[StreamState, None] = {}
-        self._embryonic: OrderedDict[StreamState, None] = OrderedDict()
+        self._embryonic: OrderedDict[StreamState, float] = OrderedDict()
         self._closed: OrderedDict[StreamState, float] = OrderedDict()
+        self._state_count = 0
         self._idle_batch: List[StreamState] = []
         self._idle_mark = 0
+        self._age_batch: List[StreamState] = []
+        self._age_packets = 0
         self._error: Optional[StreamCallbackError] = None
-        self._busy: Any = None
+        self.busy: Any = None  # what runs: the assembler itself, or the chunk that a handler has
+        self.asked = False  # the handler that has the chunk asked for something
+        self.keep_offset: Optional[int] = None
+        self.last_end: Optional[HalfStream] = None  # its last data said that it was the last
         self._arrivals = 0
         self._clock_started = False
         self._next_timer = float("-inf")
@@ -86,9 +90,6 @@ class Upkeep:
         error, self._error = self._error, None
         if error is not None:
             raise error
-
-    def delivering(self, half: HalfStream, chunk: Any) -> bool:
-        return self._busy is half
 
     def next_arrival(self) -> int:
         self._arrivals += 1
@@ -168,25 +169,35 @@ class Upkeep:
         while True:
             while self._idle_batch:
                 state = self._idle_batch.pop()
-                if state in self._established and _last_packet(state) <= self._idle_mark:
+                if self._is_established(state) and state.last_packet <= self._idle_mark:
                     return state
-            order = sorted(self._established, key=_last_packet)[: len(self._established) // 16 + 1]
-            self._idle_mark = _last_packet(order[-1])
+            order = sorted(filter(self._is_established, self._states()), key=_last_packet)
+            del order[len(order) // 16 + 1 :]
+            self._idle_mark = order[-1].last_packet
             self._idle_batch = order[::-1]
+
+    def _states(self) -> Iterator[StreamState]:
+        """Every connection."""
+        return (half.state for half in self._halves.values() if half is half.state.client)
+
+    def _is_established(self, state: StreamState) -> bool:
+        return not (state.closed or state.embryonic or state in self._closed)
 
     # -- the life of connections
 
     def established(self, state: StreamState) -> None:
-        state.embryonic = state.restartable = False
-        self._embryonic.pop(state, None)
+        if state.closed:
+            return
+        if state.embryonic:
+            state.embryonic = False
+            self._embryonic.pop(state, None)
+        state.restartable = False
         self._closed.pop(state, None)
-        self._established[state] = None
 
     def half_closed(self, state: StreamState) -> None:
         """Only one side will speak, or none: the linger decides."""
-        if state not in self._closed:
+        if not state.closed and state not in self._closed:
             self._embryonic.pop(state, None)
-            self._established.pop(state, None)
             self._closed[state] = self.now
 
     def complete(self, state: StreamState, reason: str) -> None:
@@ -202,10 +213,9 @@ class Upkeep:
             self.call(state, "complete", reason)
         self.counters.completed += 1
         state.watcher, state.stream = state.stream, None
-        state.client.plain = state.server.plain = -1 if state.accepts else -2
-        self._embryonic.pop(state, None)
-        self._established.pop(state, None)
-        self._closed.pop(state, None)
+        state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
+        if self._closed.pop(state, None) is None:
+            self._embryonic.pop(state, None)
         self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:
@@ -229,79 +239,16 @@ class Upkeep:
             key = state.key_of(half)
             if self._halves.get(key) is half:
                 del self._halves[key]
+            half.peer = None
+        self._state_count -= 1
         self._closed.pop(state, None)
         self._embryonic.pop(state, None)
-        self._established.pop(state, None)
         self.policies.forget(state)
         state.watcher = None
-        # Breaks the cycle state - half - peer, so that the collector is not needed.
-        state.client.peer = state.server.peer = None
-        state.client.current = state.server.current = None
+        # Chunks may still point here; without the way back nothing is a cycle, and the collector is not needed.
+        state.client = state.server = None
 
-    # -- time
-
-    def run_timers(self, timestamp: float) -> None:
-        """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
-        if not timestamp < float("inf"):
-            return  # not a time
-        if self._clock_started and timestamp > self.now + JUMP_SECONDS:
-            if self._jump is None or abs(timestamp - self._jump) > JUMP_SECONDS:
-                self._jump = timestamp
-                return
-        self._jump = None
-        self._clock_started = True
-        self.now = timestamp
-        self._next_timer = timestamp + TIMER_STEP
-        self._expire(self._closed, self.timeouts.closed, timestamp)
-        self._expire(self._embryonic, self.timeouts.embryonic, timestamp)
-        self._age_gaps(timestamp)
-        idle = self.timeouts.idle
-        # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
-        if idle is not None and timestamp >= self._next_sweep and (
-            self._packets - self._sweep_packets >= len(self._established) // 4
-        ):
-            self._next_sweep = timestamp + idle / 8
-            self._sweep_packets = self._packets
-            for state in [state for state in self._established if _last_seen(state) < timestamp - idle]:
-                self.complete(state, "idle")
-                self.forget(state)
-
-    def _expire(self, table: Any, seconds: Optional[float], timestamp: float) -> None:
-        if seconds is None:
-            return
-        while table:
-            state = next(iter(table))
-            since = table[state] if table is self._closed else max(state.created, _last_seen(state))
-            if since is None or since >= timestamp - seconds:
-                return
-            if not state.closed:
-                if table is self._closed and _last_seen(state) >= timestamp - seconds:
-                    table.move_to_end(state)  # half closed, and the other half still speaks
-                    table[state] = _last_seen(state)
-                    continue
-                self.complete(state, self._reason_of_silence(state, table))
-            self.forget(state)
-
-    def _reason_of_silence(self, state: StreamState, table: Any) -> str:
-        if table is self._embryonic:
-            return "idle"
-        return "rst" if state.restartable else "fin"
-
-    def _age_gaps(self, timestamp: float) -> None:
-        """Holds and holes that have waited long enough."""
-        gap, grace = self.timeouts.gap, self.timeouts.acknowledged
-        for state in list(self.pages.lru):
-            for half in (state.client, state.server):
-                if not half.queue or state.stream is None:
-                    continue
-                age = timestamp - half.queue.first_timestamp
-                if half.holding and self.start_any and age >= TIMER_STEP:
-                    half.release_hold()
-                elif gap is not None and age >= gap:
-                    half.skip_hole("aged")
-                elif grace is not None and half.acked > half.next_offset and not half.holding:
-                    state.after_segment(half, timestamp)
-            state.refresh()
+    # -- flushing
 
     def flush_state(self, state: StreamState, before: float) -> bool:
         """Give up what has waited since before `before`; True if something was delivered."""
@@ -339,7 +286,7 @@ class Upkeep:
 
     def _shrink(self) -> None:
         """Evict down to the bounds at once."""
-        outer, self._busy = self._busy, self
+        outer, self.busy = self.busy, self
         try:
             for state in list(self.pages.lru):
                 self.enforce_connection_limit(state.client)
@@ -349,7 +296,7 @@ class Upkeep:
                 self.counters.evictions += 1
                 self._relieve(victim, victim.client, "total_limit", 0)
         finally:
-            self._busy = outer
+            self.busy = outer
         if outer is None:
             self.raise_pending()
 
@@ -366,7 +313,7 @@ class Upkeep:
                     for queue in (half.queue, half.kept)
                     if queue is not None
                 ),
-                self.now - max(state.client.last_seen, state.server.last_seen),
+                self.now - state.last_seen,
             )
             for state in states
         ]
@@ -387,8 +334,4 @@ def _first_timestamp(half: HalfStream) -> float:
 
 
 def _last_packet(state: StreamState) -> int:
-    return max(state.client.last_packet, state.server.last_packet)
-
-
-def _last_seen(state: StreamState) -> float:
-    return max(state.client.last_seen, state.server.last_seen)
+    return state.last_packet

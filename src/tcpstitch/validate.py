@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from .segment import ACK, FIN, OPTION_MD5, PSH, RST, SYN, URG, Segment
+from .segment import (
+    ACK,
+    FIN,
+    OPTION_MD5,
+    OPTION_SACK_PERMITTED,
+    OPTION_TIMESTAMPS,
+    OPTION_WINDOW_SCALE,
+    RST,
+    SYN,
+    URG,
+    Segment,
+)
 from .sequence import difference
 
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
@@ -71,71 +82,89 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.ttl = segment.ttl
     elif segment.ttl <= half.ttl - TTL_MARGIN and flags & (FIN | RST | SYN):
         half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
-    if flags & SYN:
-        scale = segment.window_scale
-        half.scale = scale if scale is not None else -1
-        half.sends_md5 = segment.option(OPTION_MD5) is not None
-        half.max_window = segment.window
-        half.sack = segment.option(4) is not None
-        if flags & ACK and segment.timestamps is None:
-            half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
-            half.peer.header = 0x5000
-    elif segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
-        half.anomaly("unexpected_md5", half.max_offset, timestamp)
+    options = segment.options
+    stamps = None
+    if options:
+        if len(options) == 12 and options[:4] == TIMESTAMP_LAYOUT and not flags & SYN:
+            stamps = int.from_bytes(options[4:8], "big")
+        else:
+            stamps = _note_options(half, segment, timestamp)
+    elif flags & SYN:
+        _note_options(half, segment, timestamp)
     if not flags & RST:
         _note_window(half, segment)
-        if flags & ACK and half.peer.known:  # an ACK that was overtaken takes nothing back
-            edge = half.peer.offset_of(segment.ack) + half.window
-            if edge > half.window_edge:
-                half.window_edge = edge
+    if flags & (URG | FIN | SYN | RST) or not flags & ACK:
+        _note_odd_flags(half, segment, timestamp)
+    if stamps is not None:
+        _note_timestamp(half, segment, stamps, timestamp)
+    elif half.ts_recent >= 0 and segment.length and not flags & RST:
+        half.anomaly("missing_timestamp", half.max_offset, timestamp)
+
+
+def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int]:
+    """What the options say, on SYNs above all; returns the value of the timestamp (RFC 7323 3.2), if there is one."""
+    found = segment.option_values()
+    flags = segment.flags
+    stamps = found.get(OPTION_TIMESTAMPS)
+    if stamps is not None and len(stamps) != 8:
+        stamps = None
+    if flags & SYN:
+        scale = found.get(OPTION_WINDOW_SCALE)
+        half.scale = min(scale[0], 14) if scale is not None and len(scale) == 1 else -1  # RFC 7323 2.3
+        half.sends_md5 = OPTION_MD5 in found
+        half.max_window = segment.window
+        if half.state.host.strict:
+            half.sack = OPTION_SACK_PERMITTED in found
+        if flags & ACK and stamps is None:
+            half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
+    elif OPTION_MD5 in found and not half.sends_md5:
+        half.anomaly("unexpected_md5", half.max_offset, timestamp)
+    return None if stamps is None else int.from_bytes(stamps[:4], "big")
+
+
+def _note_odd_flags(half: Any, segment: Segment, timestamp: float) -> None:
+    flags = segment.flags
     if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
         half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
-    if not flags & (ACK | SYN | RST):
-        if segment.length:
+    if segment.length:
+        if not flags & (ACK | SYN | RST):
             half.anomaly("no_ack_flag", half.max_offset, timestamp)
-    if flags & URG and segment.length:
-        half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
-        if half.state.host.urgent == "oob" and half.known and segment.urgent_pointer:
-            half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
-    _note_timestamps(half, segment, timestamp)
-    if flags & ~PSH == ACK:  # what the short path compares later headers with
-        if not segment.options:
-            half.header = 0x5000 if half.ts_recent < 0 else 0
-        else:
-            half.header = 0x8000 if segment.options[:4] == TIMESTAMP_LAYOUT and len(segment.options) == 12 else 0
+        if flags & URG:
+            half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
+            if half.state.host.urgent == "oob" and half.known and segment.urgent_pointer:
+                half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
 
 
 def _note_window(half: Any, segment: Segment) -> None:
+    peer = half.peer
+    window = segment.window
     if segment.flags & SYN:
-        half.window = segment.window
-        return
-    if half.syn_seen and half.peer.syn_seen:
-        shift = half.scale if half.scale > 0 and half.peer.scale >= 0 else 0
-    elif half.syn_seen and half.scale < 0:
-        shift = 0
+        half.window = window
     else:
-        shift = 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
-    half.window = segment.window << shift
-    if half.window > half.max_window:
-        half.max_window = half.window
+        if half.syn_seen and (peer.syn_seen or half.scale < 0):
+            if half.scale > 0 and peer.scale >= 0:
+                window <<= half.scale
+        else:
+            window <<= 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
+        if window > half.max_window:
+            half.max_window = window
+        # The same number is kept as one object: it is what an idle connection consists of.
+        half.window = half.max_window if window == half.max_window else window
+    if half.state.host.strict and segment.flags & ACK and peer.known:  # an ACK that was overtaken takes nothing back
+        half.window_edge = max(half.window_edge, peer.offset_of(segment.ack) + half.window)
 
 
-def _note_timestamps(half: Any, segment: Segment, timestamp: float) -> None:
-    stamps = segment.timestamps if segment.options else None
-    if segment.flags & SYN:
-        half.header = 0x8000 if stamps is not None else 0x5000
-    if stamps is None:
-        if half.ts_recent >= 0 and not segment.flags & RST and segment.length:
-            half.anomaly("missing_timestamp", half.max_offset, timestamp)
-        return
-    if half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < 0:
+def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -> None:
+    strict = half.state.host.strict
+    ahead = difference(half.ts_recent, value) if half.ts_recent >= 0 else 0
+    if ahead < 0:
         # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
-        if difference(half.ts_recent, stamps[0]) < -100_000 and (not half.state.host.strict or segment.flags & RST):
-            half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=stamps[0], recent=half.ts_recent)
+        if ahead < -100_000 and (not strict or segment.flags & RST):
+            half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=value, recent=half.ts_recent)
         return
     # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.
-    if not half.state.host.strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
-        half.ts_recent = stamps[0]
+    if not strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
+        half.ts_recent = value
 
 
 def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:

@@ -1,0 +1,81 @@
+"""One direction's place in sequence space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .sequence import MASK, unwrap
+
+UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
+
+
+class Sequencing:
+    """The part of a `HalfStream` that turns sequence numbers into offsets, and knows how far the stream has come."""
+
+    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack")
+
+    peer: Any
+    queue: Any
+    expected_seq: int
+    next_offset: int
+    acked: int
+    last_ack: int
+    max_window: int
+    ahead: Any
+    cuts: Any
+    fin_offset: Any
+
+    @property
+    def known(self) -> bool:
+        return self.expected_seq >= 0
+
+    @property
+    def base_seq(self) -> int:
+        """The sequence number of offset 0; only once `known`."""
+        return (self.expected_seq - self.next_offset) & MASK
+
+    @property
+    def max_offset(self) -> int:
+        """The highest offset that was sent, as far as was seen."""
+        offset: int = max(self.next_offset, self.ahead)
+        return offset
+
+    def seq_at(self, offset: int) -> int:
+        return (self.expected_seq + offset - self.next_offset) & MASK
+
+    def offset_of(self, seq: int) -> int:
+        return unwrap(seq, self.expected_seq, self.next_offset)
+
+    def set_base(self, seq: int) -> None:
+        """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
+        if self.known:
+            delta = unwrap(seq, self.base_seq, 0)
+            self.ahead = self.ahead - delta if self.ahead > delta else -1
+            self.acked = max(0, self.acked - delta)
+            if self.queue:
+                self.queue.shift(delta)
+            if self.cuts:
+                self.cuts = [(start - delta, end - delta) for start, end in self.cuts]
+            if self.fin_offset is not None:
+                self.fin_offset -= delta
+        self.expected_seq = seq & MASK
+        self.next_offset = 0
+        if self.queue:
+            self.queue.discard_below(0)
+
+    def _advance(self, offset: int) -> None:
+        self.expected_seq = (self.expected_seq + offset - self.next_offset) & MASK
+        self.next_offset = offset
+
+    def catch_up(self) -> None:
+        """Take in what the short path left for later: what this direction acknowledged."""
+        peer = self.peer
+        if self.last_ack >= 0 and peer.expected_seq >= 0:
+            acked = unwrap(self.last_ack, peer.expected_seq, peer.next_offset)
+            if peer.acked < acked <= peer.next_offset:
+                peer.acked = acked
+
+    def window_end(self) -> int:
+        """The offset beyond which the receiver, by its own words, would not have accepted data."""
+        window = self.peer.max_window if self.peer is not None else -1
+        return max(self.next_offset, self.acked) + (window if window >= 0 else UNKNOWN_WINDOW)

@@ -1,0 +1,88 @@
+"""What happens by itself as capture time goes on."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Optional
+
+from .state import StreamState
+from .upkeep import Upkeep
+
+TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
+JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second packet confirms it
+
+
+class Timers(Upkeep):
+    """The part of the assembler that runs on the packets' own timestamps."""
+
+    def run_timers(self, timestamp: float) -> None:
+        """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
+        if not timestamp < float("inf"):
+            return  # not a time
+        if self._clock_started and timestamp > self.now + JUMP_SECONDS:
+            if self._jump is None or abs(timestamp - self._jump) > JUMP_SECONDS:
+                self._jump = timestamp
+                return
+        self._jump = None
+        self._clock_started = True
+        self.now = timestamp
+        self._next_timer = timestamp + TIMER_STEP
+        self._expire(self._closed, self.timeouts.closed, timestamp)
+        self._expire(self._embryonic, self.timeouts.embryonic, timestamp)
+        self._age_gaps(timestamp)
+        idle = self.timeouts.idle
+        # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
+        if idle is not None and timestamp >= self._next_sweep and (
+            self._packets - self._sweep_packets >= self._state_count // 4
+        ):
+            self._next_sweep = timestamp + idle / 8
+            self._sweep_packets = self._packets
+            silent = [state for state in self._states() if state.last_seen < timestamp - idle]
+            for state in filter(self._is_established, silent):
+                self.complete(state, "idle")
+                self.forget(state)
+
+    def _expire(self, table: OrderedDict[StreamState, float], seconds: Optional[float], timestamp: float) -> None:
+        if seconds is None:
+            return
+        while table:
+            state = next(iter(table))
+            if table[state] >= timestamp - seconds:
+                return
+            if state.last_seen >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
+                table.move_to_end(state)  # one side still speaks
+                table[state] = state.last_seen
+                continue
+            if not state.closed:
+                self.complete(state, self._reason_of_silence(state, table))
+            self.forget(state)
+
+    def _reason_of_silence(self, state: StreamState, table: Any) -> str:
+        if table is self._embryonic:
+            return "idle"
+        return "rst" if state.restartable else "fin"
+
+    def _age_gaps(self, timestamp: float) -> None:
+        """Holds and holes that have waited long enough."""
+        gap, grace = self.timeouts.gap, self.timeouts.acknowledged
+        if not self._age_batch:
+            self._age_batch = list(self.pages.lru)
+        # Not more connections than packets came since the last time, so that the cost per packet is constant.
+        count = max(64, self._packets - self._age_packets)
+        self._age_packets = self._packets
+        batch = self._age_batch[-count:]
+        del self._age_batch[-count:]
+        for state in batch:
+            if not state.page_count:
+                continue
+            for half in (state.client, state.server):
+                if not half.queue or state.stream is None:
+                    continue
+                age = timestamp - half.queue.first_timestamp
+                if half.holding and self.start_any and age >= TIMER_STEP:
+                    half.release_hold()
+                elif gap is not None and age >= gap:
+                    half.skip_hole("aged")
+                elif grace is not None and half.acked > half.next_offset and not half.holding:
+                    state.after_segment(half, timestamp)
+            state.refresh()
