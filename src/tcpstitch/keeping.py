@@ -22,7 +22,7 @@ class Keeping:
         """Put back what lies at and behind `offset` of the chunk, as far as the bounds allow."""
         host = self.state.host
         end = self.next_offset
-        kept = self.kept or ReorderQueue(host.pages, self.state, host.policies.default)
+        kept = self.kept if self.kept is not None else ReorderQueue(host.pages, self.state, host.policies.default)
         pages = host.kept_room(self.state)
         start = max(offset, end - pages * host.pages.page_size)
         if start < end and kept.pages_needed(start, end) > pages:
