@@ -6,7 +6,7 @@ short path in `shortpath`. Every other packet becomes a `Segment` here and meets
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
@@ -64,6 +64,7 @@ class Assembler(ShortPath):
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)
         self._ethernet = linktype == 1 and flow_key == "plain"
         self._taken = 0  # packets that did not go the short path
+        self._sources: List[Any] = []
         self._bad_syns: Dict[Any, Tuple[int, float]] = {}
 
     # -- packets in; `assemble` stands in `shortpath`
@@ -98,9 +99,15 @@ class Assembler(ShortPath):
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
         """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush."""
+        self.watch_drops(capture)
         assemble = self.assemble
         for timestamp, packet in capture:
             assemble(packet, timestamp)
+
+    def watch_drops(self, source: Any) -> None:
+        """Let `statistics().dropped` include `source.dropped`, what a live capture lost. `run` calls this."""
+        if hasattr(source, "dropped") and source not in self._sources:
+            self._sources.append(source)
 
     # -- routing
 
@@ -281,7 +288,7 @@ class Assembler(ShortPath):
             counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
             counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
-            dict(self._decoder.counts),
+            dict(self._decoder.counts), sum(source.dropped for source in self._sources),
         )  # fmt: skip
 
 

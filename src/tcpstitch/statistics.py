@@ -29,6 +29,7 @@ class Statistics(NamedTuple):
     kept_bytes_dropped: int
     anomalies: Mapping[str, int]
     decode_errors: Mapping[str, int]
+    dropped: int = 0  # packets that live captures lost before they could be read
 
 
 class Counters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 import threading
@@ -32,6 +33,7 @@ class Source:
         self.name, self._file, self._owned = open_file(what)
         self._read: Callable[[int], Any] = getattr(self._file, "read1", None) or self._file.read
         self._size = regular_size(self._file)
+        self._wait_readable = poller(self._file)
 
     def read_some(self, size: int = BLOCK) -> bytes:
         """Up to `size` bytes (a pipe may give fewer), waiting for more where the source is followed."""
@@ -54,6 +56,11 @@ class Source:
     def _read_raw(self, size: int = BLOCK) -> bytes:
         deadline = None if self._idle is None else time.monotonic() + self._idle
         while not self.stopped.is_set():
+            # Before the first read bytes may lie in a buffer of the file object, of which its descriptor knows nothing.
+            if self._wait_readable is not None and self._consumed and not self._wait_readable(self._poll):
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                continue
             try:
                 data = self._read(size)
             except OSError as error:
@@ -152,5 +159,20 @@ def regular_size(file: Any) -> Optional[int]:
         if not stat.S_ISREG(info.st_mode) or type(file).__module__ not in ("_io", "io"):
             return None
         return info.st_size - int(file.tell())
+    except (OSError, AttributeError, ValueError, TypeError):
+        return None
+
+
+def poller(file: Any) -> Optional[Callable[[float], bool]]:
+    """For a pipe, socket or terminal a function that waits so many seconds for bytes: so `close` can end the wait."""
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+        if not hasattr(select, "poll") or type(file).__module__ not in ("_io", "io"):
+            return None
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+            return None
+        poll = select.poll()
+        poll.register(file.fileno(), select.POLLIN)
+        return lambda seconds: bool(poll.poll(seconds * 1000))
     except (OSError, AttributeError, ValueError, TypeError):
         return None

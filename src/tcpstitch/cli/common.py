@@ -8,34 +8,65 @@ import warnings
 from typing import Any
 
 from ..assembler import Assembler
-from ..errors import CaptureWarning
+from ..capture import open_capture
+from ..capture.stopping import STOP_SIGNALS, stop_on
+from ..errors import CaptureWarning, UsageError
 from ..limits import Limits
+from ..live import sniff
 from ..statistics import Statistics
 from ..stream import StreamFactory
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that reads a capture."""
-    parser.add_argument("file", metavar="FILE", help='pcap or pcapng capture, or "-" for standard input')
+    parser.add_argument("files", metavar="FILE", nargs="*",
+                        help='pcap, pcapng or snoop capture, also compressed, or "-" for standard input; '
+                             "several are read in the order of time")  # fmt: skip
+    parser.add_argument("--follow", action="store_true", help="wait for more at the end of the file, until a signal")
+    live = parser.add_argument_group("live capture on Linux, instead of FILE")
+    live.add_argument("-i", "--interface", metavar="NAME", help='network interface, or "any", until a signal')
+    live.add_argument("-f", "--filter", metavar="EXPRESSION", help="pcap-filter(7) expression; needs tcpdump")
+    live.add_argument("-s", "--snaplen", metavar="BYTES", type=int, default=262144, help="bytes kept of each packet")
+    live.add_argument("-p", "--no-promiscuous", action="store_true", help="take only what is meant for this host")
     parser.add_argument("--overlap", default="first", metavar="POLICY",
                         help="who owns a byte that several segments carry: first (default), last, bsd, linux, "
                              "old-linux, solaris")  # fmt: skip
     parser.add_argument("--checks", default="lenient", metavar="LEVEL",
                         help="lenient (default), or strict: leave out what an endpoint would refuse")  # fmt: skip
+    parser.add_argument("--flow-key", default="plain", metavar="KIND",
+                        help="what tells connections apart besides addresses and ports: plain (default), nothing; "
+                             "vlan, their VLANs; tunnel, these and the tunnels around them")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="bound on what is held, for example 256MiB")
 
 
 def make_assembler(factory: StreamFactory, options: argparse.Namespace) -> Assembler:
     """Raises `UsageError` for an option that cannot work."""
     limits = Limits.from_memory(options.memory) if options.memory else Limits()
-    return Assembler(factory, limits=limits, overlap=options.overlap, checks=options.checks)
+    return Assembler(
+        factory, limits=limits, overlap=options.overlap, checks=options.checks, flow_key=options.flow_key
+    )
+
+
+def open_source(options: argparse.Namespace) -> Any:
+    """The files or the interface that the options name. Raises `UsageError` and `CaptureError`."""
+    if bool(options.files) == bool(options.interface):
+        raise UsageError('name one or more capture files ("-" is standard input), or an interface with -i')
+    if options.interface:
+        if options.follow:
+            raise UsageError("--follow is for a file that grows; an interface is followed anyway")
+        return sniff(options.interface, filter=options.filter, snaplen=options.snaplen,
+                     promiscuous=not options.no_promiscuous, signals=())  # fmt: skip
+    if options.filter:
+        raise UsageError("--filter works on a live capture only: give -i, or filter the file with tcpdump -r")
+    return open_capture(options.files if len(options.files) > 1 else options.files[0], options.follow)
 
 
 def read(assembler: Assembler, capture: Any) -> int:
     """Run the whole capture through the assembler; returns the exit status. Raises `CaptureError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CaptureWarning)  # said below, in one line each
-        assembler.run(capture)
+        with stop_on(STOP_SIGNALS, getattr(capture, "stop", capture.close)):
+            assembler.run(capture)
     assembler.flush_all()
     for warning in capture.warnings:
         print(f"tcpstitch: warning: {warning}", file=sys.stderr)
@@ -55,6 +86,8 @@ def summary(statistics: Statistics) -> str:
         counted(statistics.bytes, "byte"),
         f"{statistics.missing_bytes} missing in {counted(statistics.gaps, 'gap')}",
     ]
+    if statistics.dropped:
+        parts.append(f"{statistics.dropped} dropped by the kernel")
     if statistics.decode_errors:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(statistics.decode_errors.items()))
         parts.append(f"not decoded: {reasons}")

@@ -10,12 +10,11 @@ from collections import OrderedDict
 from ipaddress import ip_address
 from typing import Any, BinaryIO, Dict, List, Optional, TextIO, Tuple
 
-from ..capture import open_capture
 from ..chunk import Anomaly, Chunk, Gap
 from ..errors import UsageError
 from ..segment import Direction, Endpoint, Flow, Segment
 from ..stream import Stream, StreamFactory
-from .common import add_options, counted, make_assembler, read, summary
+from .common import add_options, counted, make_assembler, open_source, read, summary
 
 INDEX_NAME = "index.jsonl"
 _OPEN_FILES = 128
@@ -168,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
     factory = _Factory()
     assembler = make_assembler(factory, options)
     # The capture first: a mistyped name should leave no directory behind.
-    with open_capture(options.file) as capture:
+    with open_source(options) as capture:
         factory.output = Output(options.output)
         try:
             status = read(assembler, capture)

@@ -6,20 +6,20 @@ import argparse
 import sys
 from typing import Any
 
-from ..capture import open_capture
 from ..chunk import Chunk, Gap
 from ..segment import Flow, Segment
 from ..stream import Stream, StreamFactory
-from .common import add_options, make_assembler, read, summary
+from .common import add_options, make_assembler, open_source, read, summary
 
 
 class _Line(Stream):
     """Counts one connection; constant memory."""
 
-    __slots__ = ("_flow", "_bytes", "_missing")
+    __slots__ = ("_flow", "_bytes", "_missing", "_at_once")
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, at_once: bool) -> None:
         self._flow = flow
+        self._at_once = at_once
         self._bytes = [0, 0]
         self._missing = [0, 0]
 
@@ -34,17 +34,22 @@ class _Line(Stream):
             f"{side} {self._bytes[index]} bytes {self._missing[index]} missing"
             for index, side in enumerate(("client", "server"))
         )
-        print(f"{self._flow}  {sent}  {reason}")
+        print(f"{self._flow}  {sent}  {reason}", flush=self._at_once)
 
 
 class _Factory(StreamFactory):
+    def __init__(self, at_once: bool) -> None:
+        self._at_once = at_once
+
     def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
-        return _Line(flow)
+        return _Line(flow, self._at_once)
 
 
 def run(options: argparse.Namespace) -> int:
-    assembler = make_assembler(_Factory(), options)
-    with open_capture(options.file) as capture:
+    # Where packets come one by one a line is worth a write, and a pipe's reader waits for it.
+    at_once = bool(options.interface or options.follow or options.files == ["-"])
+    assembler = make_assembler(_Factory(at_once), options)
+    with open_source(options) as capture:
         status = read(assembler, capture)
     sys.stdout.flush()  # before the summary, where both go to one terminal
     print(summary(assembler.statistics()), file=sys.stderr)

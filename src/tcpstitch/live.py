@@ -1,0 +1,301 @@
+"""Packets from a network interface of Linux, through a packet socket of the standard library (packet(7)).
+
+Elsewhere, or without the rights, let another program capture: `tcpdump -U -w - | tcpstitch list -`.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import time
+import warnings
+from typing import Any, Generator, Iterator, List, NoReturn, Optional, Sequence, Tuple, Type
+
+from .capture import packet_class
+from .capture.stopping import STOP_SIGNALS, stop_on
+from .errors import CaptureError, CaptureWarning, UsageError
+
+# linux/if_packet.h, linux/if_ether.h, linux/if_arp.h, linux/sockios.h and asm-generic/socket.h; what Python lacks
+_ETH_P_ALL = 3
+_SOL_PACKET = 263
+_ADD_MEMBERSHIP, _STATISTICS, _AUXDATA = 1, 6, 8
+_MR_PROMISC = 1
+_OUTGOING = 4
+_VLAN_VALID, _VLAN_TPID_VALID = 0x10, 0x40
+_ATTACH_FILTER, _RCVBUFFORCE, _TIMESTAMPNS = 26, 33, 35
+_GET_FLAGS, _GET_HARDWARE = 0x8913, 0x8927
+_UP = 1
+_AUX = struct.Struct("=IIIHHHH")  # status, length, captured, mac, net, VLAN TCI, VLAN TPID
+_TIME = struct.Struct("@ll")
+_HARDWARE_LOOPBACK = 772
+_VERSIONS = {0x0800: 4, 0x86DD: 6}
+
+ETHERNET, RAW, COOKED = 1, 101, 113
+# Hardware type to link type; what is not here comes without its header, under one that the kernel's facts make (SLL).
+_LINKTYPES = {1: ETHERNET, _HARDWARE_LOOPBACK: ETHERNET, 519: RAW, 65534: RAW, 768: RAW, 769: RAW, 776: RAW,
+              801: 105, 802: 119, 803: 127}  # fmt: skip
+_MAX_SNAPLEN = 262144  # as libpcap: more than any frame, segmentation offload included
+_RETURN = 0x06  # the classic BPF instruction that ends a filter with the number of bytes to keep
+
+
+class Live:
+    """Packets of an interface as they come, to be iterated once; a context manager that closes the socket.
+
+    Yields `(timestamp, packet)` as `open_capture` does, VLAN tags back in their place; `linktype` is theirs.
+    The iteration ends after `stop`, which a signal handler or another thread may call, with the packets that had come
+    until then. Costs a few microseconds for each packet. Make one with `sniff`.
+    """
+
+    def __init__(self, name: str, sock: socket.socket, linktype: int, snaplen: int, signals: Sequence[int]) -> None:
+        self.name = name
+        self.linktype = linktype
+        self.warnings: List[str] = []
+        self._socket = sock
+        self._snaplen = snaplen
+        self._signals = signals
+        self._received = self._dropped = 0
+        self._stopped: Optional[float] = None
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_writer.setblocking(False)
+        self._packets: Generator[Tuple[float, bytes], None, None] = self._read()
+
+    def __iter__(self) -> Iterator[Tuple[float, bytes]]:
+        return self._packets
+
+    @property
+    def received(self) -> int:
+        """Packets that the kernel saw for this capture, dropped ones included, filtered ones not."""
+        self._count()
+        return self._received
+
+    @property
+    def dropped(self) -> int:
+        """Packets that the kernel dropped because this program did not read fast enough."""
+        self._count()
+        return self._dropped
+
+    def _count(self) -> None:
+        if self._socket.fileno() >= 0:
+            # The kernel's counters start anew each time they are read; `received` includes what was dropped.
+            received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
+            self._received += received
+            self._dropped += dropped
+
+    def stop(self) -> None:
+        """End the iteration after the packets that have come until now. May be called again, from anywhere."""
+        if self._stopped is None:
+            self._stopped = time.time()
+            try:
+                self._wake_writer.send(b"x")
+            except OSError:
+                pass  # closed meanwhile
+
+    def close(self) -> None:
+        """Leave the interface; `received` and `dropped` stay readable. From another thread call `stop` instead."""
+        self.stop()
+        self._count()
+        try:
+            self._packets.close()  # a loop that was left early gives the signals back here
+        except ValueError:
+            pass  # it is running, and ends when it looks at the socket
+        for each in (self._socket, self._wake_reader, self._wake_writer):
+            each.close()
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Any, trace: Any) -> None:
+        self.close()
+
+    def _read(self) -> Generator[Tuple[float, bytes], None, None]:
+        make = packet_class(self.linktype)
+        with stop_on(self._signals, self.stop):
+            for timestamp, packet in self._receive():
+                if self._stopped is not None and timestamp > self._stopped:
+                    return
+                yield timestamp, packet if make is bytes else make(packet)
+
+    def _receive(self) -> Iterator[Tuple[float, bytes]]:
+        buffer = bytearray(self._snaplen)
+        view, into = memoryview(buffer), [buffer]
+        room = socket.CMSG_SPACE(_AUX.size) + socket.CMSG_SPACE(_TIME.size)
+        poll = select.poll()
+        poll.register(self._wake_reader, select.POLLIN)
+        poll.register(self._socket, select.POLLIN)
+        while self._socket.fileno() >= 0:
+            try:
+                size, extras, _, address = self._socket.recvmsg_into(into, room)
+            except BlockingIOError:
+                if self._stopped is not None:
+                    return
+                poll.poll()
+                continue
+            except OSError as error:
+                if not self._went_wrong(error):
+                    return
+                continue
+            if address[2] == _OUTGOING and address[3] == _HARDWARE_LOOPBACK:
+                continue  # a loopback device shows each packet as sent and as received
+            yield self._restored(bytes(view[:size]), extras, address)
+
+    def _went_wrong(self, error: OSError) -> bool:
+        """Report an error of the socket; True if the capture can go on."""
+        if error.errno == errno.ENETDOWN and self.name == "any":
+            return True
+        if self._stopped is None:
+            message = f"{self.name}: {error.strerror}: the capture ends"
+            self.warnings.append(message)
+            warnings.warn(message, CaptureWarning, stacklevel=4)
+        return False
+
+    def _restored(self, data: bytes, extras: Any, address: Any) -> Tuple[float, bytes]:
+        """Time and frame, with what the kernel or the network card took out of it."""
+        timestamp, tag = -1.0, b""
+        for level, kind, value in extras:
+            if level == _SOL_PACKET and kind == _AUXDATA:
+                status, _, _, _, _, tci, tpid = _AUX.unpack(value[: _AUX.size])
+                if status & _VLAN_VALID or tci:
+                    tag = struct.pack("!HH", tpid if status & _VLAN_TPID_VALID else 0x8100, tci)
+            elif level == socket.SOL_SOCKET and kind == _TIMESTAMPNS:
+                seconds, nanoseconds = _TIME.unpack(value[: _TIME.size])
+                timestamp = seconds + nanoseconds * 1e-9
+        if timestamp < 0:
+            timestamp = time.time()
+        if self.linktype == COOKED:
+            _, protocol, kind, hardware, source = address
+            if tag and data and _VERSIONS.get(protocol, data[0] >> 4) != data[0] >> 4:
+                protocol = 0x8100  # newer kernels name what lies behind all tags, though only one was taken out
+            head = struct.pack("!HHH8s", kind, hardware, len(source), source[:8])
+            return timestamp, head + tag + struct.pack("!H", protocol) + data
+        if tag and self.linktype == ETHERNET:
+            data = data[:12] + tag + data[12:]
+        return timestamp, data
+
+
+def sniff(
+    interface: str,
+    *,
+    filter: Optional[str] = None,
+    snaplen: int = _MAX_SNAPLEN,
+    promiscuous: bool = True,
+    buffer_bytes: int = 16 << 20,
+    signals: Sequence[int] = STOP_SIGNALS,
+) -> Live:
+    """Capture on an interface of Linux, or on all of them: "any". Starts at once; needs CAP_NET_RAW.
+
+    `filter` is a pcap-filter(7) expression, run by the kernel; tcpdump compiles it. At most `snaplen` bytes of each
+    packet are kept. `buffer_bytes` is what the kernel may hold until they are read. While the main thread iterates,
+    the first of `signals` ends the iteration as an end of file would, so that what follows can flush; pass `()` to
+    leave signals alone. Raises `UsageError` for an argument or filter that cannot work, `CaptureError` where
+    capturing is impossible: another system, no such interface, an interface that is down, no rights.
+    """
+    if not hasattr(socket, "AF_PACKET"):
+        raise CaptureError("live capture needs Linux; elsewhere use: tcpdump -U -w - | tcpstitch list -")
+    if not isinstance(interface, str) or not interface:
+        raise UsageError(f"interface {interface!r}: give the name of a network interface, or 'any'")
+    if snaplen.__class__ is not int or not 64 <= snaplen <= _MAX_SNAPLEN:
+        raise UsageError(f"snaplen {snaplen!r}: give 64 to {_MAX_SNAPLEN} bytes")
+    hardware = -1 if interface == "any" else _hardware_type(interface)
+    linktype = _LINKTYPES.get(hardware, COOKED)
+    program = _compile(interface, linktype, filter, snaplen)
+    sock = _open(interface, linktype == COOKED)
+    try:
+        # Drops everything, then what came before that: nothing unfiltered is left when the true filter takes over.
+        _attach(sock, struct.pack("=HBBI", _RETURN, 0, 0, 0))
+        if interface != "any":
+            sock.bind((interface, _ETH_P_ALL))
+            if promiscuous:
+                wanted = struct.pack("@IHH8s", socket.if_nametoindex(interface), _MR_PROMISC, 0, b"")
+                sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
+        _prepare(sock, buffer_bytes)
+        _attach(sock, program)
+        return Live(interface, sock, linktype, snaplen, signals)
+    except OSError as error:
+        sock.close()
+        raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
+
+
+def _hardware_type(interface: str) -> int:
+    """ARPHRD_* of an interface that exists and is up."""
+    import fcntl  # not on Windows, which never comes here
+
+    name = struct.pack("16s16x", interface.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            flags: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_FLAGS, name), 16)[0]
+            kind: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_HARDWARE, name), 16)[0]
+        except OSError as error:
+            there = ", ".join(name for _, name in socket.if_nameindex())
+            raise CaptureError(f"{interface}: no such interface; there are: {there}, any") from error
+    if not flags & _UP:
+        raise CaptureError(f"{interface}: the interface is down")
+    return kind
+
+
+def _open(interface: str, cooked: bool) -> socket.socket:
+    kind = socket.SOCK_DGRAM if cooked else socket.SOCK_RAW
+    try:
+        return socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
+    except PermissionError:
+        raise CaptureError(f"{interface}: capturing needs root, or the capability CAP_NET_RAW") from None
+    except OSError as error:
+        raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
+
+
+def _prepare(sock: socket.socket, buffer_bytes: int) -> None:
+    """Buffer, ancillary data, and an empty queue of a socket whose filter lets nothing in."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, buffer_bytes)
+    except OSError:  # needs CAP_NET_ADMIN; without it the system's bound holds
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    sock.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+    sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
+    sock.setblocking(False)
+    while True:
+        try:
+            sock.recv(1)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENETDOWN:  # of an interface that is not ours
+                raise
+
+
+def _attach(sock: socket.socket, program: bytes) -> None:
+    """Classic BPF, struct sock_filter after struct sock_filter."""
+    kept = array.array("B", program)
+    address, size = kept.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("@HP", size // 8, address))
+
+
+def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: int) -> bytes:
+    """The filter's program, or the one that takes everything."""
+    if expression is None or not expression.strip():
+        return struct.pack("=HBBI", _RETURN, 0, 0, snaplen)
+    tcpdump = shutil.which("tcpdump") or shutil.which("tcpdump", path="/usr/sbin:/sbin:/usr/local/sbin")
+    if tcpdump is None:
+        raise UsageError("a filter needs tcpdump to compile it: install tcpdump, or leave the filter out")
+    # A cooked socket shows the filter what lies behind the link layer, which is what a raw IP packet is.
+    which = ["-y", "RAW"] if linktype in (RAW, COOKED) else ["-i", interface]
+    run = subprocess.run(
+        [tcpdump, *which, "-s", str(snaplen), "-ddd", "--", expression], capture_output=True, text=True, check=False
+    )
+    if run.returncode:
+        _refuse(expression, run.stderr)
+    try:
+        rows = [[int(number) for number in line.split()] for line in run.stdout.splitlines()]
+        if [len(rows) - 1] != rows[0]:
+            raise ValueError
+        return b"".join(struct.pack("=HBBI", *row) for row in rows[1:])
+    except (ValueError, IndexError, struct.error):
+        _refuse(expression, "tcpdump: its answer was not understood")
+
+
+def _refuse(expression: str, said: str) -> NoReturn:
+    lines = [line for line in said.splitlines() if line.startswith("tcpdump: ")] or ["tcpdump: it was refused"]
+    raise UsageError(f"filter {expression!r}: {lines[-1][9:]}")

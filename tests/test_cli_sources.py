@@ -1,0 +1,108 @@
+"""The command reading from a pipe, from a file that grows, and from the files of a ring buffer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, List
+
+import pytest
+
+from small_captures import capture, exchange
+from tcpstitch.cli import main
+
+COMMAND = [sys.executable, "-m", "tcpstitch", "list"]
+LINE = b"10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes 0 missing  server 7 bytes 0 missing  fin\n"
+
+
+def started(*arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
+
+
+def out(process: "subprocess.Popen[bytes]") -> "IO[bytes]":
+    assert process.stdout is not None
+    return process.stdout
+
+
+def test_a_pipe_is_read_as_it_is_written() -> None:
+    """The line of a finished connection comes while the writer still holds the pipe open, as tcpdump -w - does."""
+    process = started("-", stdin=subprocess.PIPE)
+    with process:
+        assert process.stdin is not None
+        process.stdin.write(capture(*exchange()).getvalue())
+        process.stdin.flush()
+        assert out(process).readline() == LINE
+        process.stdin.write(capture(*exchange(client=("10.0.0.9", 1))).getvalue()[24:])
+        process.stdin.close()
+        assert out(process).readline().startswith(b"10.0.0.9:1 > ")
+        assert out(process).read() == b""
+        assert process.wait() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_pipe_is_silent_flushes_what_is_open(number: int) -> None:
+    """An open connection is listed as flushed, and the exit status is 0, though the pipe never ends."""
+    process = started("-", stdin=subprocess.PIPE)
+    with process:
+        assert process.stdin is not None
+        frames = exchange() + exchange(client=("10.0.0.9", 1))[:5]
+        process.stdin.write(capture(*frames).getvalue())
+        process.stdin.flush()
+        assert out(process).readline() == LINE
+        time.sleep(0.3)  # let it wait for more
+        process.send_signal(number)
+        assert out(process).read().endswith(b"client 11 bytes 0 missing  server 0 bytes 0 missing  flushed\n")
+        assert process.wait() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_growing_file_is_followed_until_a_signal(tmp_path: Path) -> None:
+    """What is appended later is listed; a record half written is waited for, and is no damage at the end."""
+    path = tmp_path / "growing.pcap"
+    raw = capture(*exchange()).getvalue()
+    path.write_bytes(raw[:200])
+    process = started("--follow", str(path))
+    with process, path.open("ab") as file:
+        file.write(raw[200:-9])
+        file.flush()
+        time.sleep(0.3)
+        file.write(raw[-9:])
+        file.flush()
+        assert out(process).readline() == LINE
+        file.write(raw[24:60])
+        file.flush()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert process.stderr is not None and b"warning" not in process.stderr.read()
+
+
+def ring(directory: Path) -> List[str]:
+    """Files whose names are not in the order of time, and a connection that spans all of them."""
+    whole = capture(*exchange()).getvalue()
+    head, size, packets = whole[:24], 0, []
+    while 24 + size < len(whole):
+        length = 16 + int.from_bytes(whole[24 + size + 8 : 24 + size + 12], "little")
+        packets.append(whole[24 + size : 24 + size + length])
+        size += length
+    names = []
+    for number, start in ((2, 0), (0, 3), (1, 6)):
+        names.append(str(directory / f"ring{number}.pcap"))
+        Path(names[-1]).write_bytes(head + b"".join(packets[start : start + 3]))
+    return sorted(names)
+
+
+def test_the_files_of_a_ring_buffer_are_one_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A connection across three files, given by name and not by time, is one whole connection."""
+    assert main(["list", *ring(tmp_path)]) == 0
+    assert capsys.readouterr().out.encode() == LINE
+
+
+def test_extract_reads_several_files_too(tmp_path: Path) -> None:
+    names = ring(tmp_path)
+    assert main(["extract", *names, "-o", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "010.000.000.001.40000-010.000.000.002.00080").read_bytes() == b"hello there"

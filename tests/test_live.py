@@ -1,0 +1,87 @@
+"""Live capture as far as it can be tested without rights: what is refused, and what drops become."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from small_captures import capture, exchange
+from support.recorder import Recorder
+from tcpstitch import Assembler, CaptureError, UsageError, open_capture
+from tcpstitch.cli import main
+from tcpstitch.live import sniff
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="packet sockets are of Linux")
+
+
+@linux
+def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(CaptureError, match="^nope0: no such interface; there are: .*lo.*, any$"):
+        sniff("nope0")
+
+
+@pytest.mark.parametrize("wrong", [{"interface": ""}, {"interface": 7}, {"snaplen": 10}, {"snaplen": 1 << 30}])
+@linux
+def test_arguments_that_cannot_work_are_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        sniff(**{"interface": "lo", **wrong})
+
+
+@linux
+def test_without_rights_one_line_says_what_is_needed() -> None:
+    """The command started by somebody who may not capture: status 2 and one line, no traceback."""
+    program = (
+        "import importlib.metadata, os, sys\n"
+        "from tcpstitch.cli import main\n"
+        "importlib.metadata.version = lambda name: ''  # the user may not read where this is installed\n"
+        "os.getuid() or os.setresuid(65534, 65534, 65534)\n"
+        "sys.exit(main(['list', '-i', 'any']))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "tcpstitch: any: capturing needs root, or the capability CAP_NET_RAW\n"
+
+
+def test_another_system_is_told_what_works_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("socket.AF_PACKET", raising=False)
+    with pytest.raises(CaptureError, match=r"needs Linux; elsewhere use: tcpdump -U -w - \| tcpstitch list -"):
+        sniff("en0")
+
+
+@linux
+def test_a_filter_without_tcpdump_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *arguments, **options: None)
+    with pytest.raises(UsageError, match="needs tcpdump"):
+        sniff("any", filter="tcp")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["a.pcap", "-i", "lo"], ["a.pcap", "-f", "tcp"], ["-i", "lo", "--follow"], ["a.pcap", "b.pcap", "--follow"]],
+)
+def test_commands_that_mix_files_and_interfaces_are_refused(arguments: Any, capsys: Any) -> None:
+    assert main(["list", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_packets_that_a_source_dropped_are_in_the_statistics() -> None:
+    """Any source that knows what it lost is asked by `run`; a second one adds to the first."""
+
+    class Lossy:
+        def __init__(self, dropped: int) -> None:
+            self.dropped = dropped
+
+        def __iter__(self) -> Any:
+            return iter(open_capture(capture(*exchange())))
+
+    assembler = Assembler(Recorder())
+    assert assembler.statistics().dropped == 0
+    first = Lossy(3)
+    assembler.run(first)
+    assembler.run(first)
+    assembler.run(Lossy(4))
+    first.dropped += 1
+    assert assembler.statistics().dropped == 8
