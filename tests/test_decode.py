@@ -273,7 +273,7 @@ def test_what_is_not_bytes_is_refused(packet):
 
 @pytest.mark.parametrize(
     "options",
-    [{"flow_key": "mpls"}, {"linktype": "Ethernet"}, {"linktype": -1}, {"max_depth": 0}, {"fragment_timeout": 0.0}],
+    [{"flow_key": "mpls"}, {"linktype": "Ethernet"}, {"linktype": -1}, {"max_depth": 0}, {"fragment_timeout": -1.0}],
 )
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(UsageError):

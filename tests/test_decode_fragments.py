@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decode_frames import A6, B6, KEY4, KEY6, ethernet, fragment6, fragments4, gre, ipv4, over_ip, tcp, udp
+from support.recorder import Recorder
+from tcpstitch import Assembler, Timeouts
 from tcpstitch.decode import PacketDecoder
 
 BODY = bytes(range(100, 160))
@@ -201,3 +203,25 @@ def test_fragments_with_overlaps_give_first_wins_bytes(data):
 
 def test_ipv6_fragments_not_in_units_of_eight_are_dropped():
     assert feed([fragment6(WHOLE6[:47], 0, True)])[1].counts == {"fragment_dropped": 1}
+
+
+def test_the_assembler_takes_the_timeout_of_fragments_from_its_timeouts():
+    first, second = fragments4(WHOLE4, 48)
+    for seconds, pause, delivered in ((5.0, 4.0, len(BODY)), (5.0, 6.0, 0), (None, 1e6, len(BODY))):
+        assembler = Assembler(Recorder(), linktype=101, timeouts=Timeouts(fragment=seconds))
+        assembler.assemble(first, 100.0)
+        assembler.assemble(second, 100.0 + pause)
+        assembler.flush_all()
+        assert assembler.statistics().bytes == delivered
+
+
+def test_a_first_fragment_is_no_segment():
+    """Its TCP header is all there, yet the rest of its payload comes with the second one."""
+    first, second = fragments4(WHOLE4, 48)
+    recorder = Recorder()
+    assembler = Assembler(recorder, linktype=101)
+    assembler.assemble(first, 1.0)
+    assert assembler.statistics().segments == 0 and recorder.connections == []
+    assembler.assemble(second, 1.1)
+    assembler.flush_all()
+    assert recorder.only.data() == BODY

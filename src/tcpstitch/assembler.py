@@ -61,7 +61,8 @@ class Assembler(ShortPath):
         self.always_rules = self.strict or bool(self.history_bytes)
         self.factory = factory
         self.linktype = linktype
-        self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments)
+        self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
+                                      fragment_timeout=timeouts.fragment)  # fmt: skip
         self._ethernet = linktype == 1 and flow_key == "plain"
         self._taken = 0  # packets that did not go the short path
         self._sources: List[Any] = []

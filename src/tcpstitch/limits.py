@@ -86,6 +86,7 @@ class Timeouts:
     `embryonic`: a handshake that does not finish (RFC 5382 REQ-5: 4 minutes).
     `closed`: how long a closed connection lingers so that late packets open nothing (60 s, Linux TIME-WAIT).
     `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps).
+    `fragment`: an IP datagram whose fragments do not all come (Linux waits 30 s for IPv4; RFC 8200 says 60 for IPv6).
     """
 
     gap: Optional[float] = 120.0
@@ -93,6 +94,7 @@ class Timeouts:
     embryonic: Optional[float] = 240.0
     closed: Optional[float] = 60.0
     acknowledged: Optional[float] = 1.0
+    fragment: Optional[float] = 30.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

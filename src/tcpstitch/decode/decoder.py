@@ -25,8 +25,8 @@ class PacketDecoder:
     `linktype` is the number of tcpdump.org's registry, used where `decode` is not told another. `flow_key` selects
     what makes a connection besides addresses and ports: nothing ("plain"), its VLAN ids ("vlan"), or these and the
     tunnels around it ("tunnel"). At most `max_fragments` incomplete IP datagrams, `max_fragment_bytes` bytes of them,
-    are kept, each `fragment_timeout` seconds of capture time (RFC 791 and RFC 8200 say 15 and 60). Packets with more
-    than `max_depth` encapsulations are counted as "too_deep". Raises `UsageError` on values that cannot work.
+    are kept, each `fragment_timeout` seconds of capture time (None: for ever; RFC 791 says 15, RFC 8200 60). Packets with
+    more than `max_depth` encapsulations are counted as "too_deep". Raises `UsageError` on values that cannot work.
     """
 
     __slots__ = ("linktype", "flow_key", "counts", "_walk", "_keyed")
@@ -37,7 +37,7 @@ class PacketDecoder:
         flow_key: str = "plain",
         max_fragments: int = 1024,
         max_fragment_bytes: int = 4 << 20,
-        fragment_timeout: float = 30.0,
+        fragment_timeout: Optional[float] = 30.0,
         max_depth: int = 8,
     ) -> None:
         if flow_key not in _FLOW_KEYS:
@@ -48,8 +48,10 @@ class PacketDecoder:
             raise LimitsError(f"max_fragments {max_fragments!r}: use at least 1")
         if max_fragment_bytes < 1 << 17:
             raise LimitsError(f"max_fragment_bytes {max_fragment_bytes!r}: use at least 131072, to hold one datagram")
-        if not fragment_timeout > 0:
-            raise UsageError(f"fragment_timeout {fragment_timeout!r}: use a positive number of seconds")
+        if fragment_timeout is None:
+            fragment_timeout = float("inf")
+        if not fragment_timeout >= 0:
+            raise UsageError(f"fragment_timeout {fragment_timeout!r}: use seconds of at least 0, or None for never")
         if not 1 <= max_depth <= _MAX_DEPTH:
             raise UsageError(f"max_depth {max_depth!r}: use 1 to {_MAX_DEPTH}")
         self.linktype = linktype

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, tagged
 from .ppp import ppp
@@ -42,10 +44,15 @@ def gre(walk: Walk, at: At) -> None:
     if flags & 0xC000 and version == 0:
         at.need(4)
         at.pos += 4
-    at.pos += 4 * bool(flags & 0x2000) + 4 * bool(flags & 0x1000) + 4 * bool(flags & 0x0080 and version == 1)
+    ident = None
+    if flags & 0x2000:
+        if version == 0:
+            ident = _gre_ident(at, at.u32())
+        at.pos += 4
+    at.pos += 4 * bool(flags & 0x1000) + 4 * bool(flags & 0x0080 and version == 1)
     if flags & 0x4000 and version == 0:
         _skip_routes(at)
-    walk.enter(at, "gre")
+    walk.enter(at, "gre", ident)
     if version > 1:
         raise DecodeError("not_tcp")
     if kind == 0x6558:
@@ -66,6 +73,14 @@ def gre(walk: Walk, at: At) -> None:
         raise DecodeError("not_tcp")
     else:
         tagged(walk, at, kind)
+
+
+def _gre_ident(at: At, key: int) -> Any:
+    """The two ends and the key that tells tunnels between them apart (RFC 2890).
+
+    A key that may be NVGRE's (RFC 7637 3.2) counts without its last byte, which tells flows apart and not networks.
+    """
+    return (*at.ends(), key >> 8 << 8 if key >> 8 > 0xFFF else key)
 
 
 def _skip_routes(at: At) -> None:

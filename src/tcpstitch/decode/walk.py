@@ -57,6 +57,11 @@ class At:
     def byte(self, offset: int = 0) -> int:
         return self.data[self.need(offset + 1) + offset]
 
+    def ends(self) -> Tuple[bytes, ...]:
+        """The two addresses of the innermost IP header, the same for both directions."""
+        half = len(self.addresses) // 2
+        return tuple(sorted((self.addresses[:half], self.addresses[half:])))
+
     def clip(self, end: int) -> None:
         """The present layer ends at `end`, as its header says; beyond the layer around it no host would take it."""
         if end > self.end and self.declared:
@@ -123,10 +128,7 @@ class Walk:
         if at.depth > self.max_depth:
             raise DecodeError("too_deep")
         if self.tunnel_wanted and name:
-            if ident is None:
-                half = len(at.addresses) // 2
-                ident = tuple(sorted((at.addresses[:half], at.addresses[half:])))
-            at.context += ((name, ident),)
+            at.context += ((name, at.ends() if ident is None else ident),)
 
     def key(self, at: At, ports: bytes) -> FlowKey:
         plain = at.addresses + ports
