@@ -215,7 +215,7 @@ def test_the_assembler_takes_the_timeout_of_fragments_from_its_timeouts():
         assert assembler.statistics().bytes == delivered
 
 
-def test_a_first_fragment_is_no_segment():
+def test_the_assembler_sees_no_segment_in_a_first_fragment():
     """Its TCP header is all there, yet the rest of its payload comes with the second one."""
     first, second = fragments4(WHOLE4, 48)
     recorder = Recorder()

@@ -25,7 +25,7 @@ class PacketDecoder:
     `linktype` is the number of tcpdump.org's registry, used where `decode` is not told another. `flow_key` selects
     what makes a connection besides addresses and ports: nothing ("plain"), its VLAN ids ("vlan"), or these and the
     tunnels around it ("tunnel"). At most `max_fragments` incomplete IP datagrams, `max_fragment_bytes` bytes of them,
-    are kept, each `fragment_timeout` seconds of capture time (None: for ever; RFC 791 says 15, RFC 8200 60). Packets with
+    are kept, each `fragment_timeout` seconds of capture time (None: for ever; RFC 791: 15, RFC 8200: 60). Packets with
     more than `max_depth` encapsulations are counted as "too_deep". Raises `UsageError` on values that cannot work.
     """
 
