@@ -21,7 +21,7 @@ FLOORS = {
     "page": 2.5, "pages": 3,
     "pageindex": 3.5, "reorder": 4, "kernel_queue": 4.2, "evidence": 4.3, "keeping": 4.4, "sequencing": 4.4,
     "half": 4.5,
-    "state_machine": 5, "handshake": 5.2, "lifecycle": 5, "validate": 5, "resets": 5.3, "state": 5.5,
+    "openings": 5, "state_machine": 5, "handshake": 5.2, "lifecycle": 5, "validate": 5, "resets": 5.3, "state": 5.5,
     "upkeep": 6, "timers": 6.2, "shortpath": 6.3, "assembler": 6.5,
     "capture": 7, "live": 7.5,
     "readers": 8, "aio": 8, "parallel": 8, "testing": 8,

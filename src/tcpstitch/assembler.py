@@ -6,13 +6,14 @@ short path in `shortpath`. Every other packet becomes a `Segment` here and meets
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Tuple
 
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
 from .half import IGNORED
 from .hostpolicy import Overlap, Policies
 from .limits import Limits, Timeouts
+from .openings import Openings
 from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .shortpath import ShortPath
@@ -66,7 +67,7 @@ class Assembler(ShortPath):
         self._ethernet = linktype == 1 and flow_key == "plain"
         self._taken = 0  # packets that did not go the short path
         self._sources: List[Any] = []
-        self._bad_syns: Dict[Any, Tuple[int, float]] = {}
+        self._openings = Openings()
 
     # -- packets in; `assemble` stands in `shortpath`
 
@@ -118,14 +119,10 @@ class Assembler(ShortPath):
         if half is not None and half.state.closed:
             half = self._after_close(half, segment, timestamp)
         if half is None:
-            if not segment.flags & SYN and not segment.length or segment.flags & RST:
-                self.counters.ignored += 1  # opens nothing
-                return
-            if segment.flags & SYN and segment.checksum_ok() is False:
+            half = self._opened_by(segment, timestamp)
+            if half is None:
                 self.counters.ignored += 1
-                self._note_bad_syn(segment, timestamp)
                 return
-            half = self._open(segment, timestamp)
         self._apply(half, segment, timestamp)
 
     def _apply(self, half: Any, segment: Segment, timestamp: float) -> None:
@@ -148,11 +145,13 @@ class Assembler(ShortPath):
             self.handler_failed(state, state.stream, error)
             return False
 
-    def _note_bad_syn(self, segment: Segment, timestamp: float) -> None:
-        """A SYN that no host will see opens nothing, but its connection, if one follows, is told of it."""
-        self._bad_syns[segment.key] = (segment.seq, timestamp)
-        if len(self._bad_syns) > 64:
-            del self._bad_syns[next(iter(self._bad_syns))]
+    def _opened_by(self, segment: Segment, timestamp: float) -> Any:
+        """The direction of the connection that this segment opens, or None."""
+        before = self._openings.released_by(segment)
+        if before is not None:
+            self._apply(self._open(*before), *before)
+            return self._halves[segment.key]
+        return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
     def _open(self, segment: Segment, timestamp: float) -> Any:
         if self._state_count >= self.limits.max_connections:
@@ -188,10 +187,7 @@ class Assembler(ShortPath):
         if segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp
-        bad = self._bad_syns.pop(key, None) if self._bad_syns else None
-        if bad is not None:
-            half.anomaly("bad_checksum", 0, bad[1])
-            half.isns = (bad[0],)
+        self._openings.evidence(half, key)
         return half
 
     def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
@@ -268,7 +264,7 @@ class Assembler(ShortPath):
                     reason = "rst" if state.restartable else "fin" if state in self._closed else "flushed"
                     self.complete(state, reason)
                 self.forget(state)
-            self._bad_syns.clear()
+            self._openings.clear()
         finally:
             self.busy = None
         self.raise_pending()

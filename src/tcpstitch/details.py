@@ -14,6 +14,7 @@ _DEFAULTS: Dict[str, Any] = {
     "acked_since": None,  # capture time since when the receiver is known to have bytes that are missing here
     "ahead": -1,  # the highest offset seen beyond the next expected one
     "cuts": (),  # ranges that the snap length cut off: a tuple, or a sorted list of (start, end)
+    "doubtful": None,  # strict checks: data that waits for the receiver's ACK
     "fin_unsure": False,  # the FIN may have died on the way
     "held_segments": 0,
     "history": b"",  # the last delivered bytes, where conflicts with them are to be seen
@@ -28,7 +29,7 @@ _DEFAULTS: Dict[str, Any] = {
     "waiting_start": None,
     "window_edge": -1,  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
     # of a connection
-    "crossed_syn": False,
+    "crossed_syn": 0,  # 1 once both sides sent a SYN without ACK, 2 once that was reported
     "pending_syn": None,
     "syn_data": None,
 }

@@ -37,6 +37,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
     acked_since = unusual("acked_since")
     ahead = unusual("ahead")
     cuts = unusual("cuts")
+    doubtful = unusual("doubtful")
     fin_unsure = unusual("fin_unsure")
     held_segments = unusual("held_segments")
     history = unusual("history")
@@ -230,7 +231,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         if not queue:
             return False
         first = queue.first_offset
-        if first > self.window_end() and not self._continued(first):
+        if first >= self.window_end() and first > self.next_offset and not self._continued(first):
             queue.discard_from(first)  # nobody would have accepted it, and nothing followed: a decoy
             return True
         stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))

@@ -25,9 +25,13 @@ class Handshake:
     crossed_syn = unusual("crossed_syn")
     pending_syn = unusual("pending_syn")
 
-    def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+    def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Read a SYN; False if nothing else of its segment counts."""
         base = (segment.seq + 1) & MASK
         peer = half.peer
+        if half is self.client and not self._from_client(half, segment, timestamp):
+            return False
+        taken = True
         if not half.syn_seen:
             if half.isns and half.isns[0] != segment.seq:
                 half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
@@ -38,23 +42,59 @@ class Handshake:
         elif not half.started and (self.embryonic or not half.acked):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             half.isns = (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:]
-            if segment.flags & ACK or self.embryonic:
+            taken = bool(segment.flags & ACK or self.embryonic)
+            if taken:
                 half.set_base(base)
                 half.acked = 0
                 self.restartable = False
         elif not segment.flags & ACK:
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
             self.pending_syn = segment
+            taken = False
         else:
-            self._replacement_confirmed(half, segment)
+            if not self._replacement_confirmed(half, segment):
+                half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
+            taken = False
         if segment.length and not segment.option(OPTION_FAST_OPEN):
             half.anomaly("data_on_syn", 0, timestamp)
-        if half is self.server and peer.syn_seen:
+        if half is self.server and peer.syn_seen and self.embryonic:
             if not segment.flags & ACK:
-                self.crossed_syn = True
-            elif self.crossed_syn:
-                self.crossed_syn = False
+                self.crossed_syn = 1
+            elif self.crossed_syn == 1:
+                self.crossed_syn = 2
                 half.anomaly("simultaneous_open", 0, timestamp)
+        return taken
+
+    def _from_client(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether a SYN of the client can mean anything, before its number is looked at."""
+        peer = half.peer
+        if not half.syn_seen:
+            return True
+        ahead = (segment.seq + 1 - half.base_seq) & MASK
+        if segment.flags & ACK and not self.crossed_syn:
+            half.anomaly("synack_wrong_direction", half.next_offset, timestamp)
+        if not self.embryonic:
+            if segment.flags & ACK:  # RFC 5961 4: a SYN changes nothing here
+                half.anomaly("syn_in_established", half.next_offset, timestamp)
+            return not segment.flags & ACK
+        if self.half_open_reset and not segment.flags & ACK:
+            half.rst_offset = None  # the port listens again
+            peer.syn_seen = self.restartable = False
+        elif self.host.strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window:
+            half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
+            self.reset_half_open(half)  # RFC 9293 3.10.7.4, fourth check, in SYN-RECEIVED
+            return False
+        return not segment.flags & ACK or ahead == 0 and peer.syn_seen
+
+    @property
+    def half_open_reset(self) -> bool:
+        """Whether the client took its SYN back; another SYN may follow, anything else finds no connection."""
+        return self.restartable and self.client.rst_offset == 0
+
+    def reset_half_open(self, half: HalfStream) -> None:
+        self.restartable = True
+        half.rst_offset = 0
+        self.host.half_closed(self)
 
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         base = (segment.seq + 1) & MASK
@@ -62,6 +102,8 @@ class Handshake:
             half.anomaly("overlap_syn", 0, timestamp)
             return
         had_data = half.holding
+        if had_data:
+            half.anomaly("overlap_syn", 0, timestamp)
         if had_data and self.restartable:
             half.anomaly("data_before_handshake", 0, timestamp)
             half.release_pages()

@@ -45,8 +45,7 @@ class Resets(Handshake):
     def _reset_in_sequence(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         offset = half.offset_of(segment.seq)
         if self.embryonic and not half.started and half is self.client and offset == 0:
-            self.restartable = True  # the client rejects a SYN/ACK; it may go on with another SYN
-            self.host.half_closed(self)
+            self.reset_half_open(half)
             return
         expected = half.next_offset
         lowest = min(expected, half.acked) if half.acked else expected
@@ -68,8 +67,8 @@ class Resets(Handshake):
             self.reset(timestamp)  # Linux takes it where its SACK blocks end as well
         else:
             half.anomaly("rst_in_window_not_exact", offset, timestamp)
-            if not self.host.strict:  # RFC 5961 3.2: an endpoint answers with a challenge ACK
-                half.rst_offset = offset
+            if not self.host.strict and offset == half.max_offset:
+                half.rst_offset = offset  # it follows all that was seen: it counts once the holes are filled
                 if half.cuts:
                     half.drain()
 

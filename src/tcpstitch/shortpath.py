@@ -69,7 +69,7 @@ class ShortPath(Timers):
         if word & 0x8000 and not self._renews(half, packet, tcp):
             return self._take(packet, timestamp)
         length = end - start
-        if 0 < length <= _VERIFY_BYTES and not _sound(half, packet, tcp, end):
+        if 0 < length <= _VERIFY_BYTES and (length == 1 or not _sound(half, packet, tcp, end)):
             return self._take(packet, timestamp)
         state = half.state
         self._packets = state.last_packet = self._packets + 1

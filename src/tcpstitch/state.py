@@ -11,10 +11,11 @@ from typing import Any, Optional
 from .details import NOTHING, unusual
 from .half import HOLD_SEGMENTS, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
 from .resets import Resets
-from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, reverse_key
+from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment, reverse_key
 from .sequence import MASK, unwrap
-from .validate import TTL_MARGIN, checksum_allows, note_header, refusal
+from .validate import TTL_MARGIN, checksum_allows, note_header, note_urgent, refusal
 
+SMALL_IN_FLIGHT = 16
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # offset and flags of a plain segment: no options, or just timestamps
 
@@ -67,31 +68,34 @@ class StreamState(Resets):
         elif self.host.strict and segment.length and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
-        if self.host.strict and flags & (SYN | ACK) == SYN | ACK and not flags & RST:
-            if half is self.client and half.syn_seen and not self.embryonic:
-                half.anomaly("syn_in_established", half.next_offset, timestamp)
-                return  # RFC 5961 4: an established peer's SYN is not processed, nor its options, nor its data
+        if self.half_open_reset and not flags & (SYN | RST):
+            if segment.length:
+                half.anomaly("data_after_rst", 0, timestamp)
+                self.reset(timestamp)
+            return
         note_header(half, segment, timestamp)
-        if self.host.strict and self._refused(half, segment, timestamp):
+        if flags & (SYN | FIN | RST) == SYN | FIN or self.host.strict and self._refused(half, segment, timestamp):
             return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
             return
         if flags & SYN:
-            self._syn(half, segment, timestamp)
-            if self.closed:
+            if not self._syn(half, segment, timestamp) or self.closed:
                 return
         elif self.pending_syn is not None and self._replacement_confirmed(half, segment):
             return
         if flags & ACK:
             self._acknowledgement(half, segment.ack, segment, timestamp)
+        if flags & URG and not flags & SYN:
+            note_urgent(half, segment)
         if flags & SYN and not segment.length:
             return
         if flags & SYN and self.host.strict and not flags & ACK:
             self.syn_data = segment  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
-            self._data(half, segment, timestamp)
-        elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK and half.next_offset:
+            if not (self.host.strict and segment.length and self._doubted(half, segment, timestamp)):
+                self._data(half, segment, timestamp)
+        elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(half, timestamp)
 
@@ -105,6 +109,28 @@ class StreamState(Resets):
             half.anomaly(reason, offset, timestamp)
         half.note_refused(offset, segment.payload, timestamp)
         return True
+
+    def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Strict checks: whether data that may die on the way to the receiver, by its TTL, is set aside. It counts
+        once the receiver acknowledges it, unless other data took its place; a second such segment is a new path."""
+        doubted = half.doubtful
+        if segment.ttl <= half.ttl - TTL_MARGIN:
+            if doubted is None or doubted.seq == segment.seq:
+                half.doubtful = segment
+                half.ahead = max(half.ahead, half.offset_of(segment.seq) + segment.length)
+                return True
+            half.ttl = segment.ttl
+            self._trust(half, timestamp)
+        elif doubted is not None and 0 <= (doubted.seq - segment.seq) & MASK < segment.length:
+            half.doubtful = None
+            half.note_refused(half.offset_of(doubted.seq), doubted.payload, timestamp)
+        return False
+
+    def _trust(self, half: HalfStream, timestamp: float) -> None:
+        segment, half.doubtful = half.doubtful, None
+        if segment is not None:
+            half.ttl = segment.ttl
+            self._data(half, segment, timestamp)
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
@@ -145,6 +171,9 @@ class StreamState(Resets):
                 self._data(peer, syn, timestamp)
             else:
                 peer.note_refused(0, syn.payload, timestamp)
+        if self.embryonic and peer.syn_seen and not peer.started and offset > peer.max_offset:
+            half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
+            return
         span = max(half.max_window, 65535)
         if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
             if not (segment is not None and segment.flags & SYN):
@@ -152,13 +181,15 @@ class StreamState(Resets):
             return
         half.last_ack = ack if ack != peer.expected_seq else peer.expected_seq
         if offset >= 0 and half.known and segment is not None and not segment.flags & SYN:
-            if self.crossed_syn and half is self.server:
-                self.crossed_syn = False
+            if self.crossed_syn == 1 and half is self.server:
+                self.crossed_syn = 2
                 half.anomaly("split_handshake", 0, timestamp)
             if self.embryonic:
                 self.host.established(self)
         if offset > peer.acked:
             peer.acked = offset
+            if peer.doubtful is not None and peer.offset_of(peer.doubtful.seq) < offset:
+                self._trust(peer, timestamp)
             if peer.cuts:
                 peer.drain()
         if peer.fin_unsure and peer.fin_offset is not None:
@@ -190,11 +221,14 @@ class StreamState(Resets):
             self.host.established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
+        if start < 0 < end and half.syn_seen:
+            half.anomaly("overlap_syn", start, timestamp)
         at_next = self.host.strict and not half.holding and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not half.holding:
             if self.host.policies.of(half).name == "linux-kernel":
+                self._note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
         if end <= half.next_offset and not half.holding and segment.length:
@@ -219,14 +253,18 @@ class StreamState(Resets):
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
-            if half.ended or start >= half.fin_offset and not half.fin_unsure:
+            if self.host.strict and not (half.ended or half.fin_unsure) and start <= half.fin_offset:
+                half.fin_offset = None  # it waits behind a hole: what is queued over it takes its place
+            elif half.ended or start >= half.fin_offset and not half.fin_unsure:
                 return
-        if start > half.window_end() and not half.holding:
+        if start >= half.window_end() and start > half.next_offset and not half.holding:
             half.anomaly("out_of_window", start, timestamp)
         if start == half.next_offset and half.peer.window == 0 and half.peer.known and segment.length == 1:
             half.anomaly("zero_window_probe", start, timestamp)
-        if segment.length == 1 and start > half.next_offset and not half.holding and half.queue:
-            half.anomaly("small_segments", start, timestamp)
+        if segment.length == 1 and not half.holding and half.peer.known:
+            # One byte behind a few that are not acknowledged: an honest sender waits (RFC 9293 3.7.4, Nagle).
+            if half.queue if start > half.next_offset else 2 <= start - half.acked <= SMALL_IN_FLIGHT:
+                half.anomaly("small_segments", start, timestamp)
         half.receive(start, segment, timestamp)
 
     def _fin(self, half: HalfStream, offset: int, segment: Segment, timestamp: float) -> None:
@@ -236,6 +274,7 @@ class StreamState(Resets):
             if half.fin_offset != offset:
                 half.anomaly("fin_out_of_window", offset, timestamp)
             return
+        self._note_fin_ahead(half, offset - segment.length, timestamp)
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
@@ -247,6 +286,11 @@ class StreamState(Resets):
             half.anomaly("fin_below_queued_data", offset, timestamp)
             half.queue.discard_from(offset)
         half.drain()
+
+    def _note_fin_ahead(self, half: HalfStream, start: int, timestamp: float) -> None:
+        """A FIN ahead of everything seen: reordered, its data lost, or meant to end the stream for an observer only."""
+        if start > half.next_offset and not half.holding and not (half.queue and half.queue.first_offset < start):
+            half.anomaly("fin_ahead", start, timestamp)
 
     def half_ended(self) -> None:
         """A direction came to its FIN; the connection is over when both have."""
@@ -261,6 +305,8 @@ class StreamState(Resets):
         """Deliver all that is held; returns the number of directions that had something."""
         flushed = 0
         for half in (self.client, self.server):
+            if self.stream is not None and half.doubtful is not None:
+                self._trust(half, self.host.now)
             had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
                 if not half.skip_hole(reason):

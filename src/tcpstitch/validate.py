@@ -80,8 +80,8 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
     flags = segment.flags
     if half.ttl == 0:
         half.ttl = segment.ttl
-    elif segment.ttl <= half.ttl - TTL_MARGIN and flags & (FIN | RST | SYN):
-        half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
+    elif abs(segment.ttl - half.ttl) >= TTL_MARGIN:
+        _note_ttl(half, segment, timestamp)
     options = segment.options
     stamps = None
     if options:
@@ -101,6 +101,19 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.anomaly("missing_timestamp", half.max_offset, timestamp)
 
 
+def _note_ttl(half: Any, segment: Segment, timestamp: float) -> None:
+    """A TTL that jumped: one that is too low may not reach the receiver."""
+    control = segment.flags & (FIN | RST | SYN)
+    if segment.ttl < half.ttl:
+        if control or segment.length:
+            half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
+        if control or half.state.host.strict:
+            return
+    elif segment.flags & SYN:  # then the SYN before it was the odd one
+        half.anomaly("low_ttl", 0, timestamp, ttl=half.ttl, usual=segment.ttl)
+    half.ttl = segment.ttl  # the path may have changed
+
+
 def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int]:
     """What the options say, on SYNs above all; returns the value of the timestamp (RFC 7323 3.2), if there is one."""
     found = segment.option_values()
@@ -111,6 +124,8 @@ def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int
     if flags & SYN:
         scale = found.get(OPTION_WINDOW_SCALE)
         half.scale = min(scale[0], 14) if scale is not None and len(scale) == 1 else -1  # RFC 7323 2.3
+        if half.sends_md5 and OPTION_MD5 not in found:
+            half.anomaly("unexpected_md5", 0, timestamp)  # the SYN before it
         half.sends_md5 = OPTION_MD5 in found
         half.max_window = segment.window
         if half.state.host.strict:
@@ -126,13 +141,21 @@ def _note_odd_flags(half: Any, segment: Segment, timestamp: float) -> None:
     flags = segment.flags
     if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
         half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
-    if segment.length:
-        if not flags & (ACK | SYN | RST):
+    if not flags & (ACK | SYN | RST):
+        if segment.length or flags & FIN:
             half.anomaly("no_ack_flag", half.max_offset, timestamp)
-        if flags & URG:
-            half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
-            if half.state.host.urgent == "oob" and half.known and segment.urgent_pointer:
-                half.urgent = half.offset_of(segment.seq) + segment.urgent_pointer - 1  # RFC 6093 3.1
+    if flags & URG and not flags & (SYN | RST):
+        half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
+
+
+def note_urgent(half: Any, segment: Segment) -> None:
+    """The urgent pointer of an accepted segment, read as stacks do (RFC 6093 3.1): the byte before the one it points
+    at, the first for 0; only forward, and only one waits at a time."""
+    if half.state.host.urgent == "inline" or not half.known or half.holding:
+        return
+    place = half.offset_of(segment.seq) + max(segment.urgent_pointer - 1, 0)
+    if place >= half.next_offset and (half.urgent is None or place > half.urgent):
+        half.urgent = place
 
 
 def _note_window(half: Any, segment: Segment) -> None:

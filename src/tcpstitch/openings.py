@@ -1,0 +1,77 @@
+"""What came on addresses before they had a connection, and opened none: SYNs that no host takes, lone SYN/ACKs.
+
+A SYN/ACK says who the server is, but a client can send one to a listening port to be taken for the server (it is
+answered with a RST, RFC 9293 3.10.7.2). So it waits for the next packet on its addresses, which tells.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
+
+MAX_REMEMBERED = 256
+
+
+class _Before(NamedTuple):
+    kind: str  # the evidence for the connection to come; "" for a SYN/ACK that may yet open one
+    seq: int
+    timestamp: float
+    segment: Optional[Segment] = None
+
+
+class Openings:
+    """Bounded memory of such segments; the oldest give way."""
+
+    def __init__(self) -> None:
+        self._table: Dict[FlowKey, _Before] = {}
+
+    def _remember(self, key: FlowKey, before: _Before) -> None:
+        self._table[key] = before
+        if len(self._table) > MAX_REMEMBERED:
+            del self._table[next(iter(self._table))]
+
+    def opens(self, segment: Segment, timestamp: float) -> bool:
+        """Whether the segment opens a connection at once."""
+        flags = segment.flags
+        if not flags & SYN:
+            return segment.length > 0 and not flags & RST
+        if segment.checksum_ok() is False:
+            self._remember(segment.key, _Before("bad_checksum", segment.seq, timestamp))
+        elif flags & (RST | FIN):
+            self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp))
+        elif flags & ACK and not segment.length:
+            segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
+            self._remember(segment.key, _Before("", segment.seq, timestamp, segment))
+        else:
+            return True
+        return False
+
+    def released_by(self, segment: Segment) -> Optional[Tuple[Segment, float]]:
+        """The SYN/ACK that opens the connection to which `segment` belongs, if one waited for it."""
+        if not self._table:
+            return None
+        flags = segment.flags
+        for key in (segment.key, reverse_key(segment.key)):
+            before = self._table.get(key)
+            if before is None or before.segment is None:
+                continue
+            if flags & RST or (key == segment.key and flags & SYN):
+                if not flags & ACK or key != segment.key:  # refused, or a SYN from the side that seemed the server
+                    wrong = _Before("synack_wrong_direction", before.seq, before.timestamp)
+                    self._remember(key, wrong)
+                return None
+            del self._table[key]
+            return before.segment, before.timestamp
+        return None
+
+    def evidence(self, half: Any, key: FlowKey) -> None:
+        """Tell the connection that `key` opened of what came before."""
+        before = self._table.pop(key, None) if self._table else None
+        if before is not None and before.kind:
+            half.anomaly(before.kind, 0, before.timestamp)
+            if before.kind == "bad_checksum":
+                half.isns = (before.seq,)
+
+    def clear(self) -> None:
+        self._table.clear()
