@@ -1,15 +1,17 @@
-"""Capture files built from plain values, in every format that is read, and what reading them gives."""
+"""Capture files built from plain values in every format, what reading them gives, and reading them cut short."""
 
 from __future__ import annotations
 
 import io
 import struct
+import warnings
 
 import pytest
 
 from tcpstitch.capture import open_capture
-from tcpstitch.errors import CaptureWarning
+from tcpstitch.errors import CaptureError, CaptureWarning
 
+FIRST_HEADER = 28  # a file cut inside the first header of any format is no capture
 PACKETS = [(1000.25, b"first packet"), (1001.5, b""), (1002.75, b"third" * 50)]
 
 
@@ -70,3 +72,49 @@ def read(raw, **options):
 def damaged(raw):
     with open_capture(io.BytesIO(raw)) as capture, pytest.warns(CaptureWarning):
         return list(capture), capture.warnings
+
+
+def packet_ends(raw):
+    """The offset behind each packet of an uncompressed pcap, pcapng or snoop file, found without the library."""
+    if raw[:4] == b"\x0a\x0d\x0d\x0a":
+        return list(_pcapng_ends(raw))
+    if raw[:8] == b"snoop\0\0\0":
+        first, head, order, at, fixed = 16, 24, ">", 8, 0
+    else:
+        order = "<" if raw[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1", b"\x34\xcd\xb2\xa1") else ">"
+        first, head, at, fixed = 24, 16 + 8 * (raw[:4] in (b"\x34\xcd\xb2\xa1", b"\xa1\xb2\xcd\x34")), 8, 1
+    ends, pos = [], first
+    while pos + head <= len(raw):
+        length = struct.unpack_from(order + "I", raw, pos + at)[0]
+        pos += length + head if fixed else length
+        if pos <= len(raw):
+            ends.append(pos)
+    return ends
+
+
+def _pcapng_ends(raw):
+    pos, order = 0, "<"
+    while pos + 12 <= len(raw):
+        if raw[pos : pos + 4] == b"\x0a\x0d\x0d\x0a":
+            order = "<" if raw[pos + 8 : pos + 12] == b"\x4d\x3c\x2b\x1a" else ">"
+        kind, size = struct.unpack_from(order + "II", raw, pos)
+        pos += size
+        if kind in (2, 3, 6) and pos <= len(raw):
+            yield pos
+
+
+def cut_anywhere(raw, positions):
+    """Read `raw` cut at each position: each packet that ends before the cut comes, in order, then at most a warning."""
+    whole, ends = read(raw), packet_ends(raw)
+    assert len(whole) == len(ends)
+    for cut in positions:
+        expected = [record for record, end in zip(whole, ends) if end <= cut]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                records = read(raw[:cut])
+            except CaptureError:
+                assert not expected and cut < FIRST_HEADER, cut
+                continue
+        assert records == expected, cut
+        assert {item.category for item in caught} <= {CaptureWarning} and len(caught) <= 1
