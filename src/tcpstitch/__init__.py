@@ -41,6 +41,7 @@ _HOMES = {
     "errors": "CaptureError CaptureWarning DecodeError LimitsError PacketTypeError ReentrantCallError "
     "StreamCallbackError TcpStitchError UsageError",
     "limits": "Limits Timeouts",
+    "parallel": "",
     "readers": "connections",
     "segment": "Direction Endpoint Flow Segment",
     "statistics": "FlushResult Holder Statistics",

@@ -7,8 +7,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Type
 from ..errors import UsageError
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
+from .share import Share
 
-__all__ = ["Capture", "Comment", "make_packet", "open_capture", "packet_class"]
+__all__ = ["Capture", "Comment", "Share", "make_packet", "open_capture", "packet_class"]
 
 
 class Capture:
@@ -18,7 +19,7 @@ class Capture:
     are instances of a `bytes` subclass with the attribute `linktype`. Memory does not grow with the capture.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
         self._parts = parts
         self._report = parts[0].report
         if len(parts) == 1:
@@ -26,7 +27,8 @@ class Capture:
         else:
             self._report = Report(", ".join(part.report.name for part in parts), parts[0].report)
             self._report.linktype = parts[0].report.linktype
-            self._records = merge(self._report, parts)
+            merged = merge(self._report, parts)
+            self._records = merged if share is None else share.of(merged)
 
     @property
     def name(self) -> str:
@@ -74,14 +76,19 @@ class Capture:
 
 
 def open_capture(
-    source: Any, follow: bool = False, *, poll_seconds: float = 0.2, idle_seconds: Optional[float] = None
+    source: Any,
+    follow: bool = False,
+    *,
+    poll_seconds: float = 0.2,
+    idle_seconds: Optional[float] = None,
+    share: Optional[Share] = None,
 ) -> Capture:
     """Open pcap, pcapng or snoop, plain or compressed with gzip, bz2, xz, zstd or lz4 (the last two are extras).
 
     `source` is a path, a binary file object, `"-"` for standard input, or a list of them, which is merged in the order
     of time while each keeps its own order; of regular files only those are open whose times overlap. With `follow` a
     file that grows is waited for: looked at every `poll_seconds`, until `close` is called or nothing came for
-    `idle_seconds` (None: wait for ever).
+    `idle_seconds` (None: wait for ever). With `share` only packets of some connections come (see `tcpstitch.parallel`).
 
     Raises `CaptureError` if a source cannot be opened or is no capture, `UsageError` for an argument that cannot work.
     A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`.
@@ -98,9 +105,11 @@ def open_capture(
     try:
         for what in wanted:
             shared = parts[0].report if parts else None
-            parts.append(Part(what, shared, len(wanted) > 1, follow, poll_seconds, idle_seconds if follow else None))
+            waits = poll_seconds, idle_seconds if follow else None
+            own = share if len(wanted) == 1 else None
+            parts.append(Part(what, shared, len(wanted) > 1, own, follow, *waits))
     except BaseException:
         for part in parts:
             part.close()
         raise
-    return Capture(parts)
+    return Capture(parts, share)

@@ -9,6 +9,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 from ..errors import CaptureError
 from . import pcap, pcapng, snoop
 from .report import ETHERNET, Record, Report
+from .share import Share
 from .source import Source
 
 
@@ -19,7 +20,9 @@ class Part:
     buffer may be thousands, of which hardly two overlap.
     """
 
-    def __init__(self, what: Any, shared: Optional[Report], later: bool, follow: bool, *waits: Any) -> None:
+    def __init__(
+        self, what: Any, shared: Optional[Report], later: bool, share: Optional[Share], follow: bool, *waits: Any
+    ) -> None:
         self._arguments = (what, follow, *waits)
         self._closed = False
         self.start: Optional[float] = None
@@ -36,7 +39,7 @@ class Part:
                 self.source.close()
                 self.source = None
             else:
-                self._records = find_reader(self.source, self.report)
+                self._records = find_reader(self.source, self.report, share)
         except BaseException:
             self.close()
             raise
@@ -55,15 +58,17 @@ class Part:
             self.source.close()
 
 
-def find_reader(source: Source, report: Report) -> Iterator[Record]:
-    """The packets of `source`, whatever its format; `CaptureError` if it has none of the known ones."""
+def find_reader(source: Source, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
+    """The packets of `source`, or of a share of it; `CaptureError` if its format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
-        return pcap.read_pcap(source, held, report)
+        return pcap.read_pcap(source, held, report, share)
     if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
-        return pcapng.read_pcapng(source, held, report)
+        records = pcapng.read_pcapng(source, held, report)
+        return records if share is None else share.of(records)
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
-        return snoop.read_snoop(source, held, report)
+        records = snoop.read_snoop(source, held, report)
+        return records if share is None else share.of(records)
     found = f"it begins with {held[:16].hex(' ')}" if held else "it is empty"
     if source.damage is not None:
         found += f" ({source.damage})"

@@ -6,6 +6,7 @@ import struct
 from typing import Iterator, Optional, Type
 
 from .report import MAX_RECORD, Record, Report, packet_class
+from .share import Rest, Share, quick_share
 from .source import Source
 from .variants import Unpack, aix_linktype, record_bytes, unpacker
 
@@ -25,7 +26,7 @@ MAGICS = {
 }
 
 
-def read_pcap(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+def read_pcap(source: Source, held: bytes, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
     """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`. Reads a block at a time."""
     order, units, sizes, first = MAGICS[held[:4]]
     held = source.at_least(held, first)
@@ -40,21 +41,25 @@ def read_pcap(source: Source, held: bytes, report: Report) -> Iterator[Record]:
     report.linktype = linktype
     make = None if packet_class(linktype) is bytes else packet_class(linktype)
     scale = 1e-6 if units == 10**6 else 1e-9
-    return _records(source, held, first, report, unpacker(order, head, version), scale, head, make)
+    unpack = unpacker(order, head, version)
+    rest = Rest(held, first)
+    records = _records(source, rest, report, unpack, scale, head, make)
+    if share is None:
+        return records
+    quick = make is None and order == "<" and head == 16 and version == (2, 4)
+    return quick_share(share, source, rest, scale, records) if quick else share.of(records)
 
 
 def _records(
     source: Source,
-    held: bytes,
-    pos: int,
+    rest: Rest,
     report: Report,
     unpack: Unpack,
     scale: float,
     head: int,
     make: Optional[Type[bytes]],
 ) -> Iterator[Record]:
-    base = 0  # offset in the file of buffer[0]
-    buffer = held
+    buffer, pos, base = rest.buffer, rest.pos, rest.base
     problem: Optional[str] = None
     while problem is None:
         size = len(buffer)

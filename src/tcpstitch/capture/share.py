@@ -1,0 +1,123 @@
+"""A share of a capture: the packets of some of its connections, the others skipped for a part of what reading costs.
+
+A connection's share is told by the sum of the 16-bit words of its addresses and ports, which both directions have in
+common. What must be decoded to be told apart (fragments, tunnels, several tags) belongs to every share: who reads it
+looks at the key of the segment that comes out.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Iterator, List
+
+from ..errors import UsageError
+from .report import ETHERNET, Record
+from .source import Source
+
+# 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order.
+_BUCKETS = 257
+# Link types in which the EtherType and the IP header stand at fixed places; raw IP has no EtherType.
+_LAYOUTS = {ETHERNET: (12, 14), 113: (14, 16), 276: (0, 20), **dict.fromkeys((12, 14, 101, 228, 229), (-1, 0))}
+_RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
+# Record header of a little-endian pcap file, then the frame's EtherType, version and IHL; fragment word, TTL and
+# protocol; addresses; ports. All little-endian, as the sum must be taken in one order.
+_RECORD = struct.Struct("<III16xI4xI2xQI")
+_IPV4, _IPV4_MASK = 0x450008, 0xFFFFFF
+_WHOLE_TCP, _WHOLE_TCP_MASK = 0x06000000, 0xFF00FF3F
+
+
+class Share:
+    """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1."""
+
+    __slots__ = ("index", "count", "number", "mine")
+
+    def __init__(self, index: int, count: int) -> None:
+        if not 0 <= index < count <= _BUCKETS:
+            raise UsageError(f"share {index} of {count}: there are at most {_BUCKETS}, counted from 0")
+        self.index = index
+        self.count = count
+        self.number = 0
+        self.mine: List[bool] = [bucket % count == index for bucket in range(_BUCKETS)]
+
+    def owns(self, key: bytes) -> bool:
+        """Whether the connection with these addresses and ports belongs to this share. O(1)."""
+        return self.mine[int.from_bytes(key, "little") % _BUCKETS]
+
+    def wants(self, packet: bytes) -> bool:
+        """False if `packet` is sure to belong to another share. O(1)."""
+        layout = _LAYOUTS.get(getattr(packet, "linktype", ETHERNET))
+        if layout is None:
+            return True
+        kind_at, at = layout
+        if kind_at < 0:
+            kind = _RAW_KINDS.get(packet[:1], b"")
+        else:
+            kind = packet[kind_at : kind_at + 2]
+            if kind == b"\x81\x00" and kind_at == 12:
+                at = 18
+                kind = packet[16:18]
+        if kind == b"\x08\x00" and len(packet) >= at + 40:
+            whole = packet[at] == 0x45 and packet[at + 9] == 6 and not (packet[at + 6] & 0x3F or packet[at + 7])
+            return not whole or self.owns(packet[at + 12 : at + 24])
+        if kind == b"\x86\xdd" and len(packet) >= at + 60 and packet[at] >> 4 == 6 and packet[at + 6] == 6:
+            return self.owns(packet[at + 8 : at + 44])
+        return True
+
+    def of(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Those of `records` that belong to this share, or may."""
+        for record in records:
+            self.number += 1
+            if self.wants(record[1]):
+                yield record
+
+
+class Rest:
+    """Where the quick loop below left a file to the ordinary one: bytes read, the place in them, the file's offset."""
+
+    __slots__ = ("buffer", "pos", "base")
+
+    def __init__(self, buffer: bytes, pos: int) -> None:
+        self.buffer = buffer
+        self.pos = pos
+        self.base = 0
+
+
+def quick_share(
+    share: Share, source: Source, rest: Rest, scale: float, usual: Iterator[Record]
+) -> Iterator[Record]:
+    """The packets of a share out of an Ethernet pcap file in little-endian order; at what is odd `usual` takes over.
+
+    A packet of another share costs no slice, no time stamp and no switch between generators: about half of a read.
+    """
+    mine = share.mine
+    unpack = _RECORD.unpack_from
+    number = share.number
+    while True:
+        buffer, pos = rest.buffer, rest.pos
+        size = len(buffer)
+        last = size - _RECORD.size
+        need = _RECORD.size
+        while pos <= last:
+            seconds, fraction, length, kind, middle, addresses, ports = unpack(buffer, pos)
+            stop = pos + 16 + length
+            if stop > size:
+                need = 16 + length
+                break
+            number += 1
+            if kind & _IPV4_MASK == _IPV4:
+                if mine[(addresses + ports) % _BUCKETS] or middle & _WHOLE_TCP_MASK != _WHOLE_TCP or length < 54:
+                    share.number = number
+                    yield seconds + fraction * scale, buffer[pos + 16 : stop]
+            elif share.wants(buffer[pos + 16 : stop]):
+                share.number = number
+                yield seconds + fraction * scale, buffer[pos + 16 : stop]
+            pos = stop
+        share.number = number
+        rest.pos = pos
+        if not source.can_hold(need - (size - pos)):
+            break
+        rest.base += pos
+        rest.buffer, rest.pos = source.at_least(buffer[pos:], need), 0
+        if len(rest.buffer) < need:
+            break
+    yield from share.of(usual)

@@ -1,0 +1,282 @@
+"""More cores: captures, or the parts of one capture, assembled in worker processes or on a cluster.
+
+A capture is cut into parts by connection, so that both directions of one, and all of its packets, meet in one part.
+Every worker reads the whole file and skips what belongs to other parts; packets that must be decoded to be told apart
+(fragments, tunnels) are decoded by each. A part's timers run on its own packets.
+
+Any executor of PEP 3148 will do: `concurrent.futures.ProcessPoolExecutor`, which is the default, or, beyond one
+machine, `distributed.Client(...).get_executor()` (`pip install tcpstitch[dask]`); see docs/parallel.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import traceback
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from heapq import merge
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+from .assembler import Assembler
+from .capture import Share, open_capture
+from .errors import TcpStitchError, UsageError
+from .limits import Limits
+from .segment import Segment, address_bytes
+from .statistics import Statistics
+from .stream import StreamFactory
+
+Emit = Callable[[Any], None]
+MakeFactory = Callable[[Emit], StreamFactory]
+
+
+class Failure(NamedTuple):
+    """A part that ended early. `packet` is the one it ended at, counted from 1 in the capture; 0: before the first one;
+    None: the process died and could not say."""
+
+    source: Any
+    part: int
+    parts: int
+    packet: Optional[int]
+    error: str
+    trace: str
+
+    def __str__(self) -> str:
+        place = "at an unknown packet" if self.packet is None else f"at packet {self.packet}"
+        return f"{self.source}, part {self.part + 1} of {self.parts}: {place}: {self.error}"
+
+
+class PartReport(NamedTuple):
+    """What one part came to; `statistics` is None where the process died."""
+
+    source: Any
+    part: int
+    parts: int
+    statistics: Optional[Statistics]
+
+
+class Outcome(NamedTuple):
+    """All results in order, what failed, and the statistics of each part.
+
+    The order: by source as given, then by the number of the packet at which a result was emitted; what is emitted when
+    the capture has ended comes last, part by part. So it does not depend on which worker was quicker.
+    """
+
+    results: List[Any]
+    failures: List[Failure]
+    parts: List[PartReport]
+
+
+class PartsFailed(TcpStitchError):
+    """Some parts ended early; `outcome` holds everything that did not."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        failures = outcome.failures
+        super().__init__(f"{len(failures)} of {len(outcome.parts)} parts failed; first: {failures[0]}")
+        self.outcome = outcome
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return PartsFailed, (self.outcome,)
+
+
+class _Task(NamedTuple):
+    source: Any
+    part: int
+    parts: int
+    make_factory: MakeFactory
+    options: Dict[str, Any]
+
+
+class _Answer(NamedTuple):
+    results: List[Tuple[float, Any]]  # with the number of the packet
+    failure: Optional[Failure]
+    statistics: Optional[Statistics]
+
+
+class _PartAssembler(Assembler):
+    """Takes the segments of one share only: the reader cannot tell for packets that must be decoded first."""
+
+    def __init__(self, factory: StreamFactory, share: Share, options: Dict[str, Any]) -> None:
+        super().__init__(factory, **options)
+        self._share = share
+
+    def _route(self, segment: Segment, timestamp: float) -> None:
+        if self._share.owns(address_bytes(segment.key)):
+            super()._route(segment, timestamp)
+
+
+class _Emitter:
+    """Notes at which packet each result came."""
+
+    def __init__(self) -> None:
+        self.results: List[Tuple[float, Any]] = []
+        self.position: Callable[[], float] = float
+
+    def __call__(self, result: Any) -> None:
+        self.results.append((self.position(), result))
+
+
+def _work(task: _Task) -> _Answer:
+    """One part, in whatever process this runs; errors become a `Failure`."""
+    emitter = _Emitter()
+    assembler: Optional[Assembler] = None
+    try:
+        factory = task.make_factory(emitter)
+        share = Share(task.part, task.parts)
+        if task.parts == 1:
+            assembler = Assembler(factory, **task.options)  # alone, so the order is that in which results come
+        else:
+            assembler = _PartAssembler(factory, share, task.options)
+            emitter.position = lambda: share.number
+        with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
+            assembler.run(capture)
+        emitter.position = lambda: float("inf")
+        assembler.flush_all()
+    except Exception as error:
+        statistics = None if assembler is None else assembler.statistics()
+        packet = share.number if task.parts > 1 else statistics.packets if statistics else 0
+        text = f"{type(error).__name__}: {error}"
+        failure = Failure(*task[:3], packet, text, traceback.format_exc())
+        return _Answer(emitter.results, failure, statistics)
+    return _Answer(emitter.results, None, assembler.statistics())
+
+
+def run(
+    sources: Any,
+    make_factory: MakeFactory,
+    *,
+    workers: Optional[int] = None,
+    parts: Optional[int] = None,
+    executor: Optional[Executor] = None,
+    failures: str = "raise",
+    **options: Any,
+) -> Outcome:
+    """Assemble `sources` on several cores, and return what the streams emitted, in order.
+
+    `sources` is a path or a list; each member is a path, or a list of paths that are one capture in several files.
+    `make_factory(emit)` makes the `StreamFactory` of a part, in the worker; its streams call `emit(result)`. It must be
+    importable there, as must the results be picklable: a class or function at the top level of a module, or a
+    `functools.partial` of one. Results are held until the end: emit what is small.
+
+    `workers` parts are worked on at the same time (default: the processors this process may use), in processes of
+    their own unless an `executor` is given. Each capture is cut into `parts` (default: one, when there are as many
+    captures as workers, else as many as workers). `options` are those of `Assembler`; the bounds of `limits` are those
+    of all workers together: totals, connections and fragments are divided among them.
+
+    A part that fails (an unreadable file, a handler that raises, a process that dies) costs the others nothing, and
+    keeps what it emitted before. With `failures="raise"`, `PartsFailed`, which has everything else as its `outcome`,
+    is raised in the end; with "return" failures are in the outcome only. Raises `UsageError` for arguments that cannot
+    work, before anything is read.
+    """
+    wanted = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    workers = _processors() if workers is None else workers
+    parts = (1 if len(wanted) >= workers else workers) if parts is None else parts
+    options = _checked(wanted, workers, parts, failures, options)
+    tasks = [_Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
+    if executor is None:
+        _check_picklable(make_factory, options)
+        answers = _in_processes(tasks, workers)
+    else:
+        answers = _gather(tasks, _submit(executor, tasks))
+    outcome = _merged(tasks, answers)
+    if outcome.failures and failures == "raise":
+        raise PartsFailed(outcome)
+    return outcome
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _checked(
+    sources: List[Any], workers: int, parts: int, failures: str, options: Dict[str, Any]
+) -> Dict[str, Any]:
+    """The options of one worker's assembler. Raises `UsageError`."""
+    for name, value in (("workers", workers), ("parts", parts)):
+        if value.__class__ is not int or value < 1:
+            raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
+    Share(parts - 1, parts)
+    if failures not in ("raise", "return"):
+        raise UsageError(f'failures={failures!r}: use "raise" or "return"')
+    for source in sources:
+        for path in source if isinstance(source, (list, tuple)) else [source]:
+            if not isinstance(path, (str, os.PathLike)) or path == "-":
+                raise UsageError(f"source {path!r}: give a path, as several processes cannot share one stream")
+    if "linktype" in options:
+        raise UsageError("linktype: captures name it themselves")
+    at_once = max(1, min(workers, len(sources) * parts))
+    limits = options.get("limits")
+    Assembler(StreamFactory(), **options)  # refuses what cannot work
+    return {**options, "limits": divided(Limits() if limits is None else limits, at_once)}
+
+
+def divided(limits: Limits, workers: int) -> Limits:
+    """The bounds of one of `workers` that keep `limits` together. Raises `UsageError` where too little is left."""
+    total, connections = limits.max_buffered_pages_total // workers, limits.max_connections // workers
+    if not total or not connections:
+        raise UsageError(f"{limits} is too little for {workers} workers: raise the bounds, or use fewer")
+    return dataclasses.replace(
+        limits,
+        max_buffered_pages_total=total,
+        max_buffered_pages_per_connection=min(limits.max_buffered_pages_per_connection, total),
+        max_connections=connections,
+        max_fragments=max(1, limits.max_fragments // workers),
+    )
+
+
+def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None:
+    try:
+        pickle.dumps((make_factory, options))
+    except Exception as error:
+        raise UsageError(
+            f"make_factory={make_factory!r} and the options must reach another process, but: {error}; "
+            "define functions and classes at the top level of a module"
+        ) from error
+
+
+def _submit(executor: Executor, tasks: Iterable[_Task]) -> "List[Future[_Answer]]":
+    futures: "List[Future[_Answer]]" = []
+    for task in tasks:
+        try:
+            futures.append(executor.submit(_work, task))
+        except Exception as error:  # an executor that broke takes no more
+            failed: "Future[_Answer]" = Future()
+            failed.set_exception(error)
+            futures.append(failed)
+    return futures
+
+
+def _gather(tasks: List[_Task], futures: "List[Future[_Answer]]") -> List[_Answer]:
+    return [_answer(task, future) for task, future in zip(tasks, futures)]
+
+
+def _answer(task: _Task, future: "Future[_Answer]") -> _Answer:
+    try:
+        return future.result()
+    except Exception as error:  # the worker's process died, or its results could not be sent
+        text = f"{type(error).__name__}: {error}"
+        return _Answer([], Failure(*task[:3], None, text, traceback.format_exc()), None)
+
+
+def _in_processes(tasks: List[_Task], workers: int) -> List[_Answer]:
+    """In a pool of processes. One that dies breaks the pool: what it left undone is done again, each part alone."""
+    with ProcessPoolExecutor(min(workers, len(tasks)) or 1) as pool:
+        futures = _submit(pool, tasks)
+    answers = []
+    for task, future in zip(tasks, futures):
+        if isinstance(future.exception(), BrokenExecutor):
+            with ProcessPoolExecutor(1) as pool:
+                future = _submit(pool, [task])[0]
+        answers.append(_answer(task, future))
+    return answers
+
+
+def _merged(tasks: List[_Task], answers: List[_Answer]) -> Outcome:
+    results: List[Any] = []
+    count = tasks[0].parts if tasks else 1
+    for first in range(0, len(tasks), count):
+        lists = [answer.results for answer in answers[first : first + count]]
+        results += [result for _, result in merge(*lists, key=lambda pair: pair[0])]
+    reports = [PartReport(*task[:3], answer.statistics) for task, answer in zip(tasks, answers)]
+    return Outcome(results, [answer.failure for answer in answers if answer.failure is not None], reports)
+
