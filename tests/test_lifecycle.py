@@ -1,9 +1,13 @@
-"""How long a connection is followed once one side has closed."""
+"""How long a connection is followed once one side has closed, and what late packets mean."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from support.recorder import S2C, Recorder
-from tcpstitch import Assembler, Segment
+from tcpstitch import Assembler, Limits, Segment
 
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
 
@@ -49,3 +53,47 @@ def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.3)
     assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
     assert recorder.connections[0].completions == ["rst"]
+
+
+def closed(*segments: Segment, **options: Any) -> Recorder:
+    """A connection in which the client said "abcdef" and both sides closed, followed by `segments`."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(max_history_bytes_per_connection=100), **options)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"abcdef", flags="FPA", ack=501), 1000.2)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 501, flags="FA", ack=108), 1000.3)
+    assert recorder.only.completions == ["fin"]
+    for segment in segments:
+        assembler.assemble(segment, 1001.0)
+    return recorder
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("start, data", [(101, b"abcdef"), (101, b"ab"), (104, b"def")])
+def test_an_old_copy_that_arrives_after_the_close_is_a_retransmission(checks: str, start: int, data: bytes) -> None:
+    recorder = closed(Segment.make(CLIENT, SERVER, start, data, ack=501), checks=checks)
+    assert recorder.kinds == {"retransmission"}
+
+
+def test_an_old_copy_with_other_bytes_is_a_conflict_after_the_close_too() -> None:
+    recorder = closed(Segment.make(CLIENT, SERVER, 104, b"dXf", ack=501))
+    assert recorder.kinds == {"retransmission", "overlap_conflict"}
+
+
+@pytest.mark.parametrize("start, data", [(107, b"more"), (104, b"defmore"), (108, b"more")])
+def test_bytes_behind_the_fin_are_evidence(start: int, data: bytes) -> None:
+    assert "data_after_fin" in closed(Segment.make(CLIENT, SERVER, start, data, ack=501)).kinds
+
+
+def test_an_old_copy_that_arrives_after_a_reset_is_a_retransmission() -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"abc"), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 104, flags="R"), 1000.2)
+    before = set(recorder.kinds)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"abc"), 1000.3)
+    assert recorder.kinds - before == {"retransmission"}
+    assembler.assemble(Segment.make(CLIENT, SERVER, 104, b"d"), 1000.3)
+    assert recorder.kinds - before == {"retransmission", "data_after_rst"}

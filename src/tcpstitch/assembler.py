@@ -206,8 +206,7 @@ class Assembler(ShortPath):
             except Exception as error:
                 self.handler_failed(state, state.watcher, error)
         if state.watcher is not None and segment.length:
-            kind = "data_after_rst" if state.reason == "rst" else "data_after_fin"
-            half.anomaly(kind, half.offset_of(segment.seq) if half.known else 0, timestamp)
+            state.late_data(half, segment, timestamp)
         return half
 
     def replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:

@@ -318,6 +318,7 @@ class KernelQueue:
         run.pages[-1].uncover_from(end)
         self.buffered_bytes -= run.end - end
         run.end = end
+        run.fins = [fin for fin in run.fins if fin < end]
 
     def clear(self) -> None:
         """Drop everything."""
@@ -333,6 +334,7 @@ class KernelQueue:
         for run in self._tree:
             run.start -= delta
             run.end -= delta
+            run.fins = [fin - delta for fin in run.fins]
             for page in run.pages:
                 page.shift(delta)
 
@@ -348,6 +350,7 @@ class KernelQueue:
             self.page_count -= 1
             self.buffered_bytes -= run.pages[0].start - run.start
             run.start = run.pages[0].start
+            run.fins = [fin for fin in run.fins if fin >= run.start]
         return before - self.buffered_bytes
 
     def check(self) -> None:
@@ -357,6 +360,7 @@ class KernelQueue:
         starts = [run.start for run in runs]
         assert starts == sorted(set(starts))
         for run in runs:
+            assert all(run.start <= fin < run.end for fin in run.fins)
             edges = [run.start, *(page.end for page in run.pages)]
             assert edges[:-1] == [page.start for page in run.pages] and edges[-1] == run.end > run.start
             assert all(page.mask is None for page in run.pages)

@@ -164,14 +164,14 @@ class StreamState(Resets):
         offset = peer.offset_of(ack)
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
-            offset = 0
+            offset = peer.acked = 0
         if self.syn_data is not None and peer.syn_seen:
             syn, self.syn_data = self.syn_data, None
             if offset > 0 and half is not peer and syn.key != getattr(segment, "key", None):
                 self._data(peer, syn, timestamp)
             else:
                 peer.note_refused(0, syn.payload, timestamp)
-        if self.embryonic and peer.syn_seen and not peer.started and offset > peer.max_offset:
+        if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.max_offset:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
         span = max(half.max_window, 65535)
@@ -249,6 +249,14 @@ class StreamState(Resets):
         half.anomaly("retransmission", start, timestamp)
         if half.history:
             half.check_history(start, segment.payload, timestamp)
+
+    def late_data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """Data behind the end of the connection: an old copy that was long on its way, or more than there can be."""
+        start = half.offset_of(segment.seq) if half.known else 0
+        if half.known and start + segment.length <= half.next_offset:
+            self._old_data(half, start, segment, timestamp)
+        else:
+            half.anomaly("data_after_rst" if self.reason == "rst" else "data_after_fin", start, timestamp)
 
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
