@@ -7,12 +7,16 @@ import re
 from typing import Optional, Union
 
 from .errors import LimitsError
+from .page import page_cost
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
-# Measured on CPython 3.11 with a stream object of `__slots__ = ()`; see docs/benchmarks.md.
-_CONNECTION_BYTES = 2048
-_PAGE_OVERHEAD_BYTES = 512  # the Page object, its records and its place in the index
+# What one connection takes at most besides pages, its lingering included: measured on CPython 3.11 with a stream object
+# of `__slots__ = ()`, what few connections have (a SYN kept for later, cut ranges) included; see docs/memory.md.
+CONNECTION_BYTES = 2048
+FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
+_PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.35, 0.05  # the rest: what is in flight, the allocator's slack
+_LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": 1 << 17}  # 1 elsewhere; the latter: one datagram
 
 
 def parse_bytes(size: Union[int, str]) -> int:
@@ -32,7 +36,8 @@ class Limits:
     `max_buffered_pages_per_connection` and `max_buffered_pages_total` bound out-of-order and kept bytes, in pages of
     `page_size` bytes (gopacket: MaxBufferedPagesPerConnection, MaxBufferedPagesTotal; there 0 means unlimited, here it
     is refused). As in gopacket, a connection that reaches its bound gives up its lowest missing range.
-    `max_connections` bounds connection state, `max_fragments` the incomplete IP datagrams.
+    `max_connections` bounds connection state, also of connections that are over and linger so that late packets open
+    nothing; `max_fragments` the incomplete IP datagrams and `max_fragment_bytes` their bytes.
     `max_history_bytes_per_connection`, off by default, keeps the last delivered bytes of each direction so that a
     later segment with other bytes at the same offsets is reported; it costs up to that many bytes per direction.
     Raises `LimitsError`.
@@ -44,11 +49,12 @@ class Limits:
     page_size: int = 2048
     max_fragments: int = 1024
     max_history_bytes_per_connection: int = 0
+    max_fragment_bytes: int = 4 << 20
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "max_history_bytes_per_connection" else 1
+            least = _LEAST.get(field.name, 1)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise LimitsError(
                     f"{field.name}={value!r}: give a whole number of at least {least}"
@@ -57,23 +63,45 @@ class Limits:
         if not 64 <= self.page_size <= 1 << 16:
             raise LimitsError(f"page_size={self.page_size}: give 64 to 65536 bytes; 2048 holds an Ethernet segment")
 
-    @classmethod
-    def from_memory(cls, size: Union[int, str], page_size: int = 2048) -> Limits:
-        """Limits that keep what grows with traffic inside `size` bytes: "256MiB" or an int.
+    @property
+    def memory_bound(self) -> int:
+        """The most bytes that an assembler with these limits holds: pages with their records, connections with their
+        history, fragments. What handlers keep themselves is theirs."""
+        return (
+            self.max_buffered_pages_total * page_cost(self.page_size)
+            + self.max_connections * self._connection_cost(self.max_history_bytes_per_connection)
+            + self.max_fragments * FRAGMENT_BYTES
+            + self.max_fragment_bytes
+        )
 
-        A quarter goes to pages with their records, a third to connections, the rest to fragments and slack.
+    @staticmethod
+    def _connection_cost(history_bytes: int) -> int:
+        """Both directions keep what was delivered last, and what was refused."""
+        return CONNECTION_BYTES + 4 * history_bytes
+
+    @classmethod
+    def from_memory(
+        cls, size: Union[int, str], page_size: int = 2048, max_history_bytes_per_connection: int = 0
+    ) -> Limits:
+        """Limits that keep all that grows with traffic inside `size` bytes: "256MiB" or an int.
+
+        45% goes to pages with their records, 35% to connections, 5% to IP fragments; the rest is left for what is being
+        delivered and for the allocator. One connection gets at most a quarter of the pages.
         Raises `LimitsError` below 1 MiB.
         """
         budget = parse_bytes(size)
         if budget < 1 << 20:
             raise LimitsError(f"{size!r} is too small: give at least 1MiB")
-        pages = budget // 4 // (page_size + _PAGE_OVERHEAD_BYTES)
+        pages = int(budget * _PAGE_SHARE) // page_cost(page_size)
+        fragments = int(budget * _FRAGMENT_SHARE)
         return cls(
-            max_buffered_pages_per_connection=max(1, min(500, pages // 2)),
+            max_buffered_pages_per_connection=max(1, min(500, pages // 4)),
             max_buffered_pages_total=pages,
-            max_connections=max(16, budget // 3 // _CONNECTION_BYTES),
+            max_connections=int(budget * _CONNECTION_SHARE) // cls._connection_cost(max_history_bytes_per_connection),
             page_size=page_size,
-            max_fragments=max(1, min(1024, budget // 16 // (1 << 16))),
+            max_fragments=min(1024, fragments // 2 // FRAGMENT_BYTES),
+            max_history_bytes_per_connection=max_history_bytes_per_connection,
+            max_fragment_bytes=min(4 << 20, max(1 << 17, fragments // 2)),
         )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Dict, Mapping, NamedTuple
+
+logger = logging.getLogger("tcpstitch")
 
 
 class Statistics(NamedTuple):
@@ -30,6 +33,17 @@ class Statistics(NamedTuple):
     anomalies: Mapping[str, int]
     decode_errors: Mapping[str, int]
     dropped: int = 0  # packets that live captures lost before they could be read
+    connections_embryonic: int = 0  # now, whose handshake is not over
+    connections_lingering: int = 0  # now, over but for late packets; not among `connections`
+    connections_peak: int = 0  # most of all three at a time
+    gaps_by_reason: Mapping[str, int] = {}
+    completions_by_reason: Mapping[str, int] = {}
+    evictions_by_kind: Mapping[str, int] = {}  # page_limit, total_limit; connection_lingering, _embryonic, _idle
+    fragments: int = 0  # incomplete IP datagrams now
+    fragment_bytes: int = 0  # theirs, records included
+    memory_bytes: int = 0  # what is held now, estimated from above
+    memory_bound: int = 0  # the most that the limits allow
+    pressure: float = 0.0  # how full the fullest bound is now: 1.0 means that something is given up for the next
 
 
 class Counters:
@@ -37,14 +51,44 @@ class Counters:
 
     __slots__ = (
         "bytes", "chunks", "gaps", "missing_bytes", "retransmissions", "ignored", "opened", "completed", "evicted",
-        "evictions", "page_limit_hits", "kept_bytes_dropped", "segments", "anomalies",
+        "evictions", "page_limit_hits", "kept_bytes_dropped", "segments", "anomalies", "connections_peak",
+        "gap_reasons", "completion_reasons", "eviction_kinds",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.bytes = self.chunks = self.segments = self.gaps = self.missing_bytes = 0
         self.retransmissions = self.ignored = self.opened = self.completed = self.evicted = 0
-        self.evictions = self.page_limit_hits = self.kept_bytes_dropped = 0
+        self.evictions = self.page_limit_hits = self.kept_bytes_dropped = self.connections_peak = 0
         self.anomalies: Dict[str, int] = {}
+        self.gap_reasons: Dict[str, int] = {}
+        self.completion_reasons: Dict[str, int] = {}
+        self.eviction_kinds: Dict[str, int] = {}
+
+    def count_gap(self, reason: str, length: int) -> None:
+        self.gaps += 1
+        self.missing_bytes += length
+        self.gap_reasons[reason] = self.gap_reasons.get(reason, 0) + 1
+
+    def count_completion(self, reason: str) -> None:
+        self.completed += 1
+        self.completion_reasons[reason] = self.completion_reasons.get(reason, 0) + 1
+
+    def count_eviction(self, kind: str, subject: Any) -> None:
+        """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""
+        count = self.eviction_kinds[kind] = self.eviction_kinds.get(kind, 0) + 1
+        if str(count).strip("0") == "1":
+            level = logging.WARNING if kind in _LOSES_DATA else logging.INFO
+            logger.log(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject)
+
+
+_LOSES_DATA = {"total_limit", "connection_idle"}
+_WHAT_HAPPENED = {
+    "page_limit": "a connection reached its page limit and gave something up",
+    "total_limit": "the total page limit was reached and the longest idle connection gave something up",
+    "connection_lingering": "the connection limit was reached and a closed connection was forgotten",
+    "connection_embryonic": "the connection limit was reached and a half-open connection was evicted",
+    "connection_idle": "the connection limit was reached and the longest idle connection was evicted",
+}
 
 
 class FlushResult(NamedTuple):

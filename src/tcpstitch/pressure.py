@@ -1,0 +1,42 @@
+"""How full the bounds are, as a level that does not flutter."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+from .errors import UsageError
+
+DEFAULT_MARKS = (0.5, 0.8, 0.95)
+HYSTERESIS = 0.05
+
+
+class PressureGauge:
+    """Calls `callback(level)` when the level changes: the number of `marks` that the pressure has reached, 0 for none.
+
+    A level is left only when the pressure is `HYSTERESIS` below its mark. Raises `UsageError` for marks that cannot
+    work.
+    """
+
+    __slots__ = ("marks", "callback", "level")
+
+    def __init__(self, callback: Optional[Callable[[int], Any]], marks: Sequence[float]) -> None:
+        self.marks: Tuple[float, ...] = tuple(marks)
+        rising = list(self.marks) == sorted(set(self.marks))
+        if not self.marks or not rising or not 0 < self.marks[0] <= self.marks[-1] <= 1:
+            raise UsageError(f"pressure_marks={marks!r}: give rising fractions above 0 and up to 1, such as (0.5, 0.8)")
+        if callback is not None and not callable(callback):
+            raise UsageError(f"on_pressure={callback!r}: give a function that takes the level, or None")
+        self.callback = callback
+        self.level = 0
+
+    def update(self, pressure: float) -> None:
+        """Compare with the marks; calls the callback at most once. O(marks)."""
+        level = self.level
+        while level < len(self.marks) and pressure >= self.marks[level]:
+            level += 1
+        while level and pressure < self.marks[level - 1] - HYSTERESIS:
+            level -= 1
+        if level != self.level:
+            self.level = level
+            if self.callback is not None:
+                self.callback(level)
