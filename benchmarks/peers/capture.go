@@ -1,9 +1,11 @@
-// A gopacket engine over one capture file, for benchmarks/speed.py. Built with reassembly.go or tcpassembly.go, not
+// A gopacket engine over one capture file, for benchmarks/speed.py and benchmarks/story.py. Built with reassembly.go or tcpassembly.go, not
 // both: the two packages define the same command line flags.
 //
-//	PROGRAM -decode lazy|parser [-hash] [-pages 500 -total 100000] FILE
+//	PROGRAM -decode lazy|parser [-hash] [-pages 500 -total 100000] [-sample 10000] FILE
 //
 // Prints one JSON object: packets, bytes, seconds, peak_kib, start_kib and, with -hash, the digest of workloads.py.
+// With -sample, also the resident size and the pages in use and allocated after so many packets each, after FlushAll,
+// and after debug.FreeOSMemory.
 package main
 
 import (
@@ -16,6 +18,8 @@ import (
 	"hash"
 	"io"
 	"os"
+	"reflect"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -29,6 +33,7 @@ var (
 	hashing = flag.Bool("hash", false, "digest what is delivered")
 	pages   = flag.Int("pages", 500, "MaxBufferedPagesPerConnection, 0 = unlimited")
 	total   = flag.Int("total", 100000, "MaxBufferedPagesTotal, 0 = unlimited")
+	every   = flag.Int("sample", 0, "packets between looks at the memory, 0 = none")
 
 	delivered int64
 	hashes    = map[string]hash.Hash{}
@@ -61,8 +66,25 @@ func (d *direction) add(data []byte) {
 }
 
 type sink struct {
-	assemble func(net gopacket.Flow, tcp *layers.TCP, info gopacket.CaptureInfo)
-	flush    func() int
+	assemble  func(net gopacket.Flow, tcp *layers.TCP, info gopacket.CaptureInfo)
+	flush     func() int
+	assembler interface{}
+}
+
+type sample struct {
+	Packets   int   `json:"packets"`
+	RssKiB    int   `json:"rss_kib"`
+	Used      int64 `json:"pages_used"`
+	Allocated int64 `json:"pages_allocated"`
+}
+
+var samples []sample
+
+// look reads the page cache's own counters, which are not exported.
+func (out sink) look(packets int) {
+	cache := reflect.ValueOf(out.assembler).Elem().FieldByName("pc").Elem()
+	samples = append(samples, sample{packets, status("VmRSS"),
+		cache.FieldByName("used").Int(), cache.FieldByName("size").Int()})
 }
 
 func runLazy(reader *pcapgo.Reader, out sink) (packets int) {
@@ -76,6 +98,9 @@ func runLazy(reader *pcapgo.Reader, out sink) (packets int) {
 			panic(err)
 		}
 		packets++
+		if *every > 0 && packets%*every == 0 {
+			out.look(packets)
+		}
 		if tcp, ok := packet.TransportLayer().(*layers.TCP); ok {
 			out.assemble(packet.NetworkLayer().NetworkFlow(), tcp, packet.Metadata().CaptureInfo)
 		}
@@ -100,6 +125,9 @@ func runParser(reader *pcapgo.Reader, out sink) (packets int) {
 			panic(err)
 		}
 		packets++
+		if *every > 0 && packets%*every == 0 {
+			out.look(packets)
+		}
 		if parser.DecodeLayers(data, &found) != nil {
 			continue
 		}
@@ -156,11 +184,22 @@ func main() {
 		run = runParser
 	}
 	packets := run(reader, out)
+	if *every > 0 {
+		out.look(packets)
+	}
 	out.flush()
+	if *every > 0 {
+		out.look(packets)
+		debug.FreeOSMemory()
+		out.look(packets)
+	}
 	answer := map[string]interface{}{"packets": packets, "bytes": delivered,
 		"seconds": time.Since(started).Seconds(), "start_kib": startKiB, "peak_kib": status("VmHWM")}
 	if *hashing {
 		answer["digest"] = digest()
+	}
+	if *every > 0 {
+		answer["samples"] = samples
 	}
 	json.NewEncoder(os.Stdout).Encode(answer)
 }

@@ -42,5 +42,5 @@ func newSink() sink {
 	return sink{func(net gopacket.Flow, tcp *layers.TCP, info gopacket.CaptureInfo) {
 		c := context(info)
 		assembler.AssembleWithContext(net, tcp, &c)
-	}, assembler.FlushAll}
+	}, assembler.FlushAll, assembler}
 }

@@ -25,5 +25,5 @@ func newSink() sink {
 	assembler.MaxBufferedPagesPerConnection, assembler.MaxBufferedPagesTotal = *pages, *total
 	return sink{func(net gopacket.Flow, tcp *layers.TCP, info gopacket.CaptureInfo) {
 		assembler.AssembleWithTimestamp(net, tcp, info.Timestamp)
-	}, assembler.FlushAll}
+	}, assembler.FlushAll, assembler}
 }
