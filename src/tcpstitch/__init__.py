@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from .readers import connections
     from .segment import Direction, Endpoint, Flow, Segment
     from .statistics import FlushResult, Holder, Statistics
-    from .stream import Stream, StreamFactory
+    from .stream import OverLimit, Stream, StreamFactory
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Anomaly", "Assembler", "CaptureError", "CaptureWarning", "Chunk", "DecodeError", "Direction", "Endpoint", "Flow",
-    "FlushResult", "Gap", "Holder", "Limits", "LimitsError", "PacketDecoder", "PacketInfo", "PacketTypeError",
-    "ReentrantCallError", "Segment", "Statistics", "Stream", "StreamCallbackError", "StreamFactory", "TcpStitchError",
-    "Timeouts", "UsageError", "connections", "open_capture",
+    "FlushResult", "Gap", "Holder", "Limits", "LimitsError", "OverLimit", "PacketDecoder", "PacketInfo",
+    "PacketTypeError", "ReentrantCallError", "Segment", "Statistics", "Stream", "StreamCallbackError", "StreamFactory",
+    "TcpStitchError", "Timeouts", "UsageError", "connections", "open_capture",
 ]  # fmt: skip
 
 # Where each name lives: a module is imported when the first of its names is asked for (PEP 562).
@@ -45,7 +45,7 @@ _HOMES = {
     "readers": "connections",
     "segment": "Direction Endpoint Flow Segment",
     "statistics": "FlushResult Holder Statistics",
-    "stream": "Stream StreamFactory",
+    "stream": "OverLimit Stream StreamFactory",
 }
 
 if not TYPE_CHECKING:  # or else they would take any name to exist

@@ -6,7 +6,7 @@ short path in `shortpath`. Every other packet becomes a `Segment` here and meets
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .decode import PacketDecoder
 from .errors import PacketTypeError, ReentrantCallError, UsageError
@@ -14,12 +14,13 @@ from .half import IGNORED
 from .hostpolicy import Overlap, Policies
 from .limits import Limits, Timeouts
 from .openings import Openings
+from .pressure import DEFAULT_MARKS, PressureGauge
 from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .shortpath import ShortPath
 from .state import StreamState
 from .statistics import FlushResult, Statistics
-from .stream import Stream, StreamFactory
+from .stream import ON_LIMIT, Stream, StreamFactory
 
 
 class Assembler(ShortPath):
@@ -42,27 +43,32 @@ class Assembler(ShortPath):
         flow_key: str = "plain",
         urgent: Optional[str] = None,
         on_error: Optional[Callable[[Any, BaseException], None]] = None,
+        on_pressure: Optional[Callable[[int], Any]] = None,
+        pressure_marks: Sequence[float] = DEFAULT_MARKS,
     ) -> None:
         if not callable(getattr(factory, "new", None)):
             raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
         _choice("checks", checks, ("lenient", "strict"))
         _choice("start", start, ("any", "syn"))
-        _choice("on_limit", on_limit, ("deliver", "drop", "abandon"))
+        _choice("on_limit", on_limit, ON_LIMIT)
         limits = Limits() if limits is None else limits
         if not isinstance(limits, Limits):
             raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
         timeouts = Timeouts() if timeouts is None else timeouts
         if not isinstance(timeouts, Timeouts):
             raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
+        gauge = PressureGauge(on_pressure, pressure_marks)
         super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
         self.strict = checks == "strict"
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
         self.urgent = urgent or ("oob" if self.strict else "inline")
         _choice("urgent", self.urgent, ("inline", "oob"))
         self.always_rules = self.strict or bool(self.history_bytes)
+        self.gauge = gauge if on_pressure is not None else None
         self.factory = factory
         self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
+                                      max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
         self._ethernet = linktype == 1 and flow_key == "plain"
         self._taken = 0  # packets that did not go the short path
@@ -94,6 +100,8 @@ class Assembler(ShortPath):
                 self._route(segment, timestamp)
             if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
                 self._bad_header(timestamp)
+            if self.gauge is not None:
+                self.watch_pressure()
         finally:
             self.busy = None
         if self._error is not None:
@@ -154,7 +162,7 @@ class Assembler(ShortPath):
         return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
     def _open(self, segment: Segment, timestamp: float) -> Any:
-        if self._state_count >= self.limits.max_connections:
+        while self._state_count >= self.max_connections:
             self.evict_connection()
         flow, from_client = directed_flow(segment)
         key = segment.key
@@ -164,6 +172,8 @@ class Assembler(ShortPath):
         self._halves[reverse] = peer
         self._halves[key] = half
         self._state_count += 1
+        if self._state_count > self.counters.connections_peak:
+            self.counters.connections_peak = self._state_count
         state.last_packet = self._packets
         self.counters.opened += 1
         try:
@@ -275,17 +285,36 @@ class Assembler(ShortPath):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self.flush_all()
 
+    def _take_over(self) -> None:
+        super()._take_over()
+        if hasattr(self, "_decoder"):  # not the first time
+            self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
+            self.always_rules = self.strict or bool(self.history_bytes)
+            for state in self._states():
+                state.limit_history(self.history_bytes)
+
     def statistics(self) -> Statistics:
         """A snapshot of the counters. O(kinds of anomalies)."""
-        counters, pages = self.counters, self.pages
+        counters, pages, decoder = self.counters, self.pages, self._decoder
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
             counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
             counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
             counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
-            dict(self._decoder.counts), sum(source.dropped for source in self._sources),
+            dict(decoder.counts), sum(source.dropped for source in self._sources),
+            len(self._embryonic), len(self._closed), counters.connections_peak, dict(counters.gap_reasons),
+            dict(counters.completion_reasons), dict(counters.eviction_kinds), decoder.fragments_held,
+            decoder.fragment_bytes, self.memory_bytes() + decoder.fragment_bytes, self._limits.memory_bound,
+            self.pressure(),
         )  # fmt: skip
+
+    def explain(self, holders: int = 5) -> str:
+        """Who holds the memory, what bounds it and what was given up for that, as text of one line per subject; the
+        `holders` connections with the most pages by name. For people: the words may change. O(holders of pages)."""
+        from .explain import explain
+
+        return explain(self.now, self._limits, self.statistics(), self.top(holders))
 
 
 def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:

@@ -206,8 +206,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         self._advance(stop)
         self.drop_kept()
         self.history = b""
-        host.counters.gaps += 1
-        host.counters.missing_bytes += length
+        host.counters.count_gap(reason, length)
         host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.now))
 
     def release_hold(self) -> None:
@@ -293,11 +292,9 @@ class HalfStream(Sequencing, Keeping, Evidence):
             if not data:
                 return
         if self.kept:
+            data, marks = self.with_kept(data, end_offset - len(data), timestamp, marks or [])
             offset = self.kept.first_offset
-            kept, kept_marks = self.kept.pop(offset)
-            marks = kept_marks + (marks or [(self.next_offset - len(data), timestamp, None)])
             timestamp = marks[0][1]
-            data = kept + data
         last = self.fin_offset == end_offset and not self.fin_unsure
         start = not self.started and self.syn_seen and self.skip == 0
         self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
@@ -322,6 +319,8 @@ class HalfStream(Sequencing, Keeping, Evidence):
             host.busy = outer
         if host.asked:
             self.answer(chunk)
+        elif self.details is not NOTHING and self.kept:
+            self.kept.clear()
 
     # -- what handlers ask for
 
@@ -345,6 +344,8 @@ class HalfStream(Sequencing, Keeping, Evidence):
         offset, host.keep_offset = host.keep_offset, None
         if offset is not None and self.state.stream is not None:
             self.keep(chunk, offset)
+        elif self.kept:
+            self.kept.clear()
 
     def may_go_short(self) -> bool:
         """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""

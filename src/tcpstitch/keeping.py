@@ -1,12 +1,19 @@
-"""What a handler holds back with `Chunk.keep_from`, inside the page bounds."""
+"""What a handler holds back with `Chunk.keep_from`, inside the page bounds.
+
+Kept bytes stay in their pages while the handler sees them again, so that keeping them once more costs only the bytes
+that are new. Showing them costs one copy of them per chunk, and the page limit of the connection bounds that.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List, Tuple
 
 from .chunk import Chunk
-from .overlap import Sent
+from .overlap import Sent, policy_named
+from .page import Mark
 from .reorder import ReorderQueue
+
+_FIRST = policy_named("first")  # kept bytes never overlap, so nothing needs to be known about who owns them
 
 
 class Keeping:
@@ -16,29 +23,43 @@ class Keeping:
 
     kept: Any
     state: Any
-    next_offset: int
+
+    def with_kept(self, data: bytes, offset: int, timestamp: float, marks: List[Mark]) -> Tuple[bytes, List[Mark]]:
+        """`data`, which starts at `offset`, with what is kept before it. O(bytes)."""
+        parts, kept_marks = self.kept.peek()
+        return b"".join([*parts, data]), kept_marks + (marks or [(offset, timestamp, None)])
 
     def keep(self, chunk: Chunk, offset: int) -> None:
-        """Put back what lies at and behind `offset` of the chunk, as far as the bounds allow."""
+        """Keep what lies at and behind `offset` of the chunk, as far as the bounds allow. O(bytes not kept before)."""
         host = self.state.host
-        end = self.next_offset
-        kept = self.kept if self.kept is not None else ReorderQueue(host.pages, self.state, host.policies.default)
-        pages = host.kept_room(self.state)
-        start = max(offset, end - pages * host.pages.page_size)
-        if start < end and kept.pages_needed(start, end) > pages:
-            start += host.pages.page_size - start % host.pages.page_size  # pages lie on a grid: one page less
-        start = min(start, end)
-        host.counters.kept_bytes_dropped += start - offset
-        if start == end:
-            return
-        self.kept = kept
-        data = chunk.data[start - chunk.offset :]
+        if self.kept is None:
+            self.kept = ReorderQueue(host.pages, self.state, _FIRST)
+        kept = self.kept
+        start, end, page_size = chunk.offset, chunk.offset + len(chunk.data), host.pages.page_size
+        if kept:
+            start = kept.end_offset
+            kept.discard_below(offset)
+        start = max(start, offset)
+        while start < end:
+            room = host.kept_room(self.state)
+            if kept.pages_needed(start, end) <= room:
+                break
+            if kept:
+                host.counters.kept_bytes_dropped += kept.drop_first_page()
+            else:  # pages lie on a grid: from its next line on it may be one page less
+                fits = min(end, max(end - room * page_size, start + page_size - start % page_size))
+                host.counters.kept_bytes_dropped += fits - start
+                start = fits
+        if start < end:
+            self._append(chunk, start, end)
+
+    def _append(self, chunk: Chunk, start: int, end: int) -> None:
         marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
         first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
-        kept.insert(start, data, Sent(start, end, 0), first[1], first[2])
+        self.kept.insert(start, chunk.data[start - chunk.offset :], Sent(start, end, 0), first[1], first[2])
         for mark in marks:
             if mark[0] > start:
-                kept.note_origin(*mark)
+                self.kept.note_origin(*mark)
 
     def drop_kept(self) -> None:
         if self.kept:

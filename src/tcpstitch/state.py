@@ -329,6 +329,13 @@ class StreamState(Resets):
         self.client.release_pages()
         self.server.release_pages()
 
+    def limit_history(self, bound: int) -> None:
+        """Keep no more than `bound` delivered bytes per direction."""
+        for half in (self.client, self.server):
+            if len(half.history) > bound:
+                half.history = half.history[len(half.history) - bound :]
+        self.refresh()
+
     def refresh(self) -> None:
         """Decide, per direction, whether the next plain segment may take the short path."""
         if self.closed:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Dict, Mapping, NamedTuple
-
-logger = logging.getLogger("tcpstitch")
 
 
 class Statistics(NamedTuple):
@@ -76,9 +73,15 @@ class Counters:
     def count_eviction(self, kind: str, subject: Any) -> None:
         """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""
         count = self.eviction_kinds[kind] = self.eviction_kinds.get(kind, 0) + 1
+        if kind == "page_limit":
+            self.page_limit_hits += 1
+        elif kind == "total_limit":
+            self.evictions += 1
         if str(count).strip("0") == "1":
+            import logging  # costs more to import than most of this package
+
             level = logging.WARNING if kind in _LOSES_DATA else logging.INFO
-            logger.log(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject)
+            logging.getLogger("tcpstitch").log(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject.flow)
 
 
 _LOSES_DATA = {"total_limit", "connection_idle"}

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from .chunk import Anomaly, Chunk, Gap
 from .segment import Direction, Flow, Segment
+
+ON_LIMIT = ("deliver", "drop", "abandon")
+
+
+class OverLimit(NamedTuple):
+    """Why a connection has to give something up: `reason` is "page_limit" (its own bound is reached) or "total_limit"
+    (the bound of all, and it is the one idle longest). It holds `pages` pages with `bytes` bytes; its last packet came
+    `age` seconds of capture time ago."""
+
+    reason: str
+    pages: int
+    bytes: int
+    age: float
 
 
 class Stream:
@@ -31,6 +44,11 @@ class Stream:
 
     def anomaly(self, anomaly: Anomaly) -> None:
         """Evidence. May still come while a completed connection lingers (data after a reset, say)."""
+
+    def over_limit(self, info: OverLimit) -> Optional[str]:
+        """What this connection gives up at a page limit: "deliver" its data behind the lowest hole, "drop" its oldest
+        data, "abandon" it all; None leaves it to the assembler's `on_limit`. Asked each time."""
+        return None
 
     def complete(self, reason: str) -> None:
         """Exactly once: "fin", "rst", "idle", "evicted", "flushed", "abandoned" or "replaced"."""

@@ -17,6 +17,8 @@ class Timers(Upkeep):
 
     def run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
+        if self._shrink_due:
+            self._shrink()
         if not timestamp < float("inf"):
             return  # not a time
         if self._clock_started and timestamp > self.now + JUMP_SECONDS:
@@ -41,6 +43,7 @@ class Timers(Upkeep):
             for state in filter(self._is_established, silent):
                 self.complete(state, "idle")
                 self.forget(state)
+        self.watch_pressure()
 
     def _expire(self, table: OrderedDict[StreamState, float], seconds: Optional[float], timestamp: float) -> None:
         if seconds is None:

@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
+from .bounds import Bounds
 from .errors import StreamCallbackError
 from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
-from .pages import PageCache
 from .segment import FlowKey
 from .state import StreamState
-from .statistics import Counters, Holder
 
 
-class Upkeep:
+class Upkeep(Bounds):
     """The part of the assembler that states and halves talk to."""
 
     def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, on_limit: str, start_any: bool,
                  on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
-        self.counters = Counters()
-        self.limits = limits
+        super().__init__(limits, on_limit)
         self.timeouts = timeouts
         self.policies = policies
-        self.on_limit = on_limit
         self.start_any = start_any
         self.on_error = on_error
-        self.pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
-        self.max_pages_per_connection = limits.max_buffered_pages_per_connection
-        self.history_bytes = limits.max_history_bytes_per_connection
         self.verify_bytes = 64
         self.now = 0.0
         # Every connection is in `_halves`, once for each direction. Those that are half open or (half) closed are also
@@ -37,7 +31,6 @@ class Upkeep:
         self._halves: Dict[FlowKey, HalfStream] = {}
         self._embryonic: OrderedDict[StreamState, float] = OrderedDict()
         self._closed: OrderedDict[StreamState, float] = OrderedDict()
-        self._state_count = 0
         self._idle_batch: List[StreamState] = []
         self._idle_mark = 0
         self._age_batch: List[StreamState] = []
@@ -95,74 +88,20 @@ class Upkeep:
         self._arrivals += 1
         return self._arrivals
 
-    # -- bounds
-
-    def make_room(self, half: HalfStream, needed: int) -> bool:
-        """True if `needed` pages may be taken now; else something was given up and the caller looks again."""
-        state = half.state
-        pages = self.pages
-        if state.page_count + needed > self.max_pages_per_connection:
-            self.counters.page_limit_hits += 1
-            self._relieve(state, half, "page_limit", needed)
-            return False
-        if needed > pages.max_pages - pages.used:
-            victim = pages.victim(state)
-            self.counters.evictions += 1
-            self._relieve(victim if victim is not None else state, half, "total_limit", needed)
-            return False
-        return True
-
-    def enforce_connection_limit(self, half: HalfStream) -> None:
-        """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""
-        state = half.state
-        while state.stream is not None and state.page_count >= self.max_pages_per_connection:
-            self.counters.page_limit_hits += 1
-            self._relieve(state, half, "page_limit", 0)
-
-    def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
-        """Make one connection give something up; always makes progress."""
-        waiting = [half for half in (state.client, state.server) if half.queue]
-        if self.on_limit == "abandon" and state.page_count:
-            self.abandon(state)
-        elif waiting and self.on_limit == "drop":
-            half = min(waiting, key=_first_timestamp)
-            assert half.queue is not None
-            half.queue.drop_first_page()
-            half.holding = half.holding and bool(half.queue)
-        elif waiting:
-            half = min(waiting, key=_first_timestamp)
-            before = state.page_count, half.next_offset
-            half.skip_hole(reason)
-            if half.queue and (state.page_count, half.next_offset) == before:
-                half.queue.clear()  # never wait for a rule that does not come
-        elif state.page_count:
-            state.client.drop_kept()
-            state.server.drop_kept()
-        elif needed:
-            self._pass_over(speaker, reason)
-        if state is not speaker.state:
-            state.refresh()
-
-    def _pass_over(self, speaker: HalfStream, reason: str) -> None:
-        """A segment that needs more pages than there are: nothing waits before it, so the stream jumps to it."""
-        speaker.jump_to_waiting(reason)
-
-    def kept_room(self, state: StreamState) -> int:
-        """How many pages a handler may keep back now; one stays free for the stream to go on."""
-        return max(0, min(self.max_pages_per_connection - 1 - state.page_count, self.pages.room()))
+    # -- bounds; those of pages are in `bounds`
 
     def evict_connection(self) -> None:
         """Make room for a connection: closed ones go first, then the oldest embryonic, then the longest idle."""
         if self._closed:
-            state = next(iter(self._closed))
-            self.counters.evicted += not state.closed  # half closed ones linger here too
-            self.complete(state, "evicted")
-            self.forget(state)
-            return
-        self.counters.evicted += 1
-        victim = next(iter(self._embryonic)) if self._embryonic else self._longest_idle()
-        self.complete(victim, "evicted")
-        self.forget(victim)
+            state, kind = next(iter(self._closed)), "connection_lingering"
+        elif self._embryonic:
+            state, kind = next(iter(self._embryonic)), "connection_embryonic"
+        else:
+            state, kind = self._longest_idle(), "connection_idle"
+        self.counters.evicted += not state.closed  # half closed ones linger here too
+        self.counters.count_eviction(kind, state)
+        self.complete(state, "evicted")
+        self.forget(state)
 
     def _longest_idle(self) -> StreamState:
         """Exact least recently active established connection; O(log n) amortised, by sorting one batch at a time."""
@@ -211,7 +150,7 @@ class Upkeep:
         state.reason = state.reason or reason
         if state.stream is not None:
             self.call(state, "complete", reason)
-        self.counters.completed += 1
+        self.counters.count_completion(state.reason)
         state.watcher, state.stream = state.stream, None
         state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
         if self._closed.pop(state, None) is None:
@@ -262,62 +201,6 @@ class Upkeep:
         state.refresh()
         return flushed
 
-    # -- bounds and counters, while running
-
-    @property
-    def max_buffered_pages_per_connection(self) -> int:
-        return self.max_pages_per_connection
-
-    @max_buffered_pages_per_connection.setter
-    def max_buffered_pages_per_connection(self, pages: int) -> None:
-        Limits(max_buffered_pages_per_connection=pages)
-        self.max_pages_per_connection = pages
-        self._shrink()
-
-    @property
-    def max_buffered_pages_total(self) -> int:
-        return self.pages.max_pages
-
-    @max_buffered_pages_total.setter
-    def max_buffered_pages_total(self, pages: int) -> None:
-        Limits(max_buffered_pages_total=pages)
-        self.pages.max_pages = pages
-        self._shrink()
-
-    def _shrink(self) -> None:
-        """Evict down to the bounds at once."""
-        outer, self.busy = self.busy, self
-        try:
-            for state in list(self.pages.lru):
-                self.enforce_connection_limit(state.client)
-            while self.pages.used > self.pages.max_pages:
-                victim = self.pages.victim(None)
-                assert victim is not None
-                self.counters.evictions += 1
-                self._relieve(victim, victim.client, "total_limit", 0)
-        finally:
-            self.busy = outer
-        if outer is None:
-            self.raise_pending()
-
-    def top(self, count: int = 10) -> List[Holder]:
-        """The connections that hold the most pages, largest first. O(holders)."""
-        states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
-        return [
-            Holder(
-                state.flow,
-                state.page_count,
-                sum(
-                    queue.buffered_bytes
-                    for half in (state.client, state.server)
-                    for queue in (half.queue, half.kept)
-                    if queue is not None
-                ),
-                self.now - state.last_seen,
-            )
-            for state in states
-        ]
-
     def check(self) -> None:
         """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
         self.pages.check()
@@ -326,11 +209,6 @@ class Upkeep:
                 if queue is not None:
                     queue.check()
             assert half.plain < 0 or half.state.page_count == 0
-
-
-def _first_timestamp(half: HalfStream) -> float:
-    assert half.queue is not None
-    return half.queue.first_timestamp
 
 
 def _last_packet(state: StreamState) -> int:

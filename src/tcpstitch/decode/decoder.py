@@ -78,6 +78,10 @@ class PacketDecoder:
         """Bytes that incomplete IP datagrams occupy at present, overhead included."""
         return self._walk.fragments.bytes_used
 
+    def limit_fragments(self, max_fragments: int, max_fragment_bytes: int) -> None:
+        """Change the bounds while running; smaller ones evict the datagrams used least recently at once."""
+        self._walk.fragments.limit(max_fragments, max_fragment_bytes)
+
     def decode(self, packet: Any, timestamp: float = 0.0, linktype: Optional[int] = None) -> Tuple[Segment, ...]:
         """The TCP segments of a packet: none, one, or several where the link layer aggregates frames.
 

@@ -82,6 +82,11 @@ class FragmentTable:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def limit(self, max_datagrams: int, max_bytes: int) -> None:
+        """Change the bounds; smaller ones evict at once."""
+        self.max_datagrams, self.max_bytes = max_datagrams, max_bytes
+        self._shrink()
+
     def clear(self) -> None:
         """Forget every incomplete datagram."""
         self._waiting.clear()

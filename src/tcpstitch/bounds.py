@@ -1,0 +1,219 @@
+"""The bounds carried out: who gives what up for whom, and what is said about it.
+
+PageCache names the connection that has to give; here it is made to, and its handler is asked how. `Upkeep` adds the
+tables of connections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, List, Optional
+
+from .errors import StreamCallbackError, UsageError
+from .half import HalfStream
+from .limits import CONNECTION_BYTES, Limits
+from .pages import PageCache
+from .pressure import PressureGauge
+from .state import StreamState
+from .statistics import Counters, Holder
+from .stream import ON_LIMIT, OverLimit, Stream
+
+
+class Bounds:
+    """The part of the assembler that owns the limits."""
+
+    busy: Any
+    now: float
+    on_error: Optional[Callable[[Any, BaseException], None]]
+    abandon: Callable[[StreamState], None]
+    handler_failed: Callable[[StreamState, Any, Exception], None]
+    raise_pending: Callable[[], None]
+    evict_connection: Callable[[], None]
+    _error: Optional[StreamCallbackError]
+    _closed: Any
+    _next_timer: float
+
+    def __init__(self, limits: Limits, on_limit: str) -> None:
+        self.counters = Counters()
+        self.on_limit = on_limit
+        self.pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
+        self.gauge: Optional[PressureGauge] = None
+        self._limits = limits
+        self._shrink_due = False
+        self._state_count = 0
+        self._take_over()
+
+    # -- pages
+
+    def make_room(self, half: HalfStream, needed: int) -> bool:
+        """True if `needed` pages may be taken now; else something was given up and the caller looks again."""
+        state = half.state
+        pages = self.pages
+        if state.page_count + needed > self.max_pages_per_connection:
+            self._relieve(state, half, "page_limit", needed)
+            return False
+        if needed > pages.max_pages - pages.used:
+            victim = pages.victim(state)
+            self._relieve(victim if victim is not None else state, half, "total_limit", needed)
+            return False
+        return True
+
+    def enforce_connection_limit(self, half: HalfStream) -> None:
+        """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""
+        state = half.state
+        while state.stream is not None and state.page_count >= self.max_pages_per_connection:
+            self._relieve(state, half, "page_limit", 0)
+
+    def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
+        """Make one connection give something up; always makes progress."""
+        self.counters.count_eviction(reason, state)
+        choice = self._choice_of(state, reason)
+        waiting = [half for half in (state.client, state.server) if half.queue]
+        if choice == "abandon" and state.page_count:
+            self.abandon(state)
+        elif waiting and choice == "drop":
+            half = min(waiting, key=_first_timestamp)
+            assert half.queue is not None
+            half.queue.drop_first_page()
+            half.holding = half.holding and bool(half.queue)
+        elif waiting:
+            half = min(waiting, key=_first_timestamp)
+            before = state.page_count, half.next_offset
+            half.skip_hole(reason)
+            if half.queue and (state.page_count, half.next_offset) == before:
+                half.queue.clear()  # never wait for a rule that does not come
+        elif state.page_count:
+            state.client.drop_kept()
+            state.server.drop_kept()
+        elif needed and speaker.state.stream is not None:
+            # A segment that needs more pages than there are: nothing waits before it, so the stream jumps to it.
+            speaker.jump_to_waiting(reason)
+        if state is not speaker.state:
+            state.refresh()
+
+    def _choice_of(self, state: StreamState, reason: str) -> str:
+        """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
+        stream = state.stream
+        if stream is None or getattr(type(stream), "over_limit", Stream.over_limit) is Stream.over_limit:
+            return self.on_limit
+        try:
+            info = OverLimit(reason, state.page_count, _buffered(state), self.now - state.last_seen)
+            choice = stream.over_limit(info)
+            if choice is not None and choice not in ON_LIMIT:
+                raise UsageError(f"over_limit() returned {choice!r}: return one of {', '.join(ON_LIMIT)}, or None")
+        except Exception as error:
+            self.handler_failed(state, stream, error)
+            return self.on_limit
+        return choice or self.on_limit
+
+    def kept_room(self, state: StreamState) -> int:
+        """How many pages a handler may keep back now; one stays free for the stream to go on."""
+        return max(0, min(self.max_pages_per_connection - 1 - state.page_count, self.pages.room()))
+
+    # -- limits, while running
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or with
+        the next packet if a handler sets them. The page size stays. Raises `UsageError`. O(what is evicted), and
+        O(connections) where the history changes."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        if not isinstance(limits, Limits):
+            raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
+        if limits.page_size != self._limits.page_size:
+            raise UsageError("the page size cannot change while running: give the limits the same, or start anew")
+        self._limits = limits
+        self._take_over()
+        if self.busy is None:
+            self._shrink()
+            self.raise_pending()
+        else:
+            self._shrink_due = True
+            self._next_timer = float("-inf")  # that is, with the next packet
+
+    def _take_over(self) -> None:
+        """Copy the limits to where they are looked at for each packet."""
+        limits = self._limits
+        self.pages.max_pages = limits.max_buffered_pages_total
+        self.max_pages_per_connection = limits.max_buffered_pages_per_connection
+        self.max_connections = limits.max_connections
+        self.history_bytes = limits.max_history_bytes_per_connection
+
+    @property
+    def max_buffered_pages_per_connection(self) -> int:
+        """gopacket's MaxBufferedPagesPerConnection; the same as in `limits`."""
+        return self.max_pages_per_connection
+
+    @max_buffered_pages_per_connection.setter
+    def max_buffered_pages_per_connection(self, pages: int) -> None:
+        self.limits = dataclasses.replace(self._limits, max_buffered_pages_per_connection=pages)
+
+    @property
+    def max_buffered_pages_total(self) -> int:
+        """gopacket's MaxBufferedPagesTotal; the same as in `limits`."""
+        return self.pages.max_pages
+
+    @max_buffered_pages_total.setter
+    def max_buffered_pages_total(self, pages: int) -> None:
+        self.limits = dataclasses.replace(self._limits, max_buffered_pages_total=pages)
+
+    def _shrink(self) -> None:
+        """Evict down to the bounds."""
+        self._shrink_due = False
+        outer, self.busy = self.busy, self
+        try:
+            for state in list(self.pages.lru):
+                if state.page_count:
+                    self.enforce_connection_limit(state.client)
+            while self.pages.used > self.pages.max_pages:
+                victim = self.pages.victim(None)
+                assert victim is not None
+                self._relieve(victim, victim.client, "total_limit", 0)
+            while self._state_count > self.max_connections:
+                self.evict_connection()
+        finally:
+            self.busy = outer
+
+    # -- who holds what
+
+    def top(self, count: int = 10) -> List[Holder]:
+        """The connections that hold the most pages, largest first. O(holders)."""
+        states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
+        return [Holder(state.flow, state.page_count, _buffered(state), self.now - state.last_seen) for state in states]
+
+    def pressure(self) -> float:
+        """How full the fullest bound is: of pages, or of connections that are not over. O(1)."""
+        living = self._state_count - len(self._closed)
+        return max(self.pages.used / self.pages.max_pages, living / self.max_connections)
+
+    def memory_bytes(self) -> int:
+        """What pages and connections hold now, estimated from above. O(1)."""
+        return self.pages.memory_bytes() + self._state_count * (CONNECTION_BYTES + 4 * self.history_bytes)
+
+    def watch_pressure(self) -> None:
+        """Let the user's callback hear of a new level of pressure."""
+        gauge = self.gauge
+        if gauge is None:
+            return
+        try:
+            gauge.update(self.pressure())
+        except Exception as error:
+            if self.on_error is not None:
+                self.on_error(gauge.callback, error)
+            elif self._error is None:
+                self._error = StreamCallbackError(f"on_pressure raised {error!r}")
+                self._error.__cause__ = error
+
+
+def _first_timestamp(half: HalfStream) -> float:
+    assert half.queue is not None
+    return half.queue.first_timestamp
+
+
+def _buffered(state: StreamState) -> int:
+    """The bytes that a connection holds in pages."""
+    queues = [queue for half in (state.client, state.server) for queue in (half.queue, half.kept) if queue is not None]
+    return sum(queue.buffered_bytes for queue in queues)
