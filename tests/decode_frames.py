@@ -132,10 +132,58 @@ LINK_FRAMES = {
     "ppi": (192, struct.pack("<BBHI", 0, 0, 8, 105) + frame80211(llc(PLAIN4))),
     "pflog": (117, bytes([61, 2]) + bytes(62) + PLAIN4),
 }  # fmt: skip
-
 _ETHERNET4 = ethernet(PLAIN4)
+_SIX = b"\x02\0\0\0\0\1"
+RARE_FRAMES = {
+    "token ring": (6, b"\x10\x40" + _SIX + _SIX + llc(PLAIN4)),
+    "token ring routed": (6, b"\x10\x40" + _SIX + b"\x82\0\0\0\0\1" + b"\x06\x30\1\2\3\4" + llc(PLAIN4)),
+    "fddi": (10, b"\x54" + _SIX + _SIX + llc(PLAIN6, 0x86DD)),
+    "symantec": (99, bytes(6) + b"\x08\0" + bytes(36) + PLAIN4),
+    "atm llc": (100, llc(PLAIN4)),
+    "atm vc": (106, PLAIN6),
+    "frame relay": (107, b"\x18\x41\x03\xcc" + PLAIN4),
+    "frame relay ipv6": (107, b"\x18\x41\x03\x8e" + PLAIN6),
+    "frame relay snap": (107, b"\x18\x41\x03\0\x80\0\0\0\x08\0" + PLAIN4),
+    "frame relay bridged": (107, b"\x18\x41\x03\0\x80\0\x80\xc2\0\x07" + _ETHERNET4),
+    "frame relay ppp": (107, b"\x18\x41\x03\xcf\0\x21" + PLAIN4),
+    "frame relay cisco": (107, b"\x18\x40\x41\x08\0" + PLAIN4),
+    "enc": (109, struct.pack("<III", 2, 7, 0) + PLAIN4),
+    "fibre channel": (122, bytes(16) + llc(PLAIN4)),
+    "sunatm llc": (123, b"\2\0\0\5" + llc(PLAIN4)),
+    "sunatm lane": (123, b"\1\0\0\5\0\1" + _ETHERNET4),
+    "firewire": (138, bytes(16) + b"\x08\0" + PLAIN4),
+    "docsis": (143, struct.pack("!BBHH", 0, 0, len(_ETHERNET4), 0x8E73) + _ETHERNET4),
+    "docsis extended": (143, struct.pack("!BBH3sH", 1, 3, len(_ETHERNET4) + 3, b"\x23\1\1", 0x6619) + _ETHERNET4),
+    "pktap": (258, struct.pack("<III", 108, 1, 1) + bytes(96) + _ETHERNET4),
+    "pktap as user 2": (149, struct.pack("<III", 108, 1, 12) + bytes(96) + PLAIN4),
+    "ppp of pppd": (166, b"\x01\x03\0\x21" + PLAIN4),
+    "ppp with direction": (204, b"\x01" + PPP4),
+    "chdlc with direction": (205, b"\x01\x0f\0\x08\0" + PLAIN4),
+    "frame relay with direction": (206, b"\x01\x18\x41\x03\xcc" + PLAIN4),
+    "juniper ethernet": (178, b"MGC\x01" + _ETHERNET4),
+    "juniper without link layer": (178, b"MGC\x02" + b"\x02\0\0\0" + PLAIN4),
+    "juniper ppp": (179, b"MGC\x80\0\x03\1\1\7" + PPP4),
+    "juniper frame relay": (180, b"MGC\0" + b"\x18\x41\x03\xcc" + PLAIN4),
+    "juniper chdlc": (181, b"MGC\0" + b"\x0f\0\x08\0" + PLAIN4),
+    "erf ethernet": (197, bytes(8) + b"\x02\x04" + struct.pack("!HHH", 18 + len(_ETHERNET4), 0, len(_ETHERNET4))
+                     + bytes(2) + _ETHERNET4),
+    "erf hdlc extended": (197, bytes(8) + b"\x81\x04" + struct.pack("!HHH", 28 + len(PLAIN4), 0, 4 + len(PLAIN4))
+                          + b"\x03" + bytes(7) + b"\x0f\0\x08\0" + PLAIN4),
+    "erf ipv4": (197, bytes(8) + b"\x16\x04" + struct.pack("!HHH", 16 + len(PLAIN4), 0, len(PLAIN4)) + PLAIN4),
+    "ipnet": (226, struct.pack("!BBHIIIII", 1, 2, 0, len(PLAIN4), 1, 1, 0, 0) + PLAIN4),
+    "netanalyzer": (240, b"\x02\x08\0\0" + _ETHERNET4),
+    "netanalyzer transparent": (241, b"\x02\x08\0\0" + b"\x55" * 7 + b"\xd5" + _ETHERNET4),
+    "epon": (259, b"\x55\x55\xd5\x55\x55\0\0\0" + _ETHERNET4),
+    "mpacket": (274, b"\x55" * 7 + b"\xd5" + _ETHERNET4),
+    "sll radiotap": (113, b"\0\0" + struct.pack("!H", 803) + bytes(10) + b"\0\4"
+                     + bytes.fromhex("0000080000000000") + frame80211(llc(PLAIN4))),
+    "sll2 802.11": (276, b"\0\4" + bytes(6) + struct.pack("!H", 801) + bytes(10) + frame80211(llc(PLAIN4))),
+}  # fmt: skip
+LINK_FRAMES.update(RARE_FRAMES)
+
 TUNNEL_FRAMES = {
     "mpls": ethernet(_OUTER_LABEL + _LABEL + PLAIN4, 0x8847),
+    "mpls multicast": ethernet(_LABEL + PLAIN4, 0x8848),
     "mpls ethernet": ethernet(_LABEL + _ETHERNET4, 0x8847),
     "mpls control word": ethernet(_LABEL + bytes(4) + _ETHERNET4, 0x8847),
     "pppoe": ethernet(LINK_FRAMES["pppoe"][1], 0x8864),
@@ -170,6 +218,34 @@ TUNNEL_FRAMES = {
     "l2tp offset": ethernet(udp(struct.pack("!HHHHHHH", 0x0A02, 5, 6, 0, 0, 2, 0) + PPP4, 1701)),
     "teredo": ethernet(udp(PLAIN6, 3544)),
     "teredo indications": ethernet(udp(b"\0\1\0\0" + bytes(9) + bytes(8) + PLAIN6, 3544)),
+    "hsr": ethernet(struct.pack("!HHH", 0x1000 | (6 + len(PLAIN4)), 9, 0x0800) + PLAIN4, 0x892F),
+    "cisco metadata": ethernet(b"\1\1\0\1\0\x05\x08\0" + PLAIN4, 0x8909),
+    "macsec": ethernet(b"\0\0\0\0\0\1\x08\0" + PLAIN4 + bytes(16), 0x88E5),
+    "macsec sci": ethernet(b"\x20\0\0\0\0\1" + bytes(8) + b"\x08\0" + PLAIN4 + bytes(16), 0x88E5),
+    "fabricpath": ethernet(b"\x12\x3f" + _ETHERNET4, 0x8903),
+    "trill": ethernet(b"\0\x4f\0\1\0\2" + bytes(4) + _ETHERNET4, 0x22F3),
+    "isl": b"\x01\0\x0c\0\0\0" + _SIX + struct.pack("!H", len(_ETHERNET4) + 12) + b"\xaa\xaa\x03" + _SIX[:3]
+           + b"\0\x0e\0\0\0\0" + _ETHERNET4,
+    "ppp bridged": ethernet(struct.pack("!BBHH", 0x11, 0, 9, 4 + len(_ETHERNET4)) + b"\0\x31\0\1" + _ETHERNET4, 0x8864),
+    "ethernet in ip": ethernet(over_ip(_ETHERNET4, 143)),
+    "minimal": ethernet(ipv4(b"\6\0\0\0" + B4 + tcp(), 55, A4, D4)),
+    "minimal with source": ethernet(over_ip(b"\6\x80\0\0" + B4 + A4 + tcp(), 55)),
+    "gre wccp": ethernet(gre(PLAIN4, 0x883E)),
+    "gre wccp 2": ethernet(gre(bytes(4) + PLAIN4, 0x883E)),
+    "gre eoip": ethernet(gre(struct.pack("<HH", len(_ETHERNET4), 5) + _ETHERNET4, 0x6400, 0x2001)),
+    "gre frame relay": ethernet(gre(b"\x18\x41\x03\xcc" + PLAIN4, 0x6559)),
+    "mpls in udp": ethernet(udp(_LABEL + PLAIN4, 6635)),
+    "gre in udp": ethernet(udp(b"\0\0\x08\0" + PLAIN4, 4754)),
+    "gtp version 0": ethernet(udp(b"\x1e\xff" + bytes(18) + PLAIN4, 3386)),
+    "lisp": ethernet(udp(b"\x80" + bytes(7) + PLAIN6, 4341)),
+    "gue": ethernet(udp(b"\1\4\0\0" + bytes(4) + PLAIN4, 6080)),
+    "gue bare": ethernet(udp(PLAIN4, 6080)),
+    "capwap": ethernet(udp(b"\0\x10\x02\0" + bytes(4) + _ETHERNET4, 5247)),
+    "capwap 802.11": ethernet(udp(b"\0\x10\x03\0" + bytes(4) + frame80211(llc(PLAIN4)), 5247)),
+    "capwap swapped": ethernet(udp(b"\0\x10\x03\0" + bytes(4) + b"\2\x08" + frame80211(llc(PLAIN4))[2:], 5247)),
+    "tzsp": ethernet(udp(b"\1\0\0\1\0\x0a\1\7\1" + _ETHERNET4, 37008)),
+    "tzsp 802.11": ethernet(udp(b"\1\0\0\x12\1" + frame80211(llc(PLAIN4)), 37008)),
+    "ayiya": ethernet(udp(b"\x41\x52\x11\x29" + bytes(4 + 16 + 20) + PLAIN6, 5072)),
     "vxlan in vxlan": ethernet(
         udp(struct.pack("!II", 8 << 24, 1 << 8) + ethernet(udp(struct.pack("!II", 8 << 24, 2 << 8) + _ETHERNET4, 4789)),
             4789)
@@ -184,4 +260,9 @@ def pieces_of_everything():
     body = PLAIN6[40:]
     frames += [(229, fragment6(body[:16], 0, True)), (229, fragment6(body[16:], 16, False))]
     chain = bytes((60, 0, 0xC2, 4)) + struct.pack("!I", 100) + bytes((51, 0)) + bytes(6) + bytes((6, 1)) + bytes(10)
+    frames += [(1, ethernet(over_ip(struct.pack("!BBHII", 6, 1, 0, 7, 1) + PLAIN4[20:], 51)))]  # AH without its value
+    frames += [(1, ethernet(over_ip(bytes(40), 50))), (1, ethernet(_ETHERNET4, 0x6558))]
+    frames += [(138, bytes(16) + kind + b"\0\x05\x08\0" + PLAIN4) for kind in
+               (b"\x81\0", b"\x88\xa8", b"\x91\0", b"\x92\0")]  # fmt: skip
     return [*frames, (229, ipv6(chain + body, 0))]
+

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decode_frames import ethernet, frame80211, pieces_of_everything
-from tcpstitch.decode import PacketDecoder
+from tcpstitch.decode import PacketDecoder, walk
 
 FRAMES = pieces_of_everything()
 LINKTYPES = sorted({linktype for linktype, _ in FRAMES})
@@ -99,6 +100,25 @@ def test_every_frame_cut_at_every_byte_is_decoded_or_counted():
     for linktype, packet in FRAMES:
         for size in range(len(packet)):
             check(PacketDecoder(), packet[:size], linktype)
+
+
+@pytest.mark.parametrize("table", ["LINKS", "ETHERTYPES", "PROTOCOLS", "UDP_PORTS"])
+def test_every_handler_has_a_frame_among_those_that_are_damaged(monkeypatch, table):
+    """Each number of each table is reached by one of `FRAMES`; PPI in front keeps them off the short path."""
+    handlers, reached = getattr(walk, table), set()
+
+    def watched(number, handler):
+        def call(*arguments):
+            reached.add(number)
+            handler(*arguments)
+
+        return call
+
+    for number, handler in list(handlers.items()):
+        monkeypatch.setitem(handlers, number, watched(number, handler))
+    for linktype, packet in FRAMES:
+        PacketDecoder(max_depth=20).decode(struct.pack("<BBHI", 0, 0, 8, linktype) + packet, 0.0, 192)
+    assert sorted(set(handlers) - reached) == []
 
 
 def test_packets_made_of_endless_headers_end():

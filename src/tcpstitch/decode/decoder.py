@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from ..errors import LimitsError, PacketTypeError, UsageError
 from ..segment import FlowKey, Segment
-from . import link, network, ppp, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
+from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
 from .walk import At, Walk
 
 # IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.

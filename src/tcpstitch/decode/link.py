@@ -14,6 +14,8 @@ for _number in (12, 14, 101, 228, 229):  # raw IP; 12 and 14 are DLT_RAW as some
 
 _IPV6_FAMILIES = (10, 24, 26, 28, 30)  # Linux, NetBSD and OpenBSD, Solaris, FreeBSD, macOS
 
+_MONITORED = {801: 105, 802: 119, 803: 127}  # ARPHRD_IEEE80211, with Prism, with radiotap
+
 
 @register(LINKS, 0, 108)
 def loopback(walk: Walk, at: At) -> None:
@@ -39,18 +41,30 @@ def _cooked(walk: Walk, at: At, kind: int) -> None:
         tagged(walk, at, kind)
 
 
+def _monitored(walk: Walk, at: At, hardware: int) -> None:
+    """Of an interface in monitor mode the frame is there whole, and the protocol means nothing."""
+    walk.enter(at, "")
+    walk.link(_MONITORED[hardware], at)
+
+
 @register(LINKS, 113)
 def cooked(walk: Walk, at: At) -> None:
-    kind = at.u16(14)
+    hardware, kind = at.u16(2), at.u16(14)
     at.pos += 16
+    if hardware in _MONITORED:
+        _monitored(walk, at, hardware)
+        return
     _cooked(walk, at, kind)
 
 
 @register(LINKS, 276)
 def cooked2(walk: Walk, at: At) -> None:
-    kind = at.u16()
+    kind, hardware = at.u16(), at.u16(8)
     at.need(20)
     at.pos += 20
+    if hardware in _MONITORED:
+        _monitored(walk, at, hardware)
+        return
     _cooked(walk, at, kind)
 
 

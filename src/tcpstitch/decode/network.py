@@ -133,8 +133,23 @@ def ip(walk: Walk, at: At) -> None:
 
 def ethernet(walk: Walk, at: At) -> None:
     kind = at.u16(12)
+    if kind <= 1500 and at.data[at.pos : at.pos + 5] in _ISL:
+        _inter_switch(walk, at)
+        return
     at.pos += 14
     tagged(walk, at, kind)
+
+
+_ISL = (b"\x01\0\x0c\0\0", b"\x03\0\x0c\0\0")
+
+
+def _inter_switch(walk: Walk, at: At) -> None:
+    """Cisco ISL: a frame of 26 bytes more around an Ethernet frame, the VLAN in the 15 bits behind the address."""
+    walk.vlan(at, at.u16(20) >> 1)
+    at.need(26)
+    at.pos += 26
+    walk.enter(at, "")
+    ethernet(walk, at)
 
 
 def tagged(walk: Walk, at: At, kind: int) -> None:
@@ -147,9 +162,12 @@ def tagged(walk: Walk, at: At, kind: int) -> None:
         elif kind == 0x8926:  # VN-tag
             kind = at.u16(4)
             at.pos += 6
-        elif kind == 0x893F:  # IEEE 802.1BR E-tag
+        elif kind in (0x893F, 0x8909):  # IEEE 802.1BR E-tag, Cisco metadata
             kind = at.u16(6)
             at.pos += 8
+        elif kind == 0x892F:  # HSR, IEC 62439-3
+            kind = at.u16(4)
+            at.pos += 6
         else:
             break
     else:
@@ -178,6 +196,38 @@ def llc(walk: Walk, at: At) -> None:
         tagged(walk, at, kind)
     else:
         raise DecodeError("not_ip")
+
+
+@register(ETHERTYPES, 0x88E5)
+def macsec(walk: Walk, at: At) -> None:
+    """IEEE 802.1AE: legible where only integrity is protected; the check value lies behind what IP calls its end."""
+    flags = at.byte()
+    if flags & 0x0C:
+        raise DecodeError("encrypted")
+    at.pos += 14 if flags & 0x20 else 6
+    kind = at.u16()
+    at.pos += 2
+    walk.enter(at, "")
+    tagged(walk, at, kind)
+
+
+@register(ETHERTYPES, 0x8903)
+def fabric_path(walk: Walk, at: At) -> None:
+    """Cisco FabricPath: tree and TTL, then a whole frame."""
+    at.pos += 2
+    walk.enter(at, "")
+    ethernet(walk, at)
+
+
+@register(ETHERTYPES, 0x22F3)
+def trill(walk: Walk, at: At) -> None:
+    """RFC 6325: version, options length and hop count, two nicknames, options, a whole frame."""
+    flags = at.u16()
+    if flags >> 14:
+        raise DecodeError("not_ip")
+    at.pos += 6 + 4 * (flags >> 6 & 0x1F)
+    walk.enter(at, "")
+    ethernet(walk, at)
 
 
 @register(ETHERTYPES, 0x8100, 0x88A8, 0x9100, 0x9200)

@@ -33,6 +33,10 @@ def _ppp_protocol(walk: Walk, at: At) -> None:
         ipv6(walk, at)
     elif number in (0x281, 0x283):
         mpls(walk, at)
+    elif number == 0x31 and at.byte(1) == 1:  # bridging (RFC 3518): Ethernet behind flags, a LAN id if they say so
+        at.pos += 6 if at.byte() & 0x40 else 2
+        walk.enter(at, "")
+        ethernet(walk, at)
     elif number == 0x3D:
         _multilink(walk, at)
     else:

@@ -1,4 +1,4 @@
-"""Packets inside packets: IP in IP, GRE, ERSPAN, EtherIP, and the tunnels over UDP."""
+"""Packets inside packets: IP in IP, GRE, ERSPAN, EtherIP, and Ethernet in Ethernet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, tagged
 from .ppp import ppp
-from .walk import ETHERTYPES, PROTOCOLS, UDP_PORTS, At, Walk, register
+from .walk import ETHERTYPES, PROTOCOLS, At, Walk, register
 from .wireless import ieee80211
 
 
@@ -33,6 +33,24 @@ def ether_ip(walk: Walk, at: At) -> None:
     at.pos += 2
     walk.enter(at, "etherip")
     ethernet(walk, at)
+
+
+@register(PROTOCOLS, 143)
+def ethernet_in_ip(walk: Walk, at: At) -> None:
+    """RFC 8986 10.1."""
+    walk.enter(at, "ethernet")
+    ethernet(walk, at)
+
+
+@register(PROTOCOLS, 55)
+def minimal_encapsulation(walk: Walk, at: At) -> None:
+    """RFC 2004: the inner header is the outer one but for what this header says."""
+    walk.enter(at, "minimal")
+    number, flags, pos = at.byte(), at.byte(1), at.need(12 if at.byte(1) & 0x80 else 8)
+    source = at.data[pos + 8 : pos + 12] if flags & 0x80 else at.addresses[:4]
+    at.addresses = source + at.data[pos + 4 : pos + 8]
+    at.pos = pos + (12 if flags & 0x80 else 8)
+    walk.protocol(number, at)
 
 
 @register(PROTOCOLS, 47)
@@ -67,6 +85,11 @@ def gre(walk: Walk, at: At) -> None:
         if at.limit == at.pos:
             raise DecodeError("not_tcp")  # PPTP acknowledges without payload
         ppp(walk, at)
+    elif kind == 0x883E:  # WCCP: version 2 has a header of its own, known by not being IP
+        at.pos += 0 if at.byte() >> 4 == 4 else 4
+        ipv4(walk, at)
+    elif kind == 0x6400 and version == 1:  # MikroTik's EoIP
+        ethernet(walk, at)
     elif 0x8200 <= kind <= 0x8370 or kind == 0x9000:  # Aruba's tunnels from access point to controller
         ieee80211(walk, at)
     elif kind <= 1500:
@@ -110,74 +133,6 @@ def _erspan3(walk: Walk, at: At) -> None:
         ethernet(walk, at)
 
 
-@register(PROTOCOLS, 17)
-def udp(walk: Walk, at: At) -> None:
-    pos, ports = at.need(8), at.u32()
-    source, destination, length = ports >> 16, ports & 0xFFFF, at.u16(4)
-    handler = UDP_PORTS.get(destination) or UDP_PORTS.get(source)
-    if handler is None:
-        raise DecodeError("not_tcp")
-    at.pos = pos + 8
-    if length >= 8:
-        at.clip(min(pos + length, at.end))
-    handler(walk, at)
-
-
-@register(UDP_PORTS, 4789, 8472)
-def vxlan(walk: Walk, at: At) -> None:
-    """RFC 7348; 8472 is the port Linux took before there was one."""
-    if not at.byte() & 0x08:
-        raise DecodeError("not_tcp")
-    network = at.u32(4) >> 8
-    at.pos += 8
-    walk.enter(at, "vxlan", network)
-    ethernet(walk, at)
-
-
-@register(UDP_PORTS, 4790)
-def vxlan_gpe(walk: Walk, at: At) -> None:
-    """draft-ietf-nvo3-vxlan-gpe: VXLAN with a next protocol."""
-    flags, number, network = at.byte(), at.byte(3), at.u32(4) >> 8
-    if not flags & 0x08:
-        raise DecodeError("not_tcp")
-    at.pos += 8
-    walk.enter(at, "vxlan", network)
-    _next_protocol(walk, at, number if flags & 0x04 else 3)
-
-
-def _next_protocol(walk: Walk, at: At, number: int) -> None:
-    kind = {1: 0x0800, 2: 0x86DD, 4: 0x894F, 5: 0x8847}.get(number)
-    if number == 3:
-        ethernet(walk, at)
-    elif kind is None:
-        raise DecodeError("not_tcp")
-    else:
-        walk.ethertype(kind, at)
-
-
-@register(ETHERTYPES, 0x894F)
-def service_header(walk: Walk, at: At) -> None:
-    """Network service header, RFC 8300. Its lengths count 32-bit words."""
-    words, number = at.byte(1) & 0x3F, at.byte(3)
-    at.pos += 4 * max(words, 1)
-    walk.enter(at, "")
-    _next_protocol(walk, at, 5 if number == 5 else number)
-
-
-@register(UDP_PORTS, 6081)
-def geneve(walk: Walk, at: At) -> None:
-    """RFC 8926."""
-    first, kind, network = at.byte(), at.u16(2), at.u32(4) >> 8
-    if first >> 6:
-        raise DecodeError("not_tcp")
-    at.pos += 8 + (first & 0x3F) * 4
-    walk.enter(at, "geneve", network)
-    if kind == 0x6558:
-        ethernet(walk, at)
-    else:
-        walk.ethertype(kind, at)
-
-
 @register(ETHERTYPES, 0x6558)
 def bridged(walk: Walk, at: At) -> None:
     walk.enter(at, "")
@@ -193,52 +148,20 @@ def provider_backbone(walk: Walk, at: At) -> None:
     ethernet(walk, at)
 
 
-@register(UDP_PORTS, 2152)
-def gtp_user(walk: Walk, at: At) -> None:
-    """3GPP TS 29.281. The two directions have endpoint ids of their own, so the outer addresses name the tunnel."""
-    flags, kind = at.byte(), at.byte(1)
-    if flags >> 4 != 3 or kind != 255:
+def next_protocol(walk: Walk, at: At, number: int) -> None:
+    kind = {1: 0x0800, 2: 0x86DD, 4: 0x894F, 5: 0x8847}.get(number)
+    if number == 3:
+        ethernet(walk, at)
+    elif kind is None:
         raise DecodeError("not_tcp")
-    pos = at.need(8)
-    at.pos = pos + 8
-    if flags & 7:
-        following = at.byte(3)
-        at.pos += 4
-        while flags & 4 and following:
-            size = at.byte() * 4
-            if not size:
-                raise DecodeError("short_header")
-            at.pos += size
-            following = at.data[at.need(0) - 1]
-    walk.enter(at, "gtp")
-    if at.byte() >> 4 in (4, 6):
-        ip(walk, at)
     else:
-        raise DecodeError("not_tcp")
+        walk.ethertype(kind, at)
 
 
-@register(UDP_PORTS, 1701)
-def l2tp(walk: Walk, at: At) -> None:
-    """RFC 2661, data messages. Version 3 leaves the layout to negotiation, which a capture need not hold."""
-    flags = at.u16()
-    if flags & 0x8000 or flags & 0x000F != 2:
-        raise DecodeError("not_tcp")
-    at.pos += 6 + 2 * bool(flags & 0x4000) + 4 * bool(flags & 0x0800)
-    if flags & 0x0200:
-        at.pos += 2 + at.u16()
-    walk.enter(at, "l2tp")
-    ppp(walk, at)
-
-
-@register(UDP_PORTS, 3544)
-def teredo(walk: Walk, at: At) -> None:
-    """RFC 4380, behind an authentication and an origin indication if they are there."""
-    if at.u16() == 1:
-        at.pos += 13 + at.byte(2) + at.byte(3)
-    if at.u16() == 0:
-        at.need(8)
-        at.pos += 8
-    if at.byte() >> 4 != 6:
-        raise DecodeError("not_tcp")
-    walk.enter(at, "teredo")
-    ipv6(walk, at)
+@register(ETHERTYPES, 0x894F)
+def service_header(walk: Walk, at: At) -> None:
+    """Network service header, RFC 8300. Its lengths count 32-bit words."""
+    words, number = at.byte(1) & 0x3F, at.byte(3)
+    at.pos += 4 * max(words, 1)
+    walk.enter(at, "")
+    next_protocol(walk, at, 5 if number == 5 else number)

@@ -17,6 +17,13 @@ def ieee80211(walk: Walk, at: At) -> None:
     _data_frame(walk, at, False)
 
 
+def swapped80211(walk: Walk, at: At) -> None:
+    """With the two bytes of its frame control in the wrong order, as some controllers send it."""
+    pos = at.need(2)
+    at.data = at.data[:pos] + at.data[pos + 1 : pos + 2] + at.data[pos : pos + 1] + at.data[pos + 2 :]
+    ieee80211(walk, at)
+
+
 def _data_frame(walk: Walk, at: At, padded: bool) -> None:
     pos, data = at.need(24), at.data
     control, flags = data[pos], data[pos + 1]

@@ -1,0 +1,240 @@
+"""Link types that are met in collections of captures more than on today's wires, each a few bytes before the known."""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import DecodeError
+from .network import ethernet, ip, llc, tagged
+from .ppp import cisco_hdlc, ppp
+from .walk import ETHERTYPES, LINKS, At, Walk, register
+
+_LITTLE32 = struct.Struct("<I").unpack_from
+
+
+def _skip(at: At, size: int) -> None:
+    at.need(size)
+    at.pos += size
+
+
+@register(LINKS, 100, 106)
+def classical_ip(walk: Walk, at: At) -> None:
+    """RFC 2684 (formerly RFC 1483) with LLC, or plain IP in virtual circuits of their own."""
+    if at.byte() == 0xAA:
+        llc(walk, at)
+    else:
+        ip(walk, at)
+
+
+@register(LINKS, 123)
+def sun_atm(walk: Walk, at: At) -> None:
+    """SunATM: direction and type, VPI, VCI; type 1 is LAN emulation, 2 is LLC."""
+    kind = at.byte() & 0x0F
+    _skip(at, 4)
+    if kind == 1:
+        _skip(at, 2)
+        ethernet(walk, at)
+    elif kind == 2:
+        llc(walk, at)
+    else:
+        raise DecodeError("not_ip")
+
+
+@register(LINKS, 6)
+def token_ring(walk: Walk, at: At) -> None:
+    """IEEE 802.5: access and frame control, two addresses, source routing if the first bit of the source is set."""
+    if at.byte(1) & 0xC0 != 0x40:
+        raise DecodeError("not_ip")  # of the ring itself
+    routed = at.byte(8) & 0x80
+    _skip(at, 14)
+    if routed:
+        _skip(at, max(at.byte() & 0x1F, 2))
+    llc(walk, at)
+
+
+@register(LINKS, 10)
+def fddi(walk: Walk, at: At) -> None:
+    """ANSI X3.139: frame control and two addresses, then LLC in asynchronous frames."""
+    if at.byte() & 0x50 != 0x50:
+        raise DecodeError("not_ip")
+    _skip(at, 13)
+    llc(walk, at)
+
+
+@register(LINKS, 122)
+def fibre_channel(walk: Walk, at: At) -> None:
+    """RFC 2625: the network header's two addresses, then LLC."""
+    _skip(at, 16)
+    llc(walk, at)
+
+
+@register(LINKS, 138)
+def firewire(walk: Walk, at: At) -> None:
+    """IP over IEEE 1394 as Apple writes it: two addresses of 8 bytes, an Ethernet type."""
+    kind = at.u16(16)
+    _skip(at, 18)
+    walk.ethertype(kind, at)
+
+
+@register(LINKS, 107)
+@register(ETHERTYPES, 0x6559)
+def frame_relay(walk: Walk, at: At) -> None:
+    """RFC 2427 behind an address of two to four bytes, or Cisco's Ethernet type."""
+    size = 1
+    while not at.byte(size - 1) & 1:
+        size += 1
+        if size > 4:
+            raise DecodeError("not_ip")
+    _skip(at, size)
+    walk.enter(at, "")
+    if at.byte() != 0x03:
+        kind = at.u16()
+        _skip(at, 2)
+        tagged(walk, at, kind)
+        return
+    _skip(at, 1)
+    if at.byte() == 0:
+        _skip(at, 1)  # padding
+    number = at.byte()
+    _skip(at, 1)
+    if number in (0xCC, 0x8E):
+        ip(walk, at)
+    elif number == 0x80:
+        _bridged_or_routed(walk, at)
+    elif number == 0xCF:
+        ppp(walk, at)
+    else:
+        raise DecodeError("not_ip")
+
+
+def _bridged_or_routed(walk: Walk, at: At) -> None:
+    """SNAP without its LLC bytes: an Ethernet type, or Ethernet with (1) or without (7) its check sequence."""
+    vendor, kind = at.u32() >> 8, at.u16(3)
+    _skip(at, 5)
+    if vendor == 0:
+        tagged(walk, at, kind)
+    elif vendor == 0x80C2 and kind in (1, 7):
+        ethernet(walk, at)
+    else:
+        raise DecodeError("not_ip")
+
+
+@register(LINKS, 166, 204)
+def ppp_with_direction(walk: Walk, at: At) -> None:
+    """One byte says which way; pppd (166) writes it over the address byte, whose control byte stays."""
+    _skip(at, 1)
+    if at.byte() == 0x03:
+        _skip(at, 1)
+    ppp(walk, at)
+
+
+@register(LINKS, 205)
+def cisco_hdlc_with_direction(walk: Walk, at: At) -> None:
+    _skip(at, 1)
+    cisco_hdlc(walk, at)
+
+
+@register(LINKS, 206)
+def frame_relay_with_direction(walk: Walk, at: At) -> None:
+    _skip(at, 1)
+    frame_relay(walk, at)
+
+
+@register(LINKS, 99)
+def symantec_firewall(walk: Walk, at: At) -> None:
+    kind = at.u16(6)
+    _skip(at, 44)
+    walk.ethertype(kind, at)
+
+
+@register(LINKS, 109)
+def enc(walk: Walk, at: At) -> None:
+    """OpenBSD's enc(4), IPsec after decryption: address family, security index, flags."""
+    _skip(at, 12)
+    ip(walk, at)
+
+
+@register(LINKS, 226)
+def solaris_ipnet(walk: Walk, at: At) -> None:
+    _skip(at, 24)
+    ip(walk, at)
+
+
+@register(LINKS, 240)
+def netanalyzer(walk: Walk, at: At) -> None:
+    _skip(at, 4)
+    ethernet(walk, at)
+
+
+@register(LINKS, 241)
+def netanalyzer_transparent(walk: Walk, at: At) -> None:
+    _skip(at, 12)  # its own four bytes, preamble and start of frame
+    ethernet(walk, at)
+
+
+@register(LINKS, 259, 274)
+def preamble(walk: Walk, at: At) -> None:
+    """EPON, and IEEE 802.3br mPackets that are whole: a preamble of eight bytes, then Ethernet."""
+    _skip(at, 8)
+    ethernet(walk, at)
+
+
+@register(LINKS, 143)
+def docsis(walk: Walk, at: At) -> None:
+    """DOCSIS MAC frames with a packet: a header of six bytes, longer by its second byte if the first one says so."""
+    first, parameter = at.byte(), at.byte(1)
+    if first & 0xC0:
+        raise DecodeError("not_ip")
+    _skip(at, 6 + (parameter if first & 1 else 0))
+    ethernet(walk, at)
+
+
+@register(LINKS, 149, 258)
+def apple_tap(walk: Walk, at: At) -> None:
+    """macOS' PKTAP (149 where an old tcpdump wrote it): length, kind and link type, little-endian."""
+    pos = at.need(12)
+    size, kind, linktype = (_LITTLE32(at.data, pos + step)[0] for step in (0, 4, 8))
+    if size < 12 or kind != 1:
+        raise DecodeError("not_ip")
+    _skip(at, size)
+    walk.enter(at, "")
+    walk.link(linktype, at)
+
+
+@register(LINKS, 197)
+def endace(walk: Walk, at: At) -> None:
+    """Endace ERF: a header of 16 bytes, extensions of 8, then Ethernet behind two bytes, or PPP and Cisco's HDLC."""
+    kind, more = at.byte(8) & 0x7F, at.byte(8) & 0x80
+    _skip(at, 16)
+    while more:
+        more = at.byte() & 0x80
+        _skip(at, 8)
+    if kind in (2, 11, 16, 20):
+        _skip(at, 2)
+        ethernet(walk, at)
+    elif kind in (1, 10, 15, 17):
+        ppp(walk, at)
+    elif kind in (22, 23):
+        ip(walk, at)
+    else:
+        raise DecodeError("not_ip")
+
+
+_JUNIPER = {178: ethernet, 179: ppp, 180: frame_relay, 181: cisco_hdlc}
+
+
+def _juniper(walk: Walk, at: At, linktype: int) -> None:
+    """Juniper's cookie: magic, flags, extensions; without the link layer, a protocol number stands in its place."""
+    if at.u32() >> 8 != 0x4D4743:
+        raise DecodeError("not_ip")
+    flags = at.byte(3)
+    _skip(at, 6 + at.u16(4) if flags & 0x80 else 4)
+    if flags & 0x02:
+        _skip(at, 4)
+        ip(walk, at)
+    else:
+        _JUNIPER[linktype](walk, at)
+
+
+for _number in _JUNIPER:
+    LINKS[_number] = lambda walk, at, linktype=_number: _juniper(walk, at, linktype)  # type: ignore[misc]
