@@ -9,7 +9,6 @@ from .tunnels import gre, next_protocol
 from .walk import LINKS, PROTOCOLS, UDP_PORTS, At, Walk, register
 from .wireless import ieee80211, swapped80211
 
-
 # Tunnels whose both directions go to the port; from it comes an ordinary datagram of a program that got it by chance.
 _TOWARDS_ONLY = frozenset((4341, 4754, 6080, 6635, 37008))
 
