@@ -17,6 +17,8 @@ from .sequencing import Sequencing
 
 # What `plain` holds instead of an offset-and-flags word.
 NEEDS_RULES, OVER, IGNORED = -1, -2, -3  # something is pending; the connection was completed; nobody follows it
+# By TTL: the 16 bits that begin with it in an IPv4 header with TCP behind it. One object for each.
+LINES = tuple(ttl << 8 | 6 for ttl in range(256))
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
@@ -29,7 +31,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
     """
 
     __slots__ = (
-        "plain", "ts_recent", "state", "peer", "queue", "window", "max_window", "scale", "ttl", "syn_seen", "started",
+        "plain", "ts_recent", "state", "peer", "queue", "scale", "line", "syn_seen", "started",
         "holding", "fin_offset", "ended", "stopped", "good_checksums", "details",
     )  # fmt: skip
 
@@ -58,7 +60,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         self.peer: Any = None  # set by the state
         self.plain = self.expected_seq = self.last_ack = self.ts_recent = -1
         self.scale = self.window = self.max_window = -1
-        self.next_offset = self.acked = self.ttl = 0
+        self.next_offset = self.acked = self.line = 0
         self.queue: Optional[Queue] = None
         self.fin_offset: Optional[int] = None
         self.syn_seen = self.holding = self.ended = self.started = self.stopped = self.good_checksums = False
@@ -68,6 +70,15 @@ class HalfStream(Sequencing, Keeping, Evidence):
         bound = self.state.host.history_bytes
         if bound and data:
             self.refused = Conflict(start, data[:bound], b"", timestamp)
+
+    @property
+    def ttl(self) -> int:
+        """The usual TTL or hop limit of the direction, 0 before its first packet."""
+        return self.line >> 8
+
+    @ttl.setter
+    def ttl(self, ttl: int) -> None:
+        self.line = LINES[ttl & 0xFF]
 
     # -- data in
 
@@ -207,7 +218,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         self.drop_kept()
         self.history = b""
         host.counters.count_gap(reason, length)
-        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.now))
+        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.present))
 
     def release_hold(self) -> None:
         """Take the lowest byte held for the start of a stream whose SYN was not seen."""
@@ -264,7 +275,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
                 self.end()
         elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
             if self.next_offset == self.rst_offset:
-                self.state.reset(self.state.host.now)
+                self.state.reset(self.state.host.present)
             else:
                 self.rst_offset = None
 
@@ -275,7 +286,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
             self.queue.clear()
         host = self.state.host
         if host.last_end is not self:
-            self._send(DetailedChunk(b"", self.next_offset, host.now, self, self.skip, False, True))
+            self._send(DetailedChunk(b"", self.next_offset, host.present, self, self.skip, False, True))
         host.last_end = None
         self.state.half_ended()
 
@@ -354,6 +365,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
             and self.fin_offset is None
             and self.rst_offset is None
             and not (self.holding or self.stopped or self.cuts or self.skip)
+            and self.window != 0
             and self.peer.window != 0
             and (self.started or self.peer.expected_seq >= 0)
         )

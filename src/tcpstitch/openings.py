@@ -31,6 +31,10 @@ class Openings:
         if len(self._table) > MAX_REMEMBERED:
             del self._table[next(iter(self._table))]
 
+    def knows(self, key: FlowKey) -> bool:
+        """Whether something is remembered of these addresses. O(1)."""
+        return bool(self._table) and (key in self._table or reverse_key(key) in self._table)
+
     def opens(self, segment: Segment, timestamp: float) -> bool:
         """Whether the segment opens a connection at once."""
         flags = segment.flags

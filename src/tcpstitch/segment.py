@@ -130,6 +130,26 @@ class Flow:
         return f"<Flow {self}>"
 
 
+def parse_options(options: bytes) -> Dict[int, bytes]:
+    """The values of TCP options by kind (RFC 9293 3.1), the first of each; damaged ones end the search. O(n)."""
+    position, size = 0, len(options)
+    found: Dict[int, bytes] = {}
+    while position < size:
+        kind = options[position]
+        if kind == 1:
+            position += 1
+            continue
+        if kind == 0 or position + 1 >= size:
+            break
+        length = options[position + 1]
+        if length < 2 or position + length > size:
+            break
+        if kind not in found:
+            found[kind] = options[position + 2 : position + length]
+        position += length
+    return found
+
+
 class Segment:
     """One TCP segment as captured.
 
@@ -210,29 +230,9 @@ class Segment:
     def destination(self) -> Endpoint:
         return key_endpoints(self.key)[1]
 
-    def option_values(self) -> Dict[int, bytes]:
-        """The values of the options by kind (RFC 9293 3.1), the first of each; damaged ones end the search. O(n)."""
-        options = self.options
-        position, size = 0, len(options)
-        found: Dict[int, bytes] = {}
-        while position < size:
-            kind = options[position]
-            if kind == 1:
-                position += 1
-                continue
-            if kind == 0 or position + 1 >= size:
-                break
-            length = options[position + 1]
-            if length < 2 or position + length > size:
-                break
-            if kind not in found:
-                found[kind] = options[position + 2 : position + length]
-            position += length
-        return found
-
     def option(self, kind: int) -> Optional[bytes]:
         """The value of the first option of this kind, or None. O(n)."""
-        return self.option_values().get(kind)
+        return parse_options(self.options).get(kind)
 
     @property
     def window_scale(self) -> Optional[int]:

@@ -12,7 +12,7 @@ UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 class Sequencing:
     """The part of a `HalfStream` that turns sequence numbers into offsets, and knows how far the stream has come."""
 
-    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack")
+    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "window", "max_window")
 
     peer: Any
     queue: Any
@@ -21,6 +21,9 @@ class Sequencing:
     acked: int
     last_ack: int
     max_window: int
+    window: int
+    scale: int
+    syn_seen: bool
     ahead: Any
     cuts: Any
     fin_offset: Any
@@ -79,3 +82,15 @@ class Sequencing:
         """The offset beyond which the receiver, by its own words, would not have accepted data."""
         window = self.peer.max_window if self.peer is not None else -1
         return max(self.next_offset, self.acked) + (window if window >= 0 else UNKNOWN_WINDOW)
+
+    def note_window(self, window: int) -> None:
+        """Take in a window as a segment without SYN announces it (RFC 7323 2.3)."""
+        if self.syn_seen and (self.peer.syn_seen or self.scale < 0):
+            if self.scale > 0 and self.peer.scale >= 0:
+                window <<= self.scale
+        else:
+            window <<= 14  # the handshake was not captured: assume the largest
+        if window > self.max_window:
+            self.max_window = window
+        # The same number is kept as one object: it is what an idle connection consists of.
+        self.window = self.max_window if window == self.max_window else window

@@ -13,7 +13,7 @@ from .half import HOLD_SEGMENTS, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment, reverse_key
 from .sequence import MASK, unwrap
-from .validate import TTL_MARGIN, checksum_allows, note_header, note_urgent, refusal
+from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
 
 SMALL_IN_FLIGHT = 16
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
@@ -61,7 +61,7 @@ class StreamState(Resets):
         if half.plain >= 0 or half.peer.plain >= 0:
             half.catch_up()
             half.peer.catch_up()
-        if flags & (SYN | FIN | RST) or 0 < segment.length <= self.host.verify_bytes:
+        if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
             if not checksum_allows(half, segment, timestamp):
                 return
             flags = segment.flags

@@ -27,7 +27,7 @@ class Timers(Upkeep):
                 return
         self._jump = None
         self._clock_started = True
-        self.now = timestamp
+        self.now = self.present = timestamp
         self._next_timer = timestamp + TIMER_STEP
         self._expire(self._closed, self.timeouts.closed, timestamp)
         self._expire(self._embryonic, self.timeouts.embryonic, timestamp)

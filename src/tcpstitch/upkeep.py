@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from .bounds import Bounds
+from .details import NOTHING
 from .errors import StreamCallbackError
 from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
@@ -24,8 +25,8 @@ class Upkeep(Bounds):
         self.policies = policies
         self.start_any = start_any
         self.on_error = on_error
-        self.verify_bytes = 64
-        self.now = 0.0
+        self.now = 0.0  # of the timers
+        self.present = 0.0  # of the packet that is being taken
         # Every connection is in `_halves`, once for each direction. Those that are half open or (half) closed are also
         # in a table by the time since when they are, the oldest first; an established one costs no more than it must.
         self._halves: Dict[FlowKey, HalfStream] = {}
@@ -47,6 +48,7 @@ class Upkeep(Bounds):
         self._sweep_packets = 0
         self._jump: Optional[float] = None
         self._packets = 0
+        self._taken = 0
 
     # -- handlers
 
@@ -144,17 +146,19 @@ class Upkeep(Bounds):
         if state.closed:
             return
         state.closed = True
-        if state.stream is not None:
-            state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
-        state.release_pages()
+        if state.page_count or state.client.details is not NOTHING or state.server.details is not NOTHING:
+            if state.stream is not None:
+                state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
+            state.release_pages()
         state.reason = state.reason or reason
         if state.stream is not None:
             self.call(state, "complete", reason)
         self.counters.count_completion(state.reason)
         state.watcher, state.stream = state.stream, None
         state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
-        if self._closed.pop(state, None) is None:
+        if state.embryonic:
             self._embryonic.pop(state, None)
+        self._closed.pop(state, None)  # it goes to the end
         self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:

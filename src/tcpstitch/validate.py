@@ -20,10 +20,12 @@ from .segment import (
     SYN,
     URG,
     Segment,
+    parse_options,
 )
 from .sequence import difference
 
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
+VERIFY_BYTES = 64  # data up to this length has its checksum verified: decoys are short, and a short sum costs little
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
 # Ticks (1 ms in most stacks): the receiver allows 1, but a tap before it sees another order than it does.
 PAWS_SLACK = 1000
@@ -116,7 +118,7 @@ def _note_ttl(half: Any, segment: Segment, timestamp: float) -> None:
 
 def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int]:
     """What the options say, on SYNs above all; returns the value of the timestamp (RFC 7323 3.2), if there is one."""
-    found = segment.option_values()
+    found = parse_options(segment.options)
     flags = segment.flags
     stamps = found.get(OPTION_TIMESTAMPS)
     if stamps is not None and len(stamps) != 8:
@@ -159,20 +161,11 @@ def note_urgent(half: Any, segment: Segment) -> None:
 
 
 def _note_window(half: Any, segment: Segment) -> None:
-    peer = half.peer
-    window = segment.window
     if segment.flags & SYN:
-        half.window = window
+        half.window = segment.window
     else:
-        if half.syn_seen and (peer.syn_seen or half.scale < 0):
-            if half.scale > 0 and peer.scale >= 0:
-                window <<= half.scale
-        else:
-            window <<= 14  # the handshake was not captured: assume the largest (RFC 7323 2.3)
-        if window > half.max_window:
-            half.max_window = window
-        # The same number is kept as one object: it is what an idle connection consists of.
-        half.window = half.max_window if window == half.max_window else window
+        half.note_window(segment.window)
+    peer = half.peer
     if half.state.host.strict and segment.flags & ACK and peer.known:  # an ACK that was overtaken takes nothing back
         half.window_edge = max(half.window_edge, peer.offset_of(segment.ack) + half.window)
 

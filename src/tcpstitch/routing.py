@@ -1,0 +1,172 @@
+"""Which connection a packet belongs to, and what a packet that belongs to none does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .decode import PacketDecoder
+from .errors import PacketTypeError
+from .half import IGNORED
+from .openings import Openings
+from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
+from .sequence import MASK
+from .state import StreamState
+from .stream import Stream, StreamFactory
+from .timers import Timers
+
+
+class Routing(Timers):
+    """The part of the assembler that finds and opens connections."""
+
+    factory: StreamFactory
+    _decoder: PacketDecoder
+    _openings: Openings
+    always_rules: bool  # no short path
+    _taken: int  # packets that met the rules
+
+    def _take(self, packet: Any, timestamp: float) -> None:
+        """Any packet: decode it and apply its segments."""
+        self._packets += 1
+        self._taken += 1
+        self.present = timestamp
+        kind = packet.__class__
+        if kind is bytes:
+            segments = self._decoder.decode(packet, timestamp)
+        elif kind is Segment:
+            segments = (packet,)
+        elif isinstance(packet, (bytes, bytearray, memoryview)):
+            segments = self._decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", None))
+        elif hasattr(packet, "__hdr__"):
+            segments = self._decoder.from_dpkt(packet, timestamp)
+        else:
+            raise PacketTypeError(
+                f"packet of type {kind.__name__}: give a frame as bytes, a dpkt packet, or a tcpstitch.Segment"
+            )
+        self.busy = self
+        try:
+            for segment in segments:
+                self._route(segment, timestamp)
+            if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
+                self._bad_header(timestamp)
+            if self.gauge is not None:
+                self.watch_pressure()
+        finally:
+            self.busy = None
+        if self._error is not None:
+            self.raise_pending()
+
+    def _route(self, segment: Segment, timestamp: float) -> None:
+        self.counters.segments += 1
+        half = self._halves.get(segment.key)
+        if half is not None and half.state.closed:
+            half = self._after_close(half, segment, timestamp)
+        if half is None:
+            half = self._opened_by(segment, timestamp)
+            if half is None:
+                self.counters.ignored += 1
+                return
+        self._apply(half, segment, timestamp)
+
+    def _apply(self, half: Any, segment: Segment, timestamp: float) -> None:
+        state = half.state
+        if state.stream is None:
+            self.counters.ignored += 1
+            return
+        if state.page_count:
+            self.pages.touch(state)
+        if not state.accepts or self._accepted(state, half, segment):
+            state.receive(half, segment, timestamp)
+        state.last_packet = self._packets
+        state.last_seen = timestamp
+        state.refresh()
+
+    def _accepted(self, state: StreamState, half: Any, segment: Segment) -> bool:
+        try:
+            return bool(state.stream.accept(segment, half.direction))
+        except Exception as error:
+            self.handler_failed(state, state.stream, error)
+            return False
+
+    def _opened_by(self, segment: Segment, timestamp: float) -> Any:
+        """The direction of the connection that this segment opens, or None."""
+        before = self._openings.released_by(segment)
+        if before is not None:
+            self._apply(self._open(*before), *before)
+            return self._halves[segment.key]
+        return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
+
+    def _open(self, segment: Segment, timestamp: float) -> Any:
+        while self._state_count >= self.max_connections:
+            self.evict_connection()
+        flow, from_client = directed_flow(segment)
+        key = segment.key
+        reverse = reverse_key(key)
+        state = StreamState(self, flow.key, timestamp)
+        half, peer = (state.client, state.server) if from_client or key == reverse else (state.server, state.client)
+        self._halves[reverse] = peer
+        self._halves[key] = half
+        self._state_count += 1
+        if self._state_count > self.counters.connections_peak:
+            self.counters.connections_peak = self._state_count
+        state.last_packet = self._packets
+        self.counters.opened += 1
+        try:
+            stream = self.factory.new(flow, segment, timestamp)
+        except Exception as error:
+            self.handler_failed(state, self.factory, error)
+            return half
+        state.stream = stream
+        if stream is None:
+            state.closed = True
+            state.reason = "ignored"
+            state.client.plain = state.server.plain = IGNORED
+            self._closed[state] = timestamp
+            return half
+        try:
+            self.policies.choose(state)
+        except Exception as error:
+            self.handler_failed(state, stream, error)
+            return half
+        state.accepts = getattr(type(stream), "accept", Stream.accept) is not Stream.accept
+        if segment.flags & SYN:
+            state.embryonic = True
+            self._embryonic[state] = timestamp
+        self._openings.evidence(half, key)
+        return half
+
+    def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
+        """A packet on addresses whose connection is over: a SYN opens anew, all else is counted as late."""
+        state = half.state
+        flags = segment.flags
+        if flags & SYN and not flags & (ACK | RST) and not (half.known and (segment.seq + 1) & MASK == half.base_seq):
+            if segment.checksum_ok() is not False:
+                self.forget(state)
+                fresh = self._open(segment, timestamp)
+                fresh.anomaly("tuple_reuse", 0, timestamp)
+                return fresh
+        if state.accepts and state.watcher is not None:
+            try:
+                state.watcher.accept(segment, half.direction)
+            except Exception as error:
+                self.handler_failed(state, state.watcher, error)
+        if state.watcher is not None and segment.length:
+            state.late_data(half, segment, timestamp)
+        return half
+
+    def replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:
+        """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
+        timestamp = self.present
+        self.complete(state, "replaced")
+        self.forget(state)
+        half = self._open(syn, timestamp)
+        half.anomaly("tuple_reuse", 0, timestamp)
+        self._apply(half, syn, timestamp)
+        following = self._halves.get(segment.key)
+        if following is not None:
+            self._apply(following, segment, timestamp)
+
+    def _bad_header(self, timestamp: float) -> None:
+        key = self._decoder.last_bad_key
+        half = self._halves.get(key) if key is not None else None
+        if half is not None:
+            half.anomaly("bad_header", half.max_offset, timestamp)

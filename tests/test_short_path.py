@@ -1,0 +1,149 @@
+"""The short path does what the rules do: a frame as bytes may take it, the same packet as a `Segment` never does."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Tuple
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, PacketDecoder
+
+SYN_OPTIONS = (
+    b"",
+    b"\x02\x04\x05\xb4",
+    b"\x02\x04\x05\xb4\x04\x02\x08\x0a\0\0\0\x09\0\0\0\0\x01\x03\x03\x07",
+    b"\x01\x03\x03\x02",
+    md5_option(),
+    b"\x03\x00\x00\x00",
+)
+
+# What may be done to the packets of an orderly connection: (position, change).
+changes = st.lists(
+    st.tuples(
+        st.integers(0, 14),
+        st.sampled_from(["drop", "double", "swap", "ttl", "checksum", "window", "flag", "ack", "seq", "stamp", "grow"]),
+        st.integers(0, 255),
+    ),
+    max_size=4,
+)
+
+
+class Talk:
+    """An orderly connection as a list of packets in the form of arguments for `tcp_frame`."""
+
+    def __init__(self, version: int, isn: int, options: Tuple[bytes, bytes], pieces: List[Tuple[bool, bytes]]) -> None:
+        self.ends = (CLIENT, SERVER) if version == 4 else (CLIENT6, SERVER6)
+        self.seq = [isn, isn ^ 0x5A5A5A5A]
+        self.stamped = all(b"\x08\x0a" in option for option in options)
+        self.packets: List[Dict[str, Any]] = []
+        self.add(0, "S", options=options[0])
+        self.add(1, "SA", options=options[1])
+        self.add(0, "A")
+        for from_client, payload in pieces:
+            self.add(1 - from_client, "PA", payload)
+            self.add(from_client, "A")
+        self.add(0, "FA")
+        self.add(1, "A")
+        self.add(1, "FA")
+        self.add(0, "A")
+
+    def add(self, side: int, flags: str, payload: bytes = b"", options: bytes = b"") -> None:
+        if "S" not in flags and self.stamped:
+            options = timestamps_option(10 + len(self.packets), 5)
+        self.packets.append(
+            {
+                "source": self.ends[side], "destination": self.ends[1 - side], "seq": self.seq[side], "flags": flags,
+                "ack": self.seq[1 - side] if "A" in flags else 0, "payload": payload, "options": options, "ttl": 64,
+                "window": 8000, "bad_checksum": False,
+            }  # fmt: skip
+        )
+        self.seq[side] += len(payload) + ("S" in flags) + ("F" in flags)
+
+
+def change(packets: List[Dict[str, Any]], position: int, what: str, value: int) -> None:
+    position %= len(packets)
+    packet = packets[position] = dict(packets[position])
+    if what == "drop":
+        del packets[position]
+    elif what == "double":
+        packets.insert(position, packet)
+    elif what == "swap":
+        packets.insert((position + 1 + value % 3) % len(packets), packets.pop(position))
+    elif what == "ttl":
+        packet["ttl"] = value
+    elif what == "checksum":
+        packet["bad_checksum"] = True
+    elif what == "window":
+        packet["window"] = value % 3
+    elif what == "flag":
+        packet["flags"] = "".join(sorted({*packet["flags"], "FSRPAUEC"[value % 8]}))
+    elif what in ("ack", "seq"):
+        packet[what] += value - 128
+    elif what == "stamp":
+        packet["options"] = timestamps_option(value, 0)
+    elif what == "grow":
+        packet["payload"] += b"+" * (value % 80)
+
+
+def calls(packets: List[Any], options: Dict[str, Any]) -> List[Any]:
+    """Everything that the handlers hear, and the counters that do not depend on the path."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, **options)
+    for number, packet in enumerate(packets):
+        assembler.assemble(packet, 1.0 + number / 1000)
+    assembler.check()
+    assembler.flush_all()
+    heard: List[Any] = []
+    for connection in recorder.connections:
+        chunks = [
+            (chunk.direction, bytes(chunk.data), chunk.offset, chunk.skip, chunk.start, chunk.end, chunk.timestamp)
+            for chunk in connection.chunks
+        ]
+        heard.append((str(connection.flow), chunks, connection.gaps, connection.anomalies, connection.completions))
+    counts = assembler.statistics()
+    heard.append((counts.packets, counts.segments, counts.bytes, counts.ignored, counts.connections_completed))
+    return heard
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([4, 6]),
+    st.sampled_from([0, 1, 5000, 2**32 - 1, 2**32 - 11]),
+    st.tuples(st.sampled_from(SYN_OPTIONS), st.sampled_from(SYN_OPTIONS)),
+    st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=100)), max_size=4),
+    changes,
+    st.sampled_from([{}, {"start": "syn"}, {"overlap": "last"}]),
+)
+@example(4, 0, (SYN_OPTIONS[2], SYN_OPTIONS[2]), [(True, b"x" * 90)], [], {})
+def test_bytes_and_segments_lead_to_the_same_calls(
+    version: int,
+    isn: int,
+    options: Tuple[bytes, bytes],
+    pieces: List[Tuple[bool, bytes]],
+    alterations: List[Tuple[int, str, int]],
+    settings_of_assembler: Dict[str, Any],
+) -> None:
+    """Whatever happens to an orderly connection, the handlers hear the same from frames as from segments."""
+    talk = Talk(version, isn, options, pieces)
+    for alteration in alterations:
+        if talk.packets:
+            change(talk.packets, *alteration)
+    frames = [tcp_frame(**packet) for packet in talk.packets]
+    decoder = PacketDecoder()
+    segments = [segment for frame in frames for segment in decoder.decode(frame)]
+    assert calls(frames, settings_of_assembler) == calls(segments, settings_of_assembler)
+
+
+def test_an_orderly_connection_is_delivered_whole() -> None:
+    """The comparison above compares something: both directions arrive, and the end is heard once."""
+    talk = Talk(4, 7, (SYN_OPTIONS[2], SYN_OPTIONS[2]), [(True, b"question"), (False, b"answer")])
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for number, packet in enumerate(talk.packets):
+            assembler.assemble(tcp_frame(**packet), float(number) / 10)
+        assert recorder.only.completions == ["fin"]
+    assert recorder.only.data(C2S) == b"question" and recorder.only.data(S2C) == b"answer"
+    assert recorder.only.ended == {C2S, S2C} and recorder.only.anomalies == []
