@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 DEMO_CAPTURE := tests/captures/lossy-v4.pcap
 DEMO_OUT := demo-out
 PYTHONS := python3.9 python3.11 python3.13
+FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test lint types bench record test-root test-all-pythons test-pypy clean
+.PHONY: help demo test lint types bench record fuzz test-root test-all-pythons test-pypy clean
 
 help:
 	@echo "make demo              list and extract a sample capture"
@@ -16,6 +17,7 @@ help:
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
 	@echo "make test-pypy         the tests on PyPy, where it is found"
 	@echo "make test-root         the tests that need root and network namespaces"
+	@echo "make fuzz              coverage-guided fuzzing with atheris, FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make record            record the sample captures anew (needs root)"
 
 $(BIN)/python:
@@ -28,6 +30,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -51,6 +57,9 @@ bench: $(VENV)/.installed-dev
 
 record: $(VENV)/.installed
 	$(BIN)/python tests/captures/record.py tests/captures
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python tests/fuzz/guided.py --seconds $(FUZZ_SECONDS)
 
 test-root: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m root

@@ -97,3 +97,17 @@ def test_an_old_copy_that_arrives_after_a_reset_is_a_retransmission() -> None:
     assert recorder.kinds - before == {"retransmission"}
     assembler.assemble(Segment.make(CLIENT, SERVER, 104, b"d"), 1000.3)
     assert recorder.kinds - before == {"retransmission", "data_after_rst"}
+
+
+def test_bytes_that_a_handler_kept_come_again_with_the_end() -> None:
+    """A last line without its newline is not lost when nothing but a FIN follows."""
+    recorder = Recorder(on_chunk=lambda recording, chunk: None if chunk.end else chunk.keep_from(4))
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"one\ntwo", ack=501), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="FA", ack=501), 1000.3)
+    assert [(chunk.offset, chunk.data, chunk.end) for chunk in recorder.chunks] == [
+        (0, b"one\ntwo", False), (4, b"two", True),
+    ]  # fmt: skip
+    assert assembler.statistics().pages_used == 0

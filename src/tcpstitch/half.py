@@ -280,13 +280,18 @@ class HalfStream(Sequencing, Keeping, Evidence):
                 self.rst_offset = None
 
     def end(self) -> None:
-        """The direction is over: an empty last chunk says so unless the last data did."""
+        """The direction is over: a last chunk with what is kept, or empty, says so unless the last data did."""
         self.ended = True
         if self.queue:
             self.queue.clear()
         host = self.state.host
         if host.last_end is not self:
-            self._send(DetailedChunk(b"", self.next_offset, host.present, self, self.skip, False, True))
+            data, offset = b"", self.next_offset
+            marks: List[Any] = []
+            if self.kept:
+                data, marks = self.with_kept(b"", offset, host.present, marks)
+                offset = self.kept.first_offset
+            self._send(DetailedChunk(data, offset, host.present, self, self.skip, False, True, tuple(marks)))
         host.last_end = None
         self.state.half_ended()
 
