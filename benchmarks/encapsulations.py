@@ -2,8 +2,8 @@
 
     python benchmarks/encapsulations.py [--rounds 7] [--packets 20000]
 
-One connection sends full-size segments, every second one acknowledged. Each round runs all kinds in turn in one process;
-reported is the median of the times per packet divided by that of IPv4 in the same round. All deliver the same bytes.
+One connection sends full-size segments, every second one acknowledged. Each round runs all kinds in turn, in one process.
+Reported is the median of the times per packet divided by that of IPv4 in the same round. All deliver the same bytes.
 """
 
 from __future__ import annotations
