@@ -60,6 +60,7 @@ class Assembler(ShortPath):
         self.urgent = urgent or ("oob" if self.strict else "inline")
         _choice("urgent", self.urgent, ("inline", "oob"))
         self.always_rules = self.strict or bool(self.history_bytes)
+        self._trimmed_to = self.history_bytes
         self.gauge = gauge if on_pressure is not None else None
         self.factory = factory
         self.linktype = linktype
@@ -121,6 +122,7 @@ class Assembler(ShortPath):
                     self.complete(state, reason)
                 self.forget(state)
             self._openings.clear()
+            self.forget_all()
         finally:
             self.busy = None
         self.raise_pending()
@@ -137,8 +139,13 @@ class Assembler(ShortPath):
         if hasattr(self, "_decoder"):  # not the first time
             self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
             self.always_rules = self.strict or bool(self.history_bytes)
-            for state in self._states():
-                state.limit_history(self.history_bytes)
+
+    def _trim_histories(self) -> None:
+        if self._trimmed_to == self.history_bytes:
+            return
+        self._trimmed_to = self.history_bytes
+        for state in self._states():
+            state.limit_history(self.history_bytes)
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters. O(kinds of anomalies)."""

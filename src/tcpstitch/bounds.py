@@ -7,13 +7,15 @@ tables of connections.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, List, Optional
+from collections import deque
+from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from .errors import StreamCallbackError, UsageError
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits
 from .pages import PageCache
 from .pressure import PressureGauge
+from .segment import Segment
 from .state import StreamState
 from .statistics import Counters, Holder
 from .stream import ON_LIMIT, OverLimit, Stream
@@ -41,6 +43,8 @@ class Bounds:
         self._limits = limits
         self._shrink_due = False
         self._state_count = 0
+        self._held: Deque[Tuple[Any, str, Segment]] = deque()
+        self._held_bytes = 0
         self._take_over()
 
     # -- pages
@@ -110,6 +114,21 @@ class Bounds:
         """How many pages a handler may keep back now; one stays free for the stream to go on."""
         return max(0, min(self.max_pages_per_connection - 1 - state.page_count, self.pages.room()))
 
+    def hold(self, owner: Any, name: str, segment: Segment) -> None:
+        """Let the attribute `name` be `segment` until it is taken. All such segments together have a bound; the oldest
+        give way. O(1) amortised."""
+        setattr(owner, name, segment)
+        self._held.append((owner, name, segment))
+        self._held_bytes += _cost(segment)
+        self._drop_held(self._limits.held_bytes)
+
+    def _drop_held(self, bound: int) -> None:
+        while self._held_bytes > bound:
+            owner, name, segment = self._held.popleft()
+            self._held_bytes -= _cost(segment)
+            if getattr(owner, name) is segment:
+                setattr(owner, name, None)
+
     # -- limits, while running
 
     @property
@@ -141,6 +160,9 @@ class Bounds:
         self.max_pages_per_connection = limits.max_buffered_pages_per_connection
         self.max_connections = limits.max_connections
         self.history_bytes = limits.max_history_bytes_per_connection
+
+    def _trim_histories(self) -> None:
+        """The history bound may have changed."""
 
     @property
     def max_buffered_pages_per_connection(self) -> int:
@@ -174,6 +196,8 @@ class Bounds:
                 self._relieve(victim, victim.client, "total_limit", 0)
             while self._state_count > self.max_connections:
                 self.evict_connection()
+            self._drop_held(self._limits.held_bytes)
+            self._trim_histories()
         finally:
             self.busy = outer
 
@@ -206,6 +230,11 @@ class Bounds:
             elif self._error is None:
                 self._error = StreamCallbackError(f"on_pressure raised {error!r}")
                 self._error.__cause__ = error
+
+
+def _cost(segment: Segment) -> int:
+    """What a held segment takes at most, with a connection that is over and would be gone but for it."""
+    return CONNECTION_BYTES + len(segment.frame) + len(segment.payload)
 
 
 def _first_timestamp(half: HalfStream) -> float:

@@ -13,7 +13,7 @@ _DEFAULTS: Dict[str, Any] = {
     # of a direction
     "acked_since": None,  # capture time since when the receiver is known to have bytes that are missing here
     "ahead": -1,  # the highest offset seen beyond the next expected one
-    "cuts": (),  # ranges that the snap length cut off: a tuple, or a sorted list of (start, end)
+    "cuts": (),  # ranges that the snap length cut off: nothing, or `Cuts`
     "doubtful": None,  # strict checks: data that waits for the receiver's ACK
     "fin_unsure": False,  # the FIN may have died on the way
     "held_segments": 0,

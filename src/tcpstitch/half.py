@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional
 
 from .chunk import Chunk, DetailedChunk, Gap
+from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
 from .details import NOTHING, unusual
 from .errors import UsageError
 from .evidence import Evidence
@@ -120,10 +121,10 @@ class HalfStream(Sequencing, Keeping, Evidence):
 
     def _note_cut(self, start: int, end: int) -> None:
         if end > self.next_offset or self.holding:
-            self.cuts = sorted([*self.cuts, (start, end)])
+            if not self.cuts:
+                self.cuts = Cuts()
+            self.cuts.add(start, end, FREE_CUTS + CUTS_PER_PAGE * self.state.page_count)
             self.ahead = max(self.ahead, end)
-            if len(self.cuts) > self.state.host.max_pages_per_connection:
-                self.cuts.pop()
 
     def _deliver_now(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
         queue = self.queue
@@ -197,14 +198,15 @@ class HalfStream(Sequencing, Keeping, Evidence):
         Until then they are a claim: the length in a header may be wrong, and the bytes come in the next segment.
         """
         cuts, before = self.cuts, self.next_offset
-        while cuts and cuts[0][0] <= self.next_offset and cuts[0][1] <= reach:
-            stop = cuts.pop(0)[1]
+        while cuts and cuts.first()[0] <= self.next_offset and cuts.first()[1] <= reach:
+            _, stop = cuts.first()
+            cuts.pop_first()
             if self.queue:
                 stop = min(stop, self.queue.first_offset)
             if stop > self.next_offset:
                 self._give_up(stop, "truncated")
-        while cuts and cuts[0][1] <= self.next_offset:
-            cuts.pop(0)
+        while cuts and cuts.first()[1] <= self.next_offset:
+            cuts.pop_first()
         return self.next_offset > before
 
     def _give_up(self, stop: int, reason: str) -> None:

@@ -49,7 +49,7 @@ class Handshake:
                 self.restartable = False
         elif not segment.flags & ACK:
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
-            self.pending_syn = segment
+            self.host.hold(self, "pending_syn", segment)
             taken = False
         else:
             if not self._replacement_confirmed(half, segment):

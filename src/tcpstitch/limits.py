@@ -74,6 +74,11 @@ class Limits:
             + self.max_fragment_bytes
         )
 
+    @property
+    def held_bytes(self) -> int:
+        """The most bytes of segments that wait for word of whether they count, such as a SYN on a living connection."""
+        return min(1 << 20, self.memory_bound >> 5)
+
     @staticmethod
     def _connection_cost(history_bytes: int) -> int:
         """Both directions keep what was delivered last, and what was refused."""

@@ -58,7 +58,7 @@ class Sequencing:
             if self.queue:
                 self.queue.shift(delta)
             if self.cuts:
-                self.cuts = [(start - delta, end - delta) for start, end in self.cuts]
+                self.cuts.shift(delta)
             if self.fin_offset is not None:
                 self.fin_offset -= delta
         self.expected_seq = seq & MASK

@@ -91,7 +91,7 @@ class StreamState(Resets):
         if flags & SYN and not segment.length:
             return
         if flags & SYN and self.host.strict and not flags & ACK:
-            self.syn_data = segment  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
+            self.host.hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
             if not (self.host.strict and segment.length and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
@@ -116,7 +116,7 @@ class StreamState(Resets):
         doubted = half.doubtful
         if segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
-                half.doubtful = segment
+                self.host.hold(half, "doubtful", segment)
                 half.ahead = max(half.ahead, half.offset_of(segment.seq) + segment.length)
                 return True
             half.ttl = segment.ttl
@@ -351,6 +351,9 @@ class StreamState(Resets):
             or self.host.always_rules
         ):
             client.plain = server.plain = NEEDS_RULES
+            if not self.page_count:
+                client.queue = server.queue = None
             return
+        client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
         client.plain = PLAIN[client.ts_recent >= 0] if client.may_go_short() else NEEDS_RULES
         server.plain = PLAIN[server.ts_recent >= 0] if server.may_go_short() else NEEDS_RULES

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, NamedTuple
 
+from .notices import INFO, WARNING, notice
+
 
 class Statistics(NamedTuple):
     """A snapshot of an assembler; all counts since it was made, unless they say otherwise."""
@@ -78,10 +80,8 @@ class Counters:
         elif kind == "total_limit":
             self.evictions += 1
         if str(count).strip("0") == "1":
-            import logging  # costs more to import than most of this package
-
-            level = logging.WARNING if kind in _LOSES_DATA else logging.INFO
-            logging.getLogger("tcpstitch").log(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject.flow)
+            level = WARNING if kind in _LOSES_DATA else INFO
+            notice(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject.flow)
 
 
 _LOSES_DATA = {"total_limit", "connection_idle"}

@@ -11,6 +11,7 @@ from .errors import StreamCallbackError
 from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
+from .notices import WARNING, notice
 from .segment import FlowKey
 from .state import StreamState
 
@@ -77,9 +78,7 @@ class Upkeep(Bounds):
             self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
             self._error.__cause__ = error
         else:
-            import logging  # costs more to import than most of this package
-
-            logging.getLogger("tcpstitch").warning("handler of %s raised %r as well", state.flow, error)
+            notice(WARNING, "handler of %s raised %r as well", state.flow, error)
 
     def raise_pending(self) -> None:
         error, self._error = self._error, None
@@ -190,6 +189,11 @@ class Upkeep(Bounds):
         state.watcher = None
         # Chunks may still point here; without the way back nothing is a cycle, and the collector is not needed.
         state.client = state.server = None
+
+    def forget_all(self) -> None:
+        """Let go of what may still point to connections that are over."""
+        self._drop_held(0)
+        self._idle_batch, self._age_batch, self.last_end = [], [], None
 
     # -- flushing
 
