@@ -7,13 +7,14 @@ DEMO_OUT := demo-out
 PYTHONS := python3.9 python3.11 python3.13
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test lint types bench record fuzz test-root test-all-pythons test-pypy clean
+.PHONY: help demo test lint types bench guard record fuzz test-root test-all-pythons test-pypy clean
 
 help:
 	@echo "make demo              list and extract a sample capture"
 	@echo "make test              the tests, on $(PYTHON)"
 	@echo "make lint, make types  ruff, mypy --strict"
-	@echo "make bench             the benchmarks"
+	@echo "make bench             the benchmarks, into docs/benchmarks.md (an hour)"
+	@echo "make guard             has the hot path grown? (counted, not timed)"
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
 	@echo "make test-pypy         the tests on PyPy, where it is found"
 	@echo "make test-root         the tests that need root and network namespaces"
@@ -36,6 +37,10 @@ $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e ".[fuzz]"
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	@touch $@ $(VENV)/.installed
+
 demo: $(VENV)/.installed
 	$(BIN)/tcpstitch list $(DEMO_CAPTURE)
 	rm -rf $(DEMO_OUT)
@@ -51,9 +56,14 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/speed.py
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/speed.py --write
+	$(BIN)/python benchmarks/scaling.py --write
+	$(BIN)/python benchmarks/cores.py --write
 	$(BIN)/python benchmarks/memory.py
+
+guard: $(VENV)/.installed
+	$(BIN)/python benchmarks/guard.py
 
 record: $(VENV)/.installed
 	$(BIN)/python tests/captures/record.py tests/captures

@@ -16,6 +16,7 @@ import time
 from typing import Any, Callable, Dict, List
 
 import workloads
+from report import write_section
 
 from tcpstitch import Chunk, Flow, Segment, Stream, StreamFactory, parallel
 
@@ -84,18 +85,23 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", metavar="PATH", help="measure one process over PATH and print its seconds")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")
     options = parser.parse_args()
     if options.one:
         started = time.perf_counter()
         parallel.run(options.one, Factory, workers=1)
         print(time.perf_counter() - started)
         return
-    print(f"| | packets | one process, packets/s | {options.processes} processes | gain | ceiling |")
-    print("|---|---:|---:|---:|---:|---:|")
+    lines = [f"    python benchmarks/cores.py {' '.join(sys.argv[1:])}", ""]
+    lines.append(f"| | packets | one process, packets/s | {options.processes} processes | gain | ceiling |")
+    lines.append("|---|---:|---:|---:|---:|---:|")
     for name in options.workloads.split(","):
         row = compare(name, options.scale, options.processes, options.rounds)
-        shown = "| {} | {packets:,} | {one:,.0f} | {several:,.0f} | {gain:.2f} | {ceiling:.2f} |".format(name, **row)
-        print(shown, flush=True)
+        line = "| {} | {packets:,} | {one:,.0f} | {several:,.0f} | {gain:.2f} | {ceiling:.2f} |".format(name, **row)
+        print(line, flush=True)
+        lines.append(line)
+    if options.write:
+        write_section("cores", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Line charts as SVG, in panels side by side, with a logarithmic vertical axis. No dependency."""
+"""Line charts as SVG, in panels side by side, with a logarithmic vertical axis; the other one too where asked."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Panel(NamedTuple):
     x_label: str
     y_label: str
     lines: Dict[str, List[Tuple[float, float]]]
+    decades_across: bool = False  # the horizontal axis is logarithmic too
 
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", size: int = 12, extra: str = "") -> str:
@@ -26,11 +27,13 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", size: int = 12,
 def _panel(panel: Panel, left: float, top: float, decades: Tuple[int, int]) -> List[str]:
     low, high = decades
     most = max(x for points in panel.lines.values() for x, _ in points)
+    least = min(x for points in panel.lines.values() for x, _ in points) if panel.decades_across else 0
     inner_width, inner_height = WIDTH - MARGIN, HEIGHT - MARGIN
 
     def place(x: float, y: float) -> Tuple[float, float]:
         share = (math.log10(max(y, 10**low)) - low) / (high - low)
-        return left + MARGIN + inner_width * x / most, top + 24 + inner_height * (1 - share)
+        across = math.log(x / least) / math.log(most / least) if panel.decades_across else x / most
+        return left + MARGIN + inner_width * across, top + 24 + inner_height * (1 - share)
 
     parts = [_text(left + MARGIN + inner_width / 2, top + 12, panel.title, size=14)]
     for decade in range(low, high + 1):
@@ -38,7 +41,7 @@ def _panel(panel: Panel, left: float, top: float, decades: Tuple[int, int]) -> L
         parts.append(f'<path d="M{x:.1f} {y:.1f}h{inner_width}" stroke="#d1d5db"/>')
         parts.append(_text(x - 6, y + 4, f"{10**decade:g}", "end"))
     bottom = top + 24 + inner_height
-    parts.append(_text(left + MARGIN, bottom + 16, "0", "start"))
+    parts.append(_text(left + MARGIN, bottom + 16, f"{least:,.0f}", "start"))
     parts.append(_text(left + WIDTH, bottom + 16, f"{most:,.0f} {panel.x_label}", "end"))
     turned = f'transform="rotate(-90 {left + 12:.1f} {top + 24 + inner_height / 2:.1f})"'
     parts.append(_text(left + 12, top + 24 + inner_height / 2, panel.y_label, extra=turned))

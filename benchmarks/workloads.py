@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 from frames import ACK, PSH, Connection, numbered
 
-VERSION = 1  # part of the file names: a changed rule must not meet a cached file of the old one
+VERSION = 2  # part of the file names: a changed rule must not meet a cached file of the old one
 _POOL = random.Random(7).randbytes(1 << 20)
 
 # A frame, and for data also its connection, direction and payload.
@@ -31,6 +31,7 @@ class Capture(NamedTuple):
     packets: int
     bytes: int
     digest: str
+    zeroed: str  # the digest of one that has zeros where bytes were lost
     connections: int
 
 
@@ -131,6 +132,15 @@ def open_together(rng: random.Random, count: int, rounds: int, size: int, close:
             yield from control(connection.goodbye())
 
 
+def open_and_close(rng: random.Random, count: int) -> Iterator[Packet]:
+    """`count` connections one after the other, each with one byte and nothing else."""
+    for number in range(count):
+        connection = numbered(number)
+        yield from control(connection.handshake())
+        yield data(connection, 0, payload(rng, 1))
+        yield from control(connection.goodbye())
+
+
 class Impairment(NamedTuple):
     """What the wire does to data segments: shares of 1, and the most packets by which one comes late."""
 
@@ -140,8 +150,10 @@ class Impairment(NamedTuple):
     lost: float = 0.0
 
 
-def impaired(packets: Iterator[Packet], rng: random.Random, rule: Impairment, digest: Digest) -> Iterator[bytes]:
-    """The frames in the order of the wire. Bytes count in `digest` unless they are lost."""
+def impaired(
+    packets: Iterator[Packet], rng: random.Random, rule: Impairment, digest: Digest, zeroed: Digest
+) -> Iterator[bytes]:
+    """The frames in the order of the wire. Bytes count in `digest` unless they are lost, in `zeroed` as zeros then."""
     late: List[Tuple[int, int, bytes]] = []
     for position, (frame, content) in enumerate(packets):
         while late and late[0][0] <= position:
@@ -149,10 +161,14 @@ def impaired(packets: Iterator[Packet], rng: random.Random, rule: Impairment, di
         if content is None:
             yield frame
             continue
-        if rule.lost and rng.random() < rule.lost:
-            continue
         connection, direction, sent = content
-        digest.update(connection.sides[direction].key, sent)
+        key = connection.sides[direction].key
+        if rule.lost and rng.random() < rule.lost:
+            zeroed.update(key, bytes(len(sent)))
+            continue
+        digest.update(key, sent)
+        if rule.lost:
+            zeroed.update(key, sent)
         if rule.reordered and rng.random() < rule.reordered:
             heapq.heappush(late, (position + rng.randint(1, rule.depth), position, frame))
         else:
@@ -172,9 +188,11 @@ _MAKERS: Dict[str, Tuple[Callable[[random.Random, float], Iterator[Packet]], Imp
     "v6vlan": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1400, True), NONE),
     "small": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 64), NONE),
     "reorder": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), Impairment(0.2, 1000)),
+    "churn": (lambda rng, scale: open_and_close(rng, int(40_000 * scale)), NONE),
     "million": (lambda rng, scale: open_together(rng, int(1_000_000 * scale), 1, 40), NONE),
 }
 NAMES = tuple(_MAKERS)
+COUNTS = {"mixed": 20_000, "many": 50_000, "churn": 40_000, "million": 1_000_000}  # connections, the others have 100
 
 
 def write(path: str, frames: Iterator[bytes]) -> int:
@@ -200,12 +218,13 @@ def make(name: str, scale: float = 1.0, folder: Optional[str] = None) -> Capture
     except OSError:
         pass
     maker, rule = _MAKERS[name]
-    digest, rng = Digest(), random.Random(name)
-    packets = write(path + ".part", impaired(maker(rng, scale), random.Random(name + " wire"), rule, digest))
+    digest, zeroed, rng = Digest(), Digest(), random.Random(name)
+    frames = impaired(maker(rng, scale), random.Random(name + " wire"), rule, digest, zeroed)
+    packets = write(path + ".part", frames)
     os.replace(path + ".part", path)
-    counts = {"mixed": 20_000, "many": 50_000, "million": 1_000_000}
-    connections = int(counts[name] * scale) if name in counts else 100
-    capture = Capture(path, packets, digest.bytes, digest.hexdigest(), connections)
+    connections = int(COUNTS[name] * scale) if name in COUNTS else 100
+    sums = digest.hexdigest(), (zeroed if rule.lost else digest).hexdigest()
+    capture = Capture(path, packets, digest.bytes, *sums, connections)
     with open(path + ".json", "w", encoding="ascii") as file:
         json.dump(capture[1:], file)
     return capture
