@@ -7,26 +7,20 @@ changes anything, whatever is unusual about the segment or the connection. Short
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Dict, Tuple
 
 from .details import NOTHING
+from .half import LINES, NEEDS_RULES
 from .routing import Routing
 from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, FlowKey, Segment, parse_options
 from .sequence import HALF, MASK
+from .state import PLAIN
 from .validate import TIMESTAMP_LAYOUT, VERIFY_BYTES
 
-
-class Lying(NamedTuple):
-    """A segment in its frame: its directed key, the offsets of TCP header, payload and end, and header fields."""
-
-    key: FlowKey
-    tcp: int
-    start: int
-    end: int
-    seq: int
-    ack: int
-    word: int  # offset and flags
-    window: int
+NO_OPTIONS: Dict[int, bytes] = {}
+# A segment in its frame: its directed key, the offsets of TCP header, payload and end, and header fields: seq, ack,
+# offset and flags, window. A plain tuple, because a named one costs as much to make as a step takes.
+Lying = Tuple[FlowKey, int, int, int, int, int, int, int]
 
 
 class Ordinary(Routing):
@@ -34,26 +28,26 @@ class Ordinary(Routing):
 
     def _ordinary_syn(self, packet: bytes, timestamp: float, at: Lying) -> bool:
         """A SYN that opens a connection."""
-        if self.always_rules or self._openings.knows(at.key) or not sound(packet, at.key, at.tcp, at.end):
+        key, tcp, start, end, seq, ack, word, window = at
+        if self.always_rules or self._openings.knows(key) or not sound(packet, key, tcp, end):
             return False
-        options = packet[at.tcp + 20 : at.start]
-        found = parse_options(options) if options else {}
+        options = packet[tcp + 20 : start]
+        found = parse_options(options) if options else NO_OPTIONS
         if OPTION_MD5 in found:
             return False
         self._packets += 1
-        ttl = _ttl(packet, at)
-        segment = Segment(at.key, at.seq, at.ack, at.word & 0xFF, at.window, b"", 0, options, ttl, 0,
-                          packet, at.tcp, at.end)  # fmt: skip
+        ttl = _ttl(packet, key, tcp)
+        segment = Segment(key, seq, ack, word & 0xFF, window, b"", 0, options, ttl, 0, packet, tcp, end)
         self.busy = self
         try:
             half = self._open(segment, timestamp)
             state = half.state
-            if state.stream is None:
-                pass
-            elif state.accepts:
-                self._apply(half, segment, timestamp)
-            else:
-                _take_syn(half, at, ttl, found)
+            if state.stream is not None:
+                if state.accepts:
+                    self._apply(half, segment, timestamp)
+                else:
+                    half.line = LINES[ttl]
+                    _take_syn(half, seq, window, found)
             if self.gauge is not None:
                 self.watch_pressure()
         finally:
@@ -64,22 +58,24 @@ class Ordinary(Routing):
 
     def _ordinary_answer(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
         """The SYN/ACK that answers the one SYN."""
+        key, tcp, start, end, seq, ack, _, window = at
         state = half.state
         peer = half.peer
         if (
             half.expected_seq >= 0
-            or at.ack != peer.expected_seq
+            or ack != peer.expected_seq
             or half is not state.server
             or not (half.details is peer.details is state.details is NOTHING)
             or state.accepts
-            or not sound(packet, at.key, at.tcp, at.end)
+            or not sound(packet, key, tcp, end)
         ):
             return False
-        options = packet[at.tcp + 20 : at.start]
-        found = parse_options(options) if options else {}
+        options = packet[tcp + 20 : start]
+        found = parse_options(options) if options else NO_OPTIONS
         if OPTION_MD5 in found:
             return False
-        _take_syn(half, at, _ttl(packet, at), found)
+        half.line = LINES[_ttl(packet, key, tcp)]
+        _take_syn(half, seq, window, found)
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
         half.last_ack = peer.expected_seq
@@ -89,52 +85,54 @@ class Ordinary(Routing):
 
     def _ordinary_ack(self, packet: bytes, half: Any, at: Lying) -> bool:
         """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
+        key, tcp, start, end, seq, ack, word, window = at
         state = half.state
         peer = half.peer
-        stamped = at.start - at.tcp == 32 and packet[at.tcp + 20 : at.tcp + 24] == TIMESTAMP_LAYOUT
+        stamped = start - tcp == 32 and packet[tcp + 20 : tcp + 24] == TIMESTAMP_LAYOUT
         if (
-            at.seq != half.expected_seq
-            or at.ack != peer.expected_seq
-            or not at.window
+            seq != half.expected_seq
+            or ack != peer.expected_seq
+            or not (window and half.window and peer.window)
             or not (half.details is peer.details is state.details is NOTHING)
             or state.accepts
             or state.restartable
             or state.page_count
+            or half.ended
+            or peer.ended
             or stamped != (half.ts_recent >= 0)
-            or not (stamped or at.start - at.tcp == 20)
-            or 0 < at.end - at.start <= VERIFY_BYTES and not sound(packet, at.key, at.tcp, at.end)
+            or not (stamped or start - tcp == 20)
+            or 0 < end - start <= VERIFY_BYTES and not sound(packet, key, tcp, end)
         ):
             return False
-        half.note_window(at.window)
+        half.note_window(window)
         half.last_ack = peer.expected_seq
         self.established(state)
-        state.refresh()
-        return bool(half.plain == at.word & 0xFFF7)
+        half.plain = PLAIN[stamped]
+        peer.plain = PLAIN[peer.ts_recent >= 0]
+        return bool(half.plain == word & 0xFFF7)
 
     def _ordinary_fin(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
         """The FIN of a direction that has delivered everything (RFC 9293 3.6)."""
+        key, tcp, _, end, _, ack, word, window = at
         state = half.state
         peer = half.peer
         if (
             not (half.details is peer.details is NOTHING)
-            or not sound(packet, at.key, at.tcp, at.end)
-            or at.ack != half.last_ack and not self._acknowledges(half, at.ack, at.window)
-            or at.word & 0x8000 and not self._renews(half, packet, at.tcp)
+            or not sound(packet, key, tcp, end)
+            or ack != half.last_ack and not self._acknowledges(half, ack, window)
+            or word & 0x8000 and not self._renews(half, packet, tcp)
         ):
             return False
-        half.note_window(at.window)
-        half.catch_up()
-        peer.catch_up()
+        half.note_window(window)
         self._packets = state.last_packet = self._packets + 1
-        state.last_seen = timestamp
+        state.last_seen = self.present = timestamp
         half.fin_offset = half.next_offset
-        self.present = timestamp
+        half.plain = NEEDS_RULES  # the other direction goes on as it did
         self.busy = self
         try:
             half.end()
         finally:
             self.busy = None
-        state.refresh()
         if self._error is not None:
             self.raise_pending()
         return True
@@ -172,21 +170,21 @@ class Ordinary(Routing):
         return True
 
 
-def _take_syn(half: Any, at: Lying, ttl: int, found: "dict[int, bytes]") -> None:
-    half.ttl = ttl
-    scale = found.get(OPTION_WINDOW_SCALE)
-    if scale is not None and len(scale) == 1:
-        half.scale = min(scale[0], 14)  # RFC 7323 2.3
-    half.window = half.max_window = at.window
-    stamps = found.get(OPTION_TIMESTAMPS)
-    if stamps is not None and len(stamps) == 8:
-        half.ts_recent = int.from_bytes(stamps[:4], "big")
+def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None:
+    if found:
+        scale = found.get(OPTION_WINDOW_SCALE)
+        if scale is not None and len(scale) == 1:
+            half.scale = min(scale[0], 14)  # RFC 7323 2.3
+        stamps = found.get(OPTION_TIMESTAMPS)
+        if stamps is not None and len(stamps) == 8:
+            half.ts_recent = int.from_bytes(stamps[:4], "big")
+    half.window = half.max_window = window
     half.good_checksums = half.syn_seen = True
-    half.expected_seq = (at.seq + 1) & MASK
+    half.expected_seq = (seq + 1) & MASK
 
 
-def _ttl(packet: bytes, at: Lying) -> int:
-    return packet[at.tcp - 12] if len(at.key) == 12 else packet[at.tcp - 33]
+def _ttl(packet: bytes, key: FlowKey, tcp: int) -> int:
+    return packet[tcp - 12] if len(key) == 12 else packet[tcp - 33]
 
 
 def sound(packet: bytes, key: FlowKey, tcp: int, end: int) -> bool:

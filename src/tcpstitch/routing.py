@@ -8,7 +8,7 @@ from .decode import PacketDecoder
 from .errors import PacketTypeError
 from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, RST, SYN, Segment, directed_flow, reverse_key
+from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -23,6 +23,8 @@ class Routing(Timers):
     _openings: Openings
     always_rules: bool  # no short path
     _taken: int  # packets that met the rules
+    _usual_class: Any = None  # of the stream made last, and whether that class has an `accept` of its own
+    _usual_accepts = False
 
     def _take(self, packet: Any, timestamp: float) -> None:
         """Any packet: decode it and apply its segments."""
@@ -98,8 +100,11 @@ class Routing(Timers):
     def _open(self, segment: Segment, timestamp: float) -> Any:
         while self._state_count >= self.max_connections:
             self.evict_connection()
-        flow, from_client = directed_flow(segment)
         key = segment.key
+        if segment.flags & (SYN | ACK) == SYN:
+            flow, from_client = Flow(key), True
+        else:
+            flow, from_client = directed_flow(segment)
         reverse = reverse_key(key)
         state = StreamState(self, flow.key, timestamp)
         half, peer = (state.client, state.server) if from_client or key == reverse else (state.server, state.client)
@@ -122,12 +127,16 @@ class Routing(Timers):
             state.client.plain = state.server.plain = IGNORED
             self._closed[state] = timestamp
             return half
-        try:
-            self.policies.choose(state)
-        except Exception as error:
-            self.handler_failed(state, stream, error)
-            return half
-        state.accepts = getattr(type(stream), "accept", Stream.accept) is not Stream.accept
+        if self.policies.chosen:
+            try:
+                self.policies.choose(state)
+            except Exception as error:
+                self.handler_failed(state, stream, error)
+                return half
+        if stream.__class__ is not self._usual_class:
+            self._usual_class = stream.__class__
+            self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
+        state.accepts = self._usual_accepts
         if segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp

@@ -57,7 +57,7 @@ class ShortPath(Ordinary):
             half is None or word & 0xFFF7 != half.plain or seq != half.expected_seq
             or not window or not start <= end <= len(packet)
         ):  # fmt: skip
-            return self._other(packet, timestamp, half, Lying(key, tcp, start, end, seq, ack, word, window))
+            return self._other(packet, timestamp, half, (key, tcp, start, end, seq, ack, word, window))
         if ack != half.last_ack and not self._acknowledges(half, ack, window):
             return self._take(packet, timestamp)
         if word & 0x8000 and not self._renews(half, packet, tcp):
@@ -133,27 +133,32 @@ class ShortPath(Ordinary):
 
     def _other(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> None:
         """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
-        flags = at.word & 0x3F  # without CWR and ECE, which say nothing about the stream
-        if not at.tcp + 20 <= at.start <= at.end <= len(packet):
+        key, tcp, start, end, seq, _, word, window = at
+        flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
+        if not tcp + 20 <= start <= end <= len(packet):
             pass
         elif half is None:
-            if flags == SYN and at.start == at.end and self._ordinary_syn(packet, timestamp, at):
+            if flags == SYN and start == end and self._ordinary_syn(packet, timestamp, at):
                 return
-        elif half.plain == IGNORED and not flags & 7 or half.plain == OVER and at.start == at.end and not flags & 7:
+        elif half.plain >= 0:
+            if word & 0xFFF7 == half.plain | FIN and seq == half.expected_seq and start == end:
+                if window and self._ordinary_fin(packet, timestamp, half, at):
+                    return
+        elif half.plain == IGNORED and not flags & 7 or half.plain == OVER and start == end and not flags & 7:
             self._packets += 1
             self.counters.ignored += 1
             half.state.last_seen = timestamp
             return
-        elif half.plain >= 0:
-            if at.word & 0xFFF7 == half.plain | FIN and at.seq == half.expected_seq and at.start == at.end:
-                if at.window and self._ordinary_fin(packet, timestamp, half, at):
-                    return
         elif half.state.embryonic and not self.always_rules:
-            if flags == SYN | ACK and at.start == at.end:
+            if flags == SYN | ACK and start == end:
                 if self._ordinary_answer(packet, timestamp, half, at):
                     return
             elif flags & ~PSH == ACK and self._ordinary_ack(packet, half, at):
-                return self.assemble(packet, timestamp)  # in order on an open connection now
+                if start < end:
+                    return self.assemble(packet, timestamp)  # data in order on an open connection now
+                self._packets = half.state.last_packet = self._packets + 1
+                half.state.last_seen = timestamp
+                return
         self._take(packet, timestamp)
 
     def _handler_raised(self, state: Any, error: BaseException) -> None:
