@@ -73,21 +73,25 @@ class AssemblerMachine(RuleBasedStateMachine):
     @initialize(
         checks=st.sampled_from(["lenient", "strict"]),
         start=st.sampled_from(["any", "syn"]),
-        overlap=st.sampled_from(["first", "last", "bsd", "linux", "old-linux", "solaris"]),
+        overlap=st.sampled_from(["first", "last", "bsd", "linux", "old-linux", "solaris", "linux-kernel"]),
         on_limit=st.sampled_from(["deliver", "drop", "abandon"]),
         max_connections=st.integers(1, 5),
         history=st.sampled_from([0, 100]),
         isn=st.sampled_from([0, 5000, 2**32 - 100]),
+        delivery=st.sampled_from(["arrival", "acked"]),
+        urgent=st.sampled_from(["inline", "oob", "drop", "gap"]),
     )
     def make(
-        self, checks: Any, start: Any, overlap: Any, on_limit: Any, max_connections: int, history: int, isn: int
+        self, checks: Any, start: Any, overlap: Any, on_limit: Any, max_connections: int, history: int, isn: int,
+        delivery: str, urgent: str,
     ) -> None:
         limits = Limits(4, 10, max_connections, page_size=64, max_history_bytes_per_connection=history)
         timeouts = Timeouts(gap=5.0, idle=60.0, embryonic=30.0, closed=3.0)
         self.isn = isn
         self.assembler = Assembler(
             self.recorder, limits=limits, overlap=overlap, checks=checks, start=start, on_limit=on_limit,
-            timeouts=timeouts,
+            timeouts=timeouts, delivery=delivery,
+            urgent=urgent,
         )  # fmt: skip
 
     def call(self, function: Any, *arguments: Any) -> None:
@@ -99,7 +103,7 @@ class AssemblerMachine(RuleBasedStateMachine):
     @rule(
         connection=st.integers(0, 4),
         from_client=st.booleans(),
-        flags=st.sampled_from(["A", "A", "A", "A", "PA", "S", "SA", "FA", "R", "RA", ""]),
+        flags=st.sampled_from(["A", "A", "A", "A", "PA", "AU", "S", "SA", "FA", "R", "RA", ""]),
         offset=st.integers(0, 600),
         length=st.integers(0, 300),
         ack=st.integers(0, 700),

@@ -38,6 +38,7 @@ class Assembler(ShortPath):
         linktype: int = 1,
         flow_key: str = "plain",
         urgent: Optional[str] = None,
+        delivery: str = "arrival",
         on_error: Optional[Callable[[Any, BaseException], None]] = None,
         on_pressure: Optional[Callable[[int], Any]] = None,
         pressure_marks: Sequence[float] = DEFAULT_MARKS,
@@ -58,8 +59,10 @@ class Assembler(ShortPath):
         self.strict = checks == "strict"
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
         self.urgent = urgent or ("oob" if self.strict else "inline")
-        _choice("urgent", self.urgent, ("inline", "oob"))
-        self.always_rules = self.strict or bool(self.history_bytes)
+        _choice("urgent", self.urgent, ("inline", "oob", "drop", "gap"))
+        _choice("delivery", delivery, ("arrival", "acked"))
+        self.acked_only = delivery == "acked"
+        self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
         self._trimmed_to = self.history_bytes
         self.gauge = gauge if on_pressure is not None else None
         self.factory = factory

@@ -70,6 +70,11 @@ class Bounds:
 
     def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
         """Make one connection give something up; always makes progress."""
+        if state.client.held or state.server.held:
+            for half in (state.client, state.server):
+                half.hand_over()  # rather before the acknowledgement than not at all
+            state.refresh()
+            return
         self.counters.count_eviction(reason, state)
         choice = self._choice_of(state, reason)
         waiting = [half for half in (state.client, state.server) if half.queue]
@@ -244,5 +249,5 @@ def _first_timestamp(half: HalfStream) -> float:
 
 def _buffered(state: StreamState) -> int:
     """The bytes that a connection holds in pages."""
-    queues = [queue for half in (state.client, state.server) for queue in (half.queue, half.kept) if queue is not None]
-    return sum(queue.buffered_bytes for queue in queues)
+    queues = [queue for half in (state.client, state.server) for queue in (half.queue, half.kept, half.held)]
+    return sum(queue.buffered_bytes for queue in queues if queue is not None)

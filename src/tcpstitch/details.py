@@ -16,6 +16,7 @@ _DEFAULTS: Dict[str, Any] = {
     "cuts": (),  # ranges that the snap length cut off: nothing, or `Cuts`
     "doubtful": None,  # strict checks: data that waits for the receiver's ACK
     "fin_unsure": False,  # the FIN may have died on the way
+    "held": None,  # with delivery="acked": what waits for the receiver's acknowledgement
     "held_segments": 0,
     "history": b"",  # the last delivered bytes, where conflicts with them are to be seen
     "isns": (),
@@ -25,11 +26,12 @@ _DEFAULTS: Dict[str, Any] = {
     "sack": False,
     "sends_md5": False,
     "skip": 0,
-    "urgent": None,
+    "urgent": (),  # offsets of urgent bytes that the handler has not come to
     "waiting_start": None,
     "window_edge": -1,  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
     # of a connection
     "crossed_syn": 0,  # 1 once both sides sent a SYN without ACK, 2 once that was reported
+    "depth": None,  # how many bytes of each direction the handler wants
     "pending_syn": None,
     "syn_data": None,
 }

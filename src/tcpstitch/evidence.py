@@ -18,7 +18,7 @@ class Evidence:
 
     state: Any
     direction: Direction
-    next_offset: int
+    handed: Any
     history: bytes
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
@@ -37,8 +37,9 @@ class Evidence:
 
     def check_history(self, start: int, data: bytes, timestamp: float) -> None:
         """Compare a retransmission with the delivered bytes that are still known."""
-        base = self.next_offset - len(self.history)
-        low, high = max(start, base), min(start + len(data), self.next_offset)
+        end = self.handed
+        base = end - len(self.history)
+        low, high = max(start, base), min(start + len(data), end)
         if low < high:
             old, new = self.history[low - base : high - base], data[low - start : high - start]
             if old != new:

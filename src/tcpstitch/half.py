@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any, List, Optional
 
-from .chunk import Chunk, DetailedChunk, Gap
+from .chunk import DetailedChunk
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
+from .delivery import Delivery, Owners
 from .details import NOTHING, unusual
-from .errors import UsageError
-from .evidence import Evidence
-from .keeping import Keeping
 from .kernel_queue import Queue, make_queue
 from .overlap import Sent
 from .reorder import Conflict
 from .segment import Direction, Segment
-from .sequencing import Sequencing
 
 # What `plain` holds instead of an offset-and-flags word.
 NEEDS_RULES, OVER, IGNORED = -1, -2, -3  # something is pending; the connection was completed; nobody follows it
@@ -23,7 +20,7 @@ LINES = tuple(ttl << 8 | 6 for ttl in range(256))
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
-class HalfStream(Sequencing, Keeping, Evidence):
+class HalfStream(Delivery):
     """One direction.
 
     Offsets are absolute; the 32-bit `expected_seq` mirrors `next_offset` (-1: nothing known yet) so that the short path
@@ -32,8 +29,8 @@ class HalfStream(Sequencing, Keeping, Evidence):
     """
 
     __slots__ = (
-        "plain", "ts_recent", "state", "peer", "queue", "scale", "line", "syn_seen", "started",
-        "holding", "fin_offset", "ended", "stopped", "good_checksums", "details",
+        "plain", "ts_recent", "state", "peer", "queue", "scale", "line", "syn_seen",
+        "holding", "fin_offset", "ended", "good_checksums", "details",
     )  # fmt: skip
 
     direction: Direction
@@ -43,7 +40,6 @@ class HalfStream(Sequencing, Keeping, Evidence):
     doubtful = unusual("doubtful")
     fin_unsure = unusual("fin_unsure")
     held_segments = unusual("held_segments")
-    history = unusual("history")
     isns = unusual("isns")
     kept = unusual("kept")
     refused = unusual("refused")
@@ -97,8 +93,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         if len(data) < end - start:
             self._note_cut(start + len(data), end)
         if start < self.next_offset and not self.holding:
-            if self.history and self.next_offset - start > 0:
-                self.check_history(start, data, timestamp)
+            self.compare_old(start, data, sent, timestamp, context)
             self.anomaly("retransmission", start, timestamp)
             data = data[self.next_offset - start :]
             start = self.next_offset
@@ -112,6 +107,13 @@ class HalfStream(Sequencing, Keeping, Evidence):
                     self.ahead = end
                 self._buffer(start, data, sent, timestamp, context)
         self.drain()
+
+    def compare_old(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> None:
+        """`data` begins below the next expected byte: compare it with what came before, where that is still known."""
+        if self.history:
+            self.check_history(start, data, timestamp)
+        if self.held:
+            self.revise(start, data, sent, timestamp, context)
 
     def queue_fin(self, start: int, segment: Segment, timestamp: float) -> None:
         """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
@@ -129,14 +131,14 @@ class HalfStream(Sequencing, Keeping, Evidence):
     def _deliver_now(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
         queue = self.queue
         end = start + len(data)
+        owners: Owners = [(start, end, sent)]
         if queue and queue.first_offset < end:
+            if self.state.host.acked_only:
+                owners = queue.owners_under(start, end, sent)
             data = queue.overlay(start, data, sent)
             queue.discard_below(end)
             self._report_conflicts(queue.conflicts, timestamp)
-        if context is not None:
-            self._deliver(data, timestamp, [(start, timestamp, context)])
-        else:
-            self._deliver(data, timestamp, None)
+        self._deliver(data, timestamp, None if context is None else [(start, timestamp, context)], owners)
 
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
@@ -177,11 +179,12 @@ class HalfStream(Sequencing, Keeping, Evidence):
             return
         while self.state.stream is not None:
             if self.queue:
-                data, marks = self.queue.pop(self.next_offset)
+                owners: Optional[Owners] = [] if self.state.host.acked_only else None
+                data, marks = self.queue.pop(self.next_offset, owners=owners)
                 if getattr(self.queue, "fin_reached", False):
                     self.fin_offset = self.next_offset + len(data)
                 if data:
-                    self._deliver(data, marks[0][1], marks)
+                    self._deliver(data, marks[0][1], marks, owners)
                     continue
             if not self.cuts or not self._cross_cuts(self._known_reach()):
                 break
@@ -211,16 +214,10 @@ class HalfStream(Sequencing, Keeping, Evidence):
 
     def _give_up(self, stop: int, reason: str) -> None:
         """Report `[next_offset, stop)` as gone."""
-        host = self.state.host
-        length = stop - self.next_offset
         start = self.next_offset
-        if self.skip >= 0:
-            self.skip += length
+        self._hand(start)
         self._advance(stop)
-        self.drop_kept()
-        self.history = b""
-        host.counters.count_gap(reason, length)
-        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.present))
+        self._note_gap(start, stop - start, reason)
 
     def release_hold(self) -> None:
         """Take the lowest byte held for the start of a stream whose SYN was not seen."""
@@ -272,8 +269,8 @@ class HalfStream(Sequencing, Keeping, Evidence):
 
     def _settle(self) -> None:
         """Let FIN and RST take effect where the stream has come to them (RFC 9293 3.10.7.4)."""
-        if self.fin_offset is not None and self.next_offset >= self.fin_offset and not self.fin_unsure:
-            if not self.ended:
+        if self.fin_received:
+            if not (self.ended or self.held):  # what was not acknowledged is waited for
                 self.end()
         elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
             if self.next_offset == self.rst_offset:
@@ -297,74 +294,6 @@ class HalfStream(Sequencing, Keeping, Evidence):
         host.last_end = None
         self.state.half_ended()
 
-    def _deliver(self, data: bytes, timestamp: float, marks: Optional[List[Any]]) -> None:
-        offset = self.next_offset
-        end_offset = offset + len(data)
-        self._advance(end_offset)
-        self.history = self._history_after(data)
-        if self.refused is not None and self._compare_refused(self.refused, offset, data, timestamp):
-            self.refused = None
-        if self.urgent is not None and offset <= self.urgent < end_offset:
-            data = data[: self.urgent - offset] + data[self.urgent - offset + 1 :]
-            self.urgent = None
-            if not data:
-                return
-        if self.kept:
-            data, marks = self.with_kept(data, end_offset - len(data), timestamp, marks or [])
-            offset = self.kept.first_offset
-            timestamp = marks[0][1]
-        last = self.fin_offset == end_offset and not self.fin_unsure
-        start = not self.started and self.syn_seen and self.skip == 0
-        self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
-
-    def _send(self, chunk: Chunk) -> None:
-        host = self.state.host
-        self.started = True
-        self.skip = 0
-        host.counters.bytes += len(chunk.data)
-        host.counters.chunks += 1
-        if chunk.end:
-            host.last_end = self
-        stream = self.state.stream
-        if stream is None:
-            return
-        outer, host.busy = host.busy, chunk
-        try:
-            stream.reassembled(chunk)
-        except Exception as error:
-            host.handler_failed(self.state, stream, error)
-        finally:
-            host.busy = outer
-        if host.asked:
-            self.answer(chunk)
-        elif self.details is not NOTHING and self.kept:
-            self.kept.clear()
-
-    # -- what handlers ask for
-
-    def request_keep(self, chunk: Chunk, offset: int) -> None:
-        host = self.state.host
-        if host.busy is not chunk:
-            raise UsageError("keep_from works only inside the reassembled() call that received the chunk")
-        host.asked = True
-        host.keep_offset = offset
-
-    def request_stop(self) -> None:
-        self.stopped = self.state.host.asked = True
-        if self.queue:
-            self.queue.clear()
-        self.drop_kept()
-
-    def answer(self, chunk: Chunk) -> None:
-        """Do what the handler asked for in the call that has just returned."""
-        host = self.state.host
-        host.asked = False
-        offset, host.keep_offset = host.keep_offset, None
-        if offset is not None and self.state.stream is not None:
-            self.keep(chunk, offset)
-        elif self.kept:
-            self.kept.clear()
-
     def may_go_short(self) -> bool:
         """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""
         return (
@@ -378,7 +307,7 @@ class HalfStream(Sequencing, Keeping, Evidence):
         )
 
     def release_pages(self) -> None:
-        for queue in (self.queue, self.kept):
+        for queue in (self.queue, self.kept, self.held):
             if queue:
                 queue.clear()
 

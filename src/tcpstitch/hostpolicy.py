@@ -71,6 +71,7 @@ class Policies:
     """The policy of every connection. Takes memory only for connections whose policies are not the default."""
 
     def __init__(self, overlap: Overlap) -> None:
+        self.final = policy_named("first")  # of bytes about which all is decided
         self._own: Dict[Any, _Pair] = {}
         self._choose: Optional[Callable[[Flow], _Pair]] = None
         if isinstance(overlap, str):

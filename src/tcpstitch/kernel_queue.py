@@ -262,7 +262,13 @@ class KernelQueue:
         self._compare(start, data)
         return data
 
-    def pop(self, offset: int) -> Tuple[bytes, List[Mark]]:
+    def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
+        """Bytes at the next expected offset win."""
+        return [(start, end, sent)]
+
+    def pop(
+        self, offset: int, limit: Optional[int] = None, owners: Optional[List[Tuple[int, int, Sent]]] = None
+    ) -> Tuple[bytes, List[Mark]]:
         """Take the contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none."""
         parts: List[bytes] = []
         marks: List[Mark] = []

@@ -229,8 +229,22 @@ class ReorderQueue:
                 found.append(page)
         return found
 
-    def pop(self, offset: int) -> Tuple[bytes, List[Mark]]:
-        """Take contiguous bytes from `offset` on out of the queue: (bytes, origins), empty if there are none.
+    def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
+        """Who owns what of `[start, end)` once `sent` is laid over what is here."""
+        owners = OwnerMap()
+        owners.assign(start, end, sent)
+        if self._policy.needs_owner:
+            for page in self._touched(start, end):
+                for low, high, old in page.claims.within(start, end) if page.claims is not None else ():
+                    if not self._policy.new_wins(old, sent):
+                        owners.assign(low, high, old)
+        return owners.within(start, end)
+
+    def pop(
+        self, offset: int, limit: Optional[int] = None, owners: Optional[List[Tuple[int, int, Sent]]] = None
+    ) -> Tuple[bytes, List[Mark]]:
+        """Take contiguous bytes from `offset` on, below `limit`, out of the queue: (bytes, origins), empty if there are
+        none; where the policy knows them, who owns them is added to `owners`.
 
         At most `POP_PAGES` pages at a time, so that draining a full queue does not hold its bytes twice.
         """
@@ -242,8 +256,12 @@ class ReorderQueue:
             if page.start > position or done == POP_PAGES:
                 break
             stop = page.run_end(position)
-            if stop == position:
+            if limit is not None and stop > limit:
+                stop = limit
+            if stop <= position:
                 break
+            if owners is not None and page.claims is not None:
+                owners += page.claims.within(position, stop)
             parts.append(page.read(position, stop))
             marks += page.origins(position, stop)
             position = stop

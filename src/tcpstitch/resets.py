@@ -58,7 +58,7 @@ class Resets(Handshake):
         elif self._answers_data_in_flight(half, offset):
             self.restartable = True
             self.host.half_closed(self)
-        elif offset <= expected + half.ended or half.holding:
+        elif offset <= expected + half.fin_received or half.holding:
             self.reset(timestamp)
         elif (
             self.host.strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .details import NOTHING, unusual
-from .half import HOLD_SEGMENTS, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
+from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
+from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment, reverse_key
 from .sequence import MASK, unwrap
@@ -29,6 +30,7 @@ class StreamState(Resets):
     )  # fmt: skip
 
     syn_data = unusual("syn_data")
+    depth = unusual("depth")
 
     def __init__(self, host: Any, key: FlowKey, created: float) -> None:
         self.host = host
@@ -78,6 +80,8 @@ class StreamState(Resets):
             return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
+            return
+        if flags & URG and self.host.urgent == "drop":
             return
         if flags & SYN:
             if not self._syn(half, segment, timestamp) or self.closed:
@@ -162,6 +166,8 @@ class StreamState(Resets):
             half.last_ack = ack
             return
         offset = peer.offset_of(ack)
+        if peer.stopped:
+            return  # nobody counts its bytes
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
             offset = peer.acked = 0
@@ -192,6 +198,8 @@ class StreamState(Resets):
                 self._trust(peer, timestamp)
             if peer.cuts:
                 peer.drain()
+            if peer.held:
+                peer.hand_acked()
         if peer.fin_unsure and peer.fin_offset is not None:
             if offset > peer.fin_offset + 1:
                 peer.fin_offset = None
@@ -247,8 +255,9 @@ class StreamState(Resets):
             return
         self.host.counters.retransmissions += 1
         half.anomaly("retransmission", start, timestamp)
-        if half.history:
-            half.check_history(start, segment.payload, timestamp)
+        if half.history or half.held:
+            sent = Sent(start, start + segment.length, self.host.next_arrival())
+            half.compare_old(start, segment.payload, sent, timestamp, segment.context)
 
     def late_data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Data behind the end of the connection: an old copy that was long on its way, or more than there can be."""
@@ -261,7 +270,7 @@ class StreamState(Resets):
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
-            if self.host.strict and not (half.ended or half.fin_unsure) and start <= half.fin_offset:
+            if self.host.strict and half.next_offset < half.fin_offset >= start and not half.fin_unsure:
                 half.fin_offset = None  # it waits behind a hole: what is queued over it takes its place
             elif half.ended or start >= half.fin_offset and not half.fin_unsure:
                 return
@@ -286,7 +295,7 @@ class StreamState(Resets):
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
-            if half.ended or not self.host.strict or offset - segment.length > half.next_offset:
+            if half.fin_received or not self.host.strict or offset - segment.length > half.next_offset:
                 return
         half.fin_offset = offset
         half.fin_unsure = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
@@ -322,6 +331,8 @@ class StreamState(Resets):
             if self.stream is not None and half.fin_unsure and half.fin_offset is not None:
                 half.fin_unsure = False
                 half.drain()
+            if half.held:
+                half.hand_over()
             flushed += had
         return flushed
 
@@ -347,7 +358,8 @@ class StreamState(Resets):
             or self.embryonic
             or self.accepts
             or self.restartable
-            or self.details is not NOTHING and self.pending_syn is not None
+            or self.details is not NOTHING
+            and (self.pending_syn is not None or self.depth is not None and not (client.stopped and server.stopped))
             or self.host.always_rules
         ):
             client.plain = server.plain = NEEDS_RULES
@@ -355,5 +367,8 @@ class StreamState(Resets):
                 client.queue = server.queue = None
             return
         client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
+        if client.stopped and server.stopped:
+            client.plain = server.plain = IGNORED
+            return
         client.plain = PLAIN[client.ts_recent >= 0] if client.may_go_short() else NEEDS_RULES
         server.plain = PLAIN[server.ts_recent >= 0] if server.may_go_short() else NEEDS_RULES

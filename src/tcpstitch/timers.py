@@ -79,6 +79,8 @@ class Timers(Upkeep):
             if not state.page_count:
                 continue
             for half in (state.client, state.server):
+                if gap is not None and half.held and timestamp - half.held.first_timestamp >= gap:
+                    half.hand_over()
                 if not half.queue or state.stream is None:
                     continue
                 age = timestamp - half.queue.first_timestamp

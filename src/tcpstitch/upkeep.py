@@ -201,6 +201,8 @@ class Upkeep(Bounds):
         """Give up what has waited since before `before`; True if something was delivered."""
         flushed = False
         for half in (state.client, state.server):
+            if half.held and half.held.end_of_older(before) is not None:
+                half.hand_over()
             if half.holding and half.queue and half.queue.end_of_older(before) is not None:
                 flushed = half.skip_hole("aged") or flushed  # offsets count from its first byte from now on
             end = half.queue.end_of_older(before) if half.queue else None
@@ -213,7 +215,7 @@ class Upkeep(Bounds):
         """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
         self.pages.check()
         for half in self._halves.values():
-            for queue in (half.queue, half.kept):
+            for queue in (half.queue, half.kept, half.held):
                 if queue is not None:
                     queue.check()
             assert half.plain < 0 or half.state.page_count == 0

@@ -24,6 +24,7 @@ from .segment import (
 )
 from .sequence import difference
 
+MAX_URGENT = 64  # received, but not acknowledged
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
 VERIFY_BYTES = 64  # data up to this length has its checksum verified: decoys are short, and a short sum costs little
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
@@ -156,8 +157,10 @@ def note_urgent(half: Any, segment: Segment) -> None:
     if half.state.host.urgent == "inline" or not half.known or half.holding:
         return
     place = half.offset_of(segment.seq) + max(segment.urgent_pointer - 1, 0)
-    if place >= half.next_offset and (half.urgent is None or place > half.urgent):
-        half.urgent = place
+    if place >= half.next_offset and (not half.urgent or place > half.urgent[-1]):
+        if len(half.urgent) == MAX_URGENT:
+            half.hand_over()
+        half.urgent = (*(passed for passed in half.urgent if passed < half.next_offset), place)
 
 
 def _note_window(half: Any, segment: Segment) -> None:

@@ -1,0 +1,230 @@
+"""From what the receiver has to what the handler gets: at once, or once the receiver has acknowledged it."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional, Tuple
+
+from .chunk import Chunk, DetailedChunk, Gap
+from .details import unusual
+from .errors import UsageError
+from .evidence import Evidence
+from .keeping import Keeping
+from .overlap import Sent
+from .page import Mark
+from .reorder import ReorderQueue
+from .sequencing import Sequencing
+
+Owners = List[Tuple[int, int, Sent]]
+
+
+class Delivery(Sequencing, Keeping, Evidence):
+    """The part of a `HalfStream` that hands bytes on.
+
+    `next_offset` is how far the receiver has come. With `delivery="acked"` the handler lags behind: bytes that were not
+    acknowledged wait in `held`, where the overlap policy still decides between two versions of them. `held` is either
+    empty or holds exactly the bytes from `handed` to `next_offset`.
+    """
+
+    __slots__ = ("started", "stopped")
+
+    skip: Any
+    urgent: Any
+    refused: Any
+    fin_unsure: Any
+    syn_seen: bool
+    started: bool
+    stopped: bool
+    history = unusual("history")
+    held = unusual("held")
+
+    @property
+    def fin_received(self) -> bool:
+        """Whether the receiver has come to the FIN."""
+        return self.fin_offset is not None and self.next_offset >= self.fin_offset and not self.fin_unsure
+
+    @property
+    def handed(self) -> int:
+        """How far the handler has come."""
+        return self.held.first_offset if self.held else self.next_offset
+
+    def _settle(self) -> None:
+        """Let FIN and RST take effect where the stream has come to them."""
+        raise NotImplementedError
+
+    # -- waiting for the acknowledgement
+
+    def _deliver(
+        self, data: bytes, timestamp: float, marks: Optional[List[Mark]], owners: Optional[Owners] = None
+    ) -> None:
+        """The receiver has taken `data` at `next_offset`; `owners` says which segments it came from."""
+        start = self.next_offset
+        self._advance(start + len(data))
+        if self.refused is not None and self._compare_refused(self.refused, start, data, timestamp):
+            self.refused = None
+        if not self.state.host.acked_only or not self.held and self.acked >= self.next_offset:
+            self._emit(start, data, timestamp, marks)
+            return
+        if self.state.stream is None:
+            return
+        self.started = True
+        marks = marks or [(start, timestamp, None)]
+        for low, high, sent in owners or [(start, self.next_offset, Sent(start, self.next_offset, 0))]:
+            if not self._hold(low, data[low - start : high - start], sent, marks):
+                self._hand(low)
+                self._emit(low, data[low - start :], *_origins(marks, low, self.next_offset))
+                break
+        self._hand(min(self.acked, self.next_offset))
+
+    def _hold(self, start: int, data: bytes, sent: Sent, marks: List[Mark]) -> bool:
+        """Keep `data` until it is acknowledged; False without room for it, since the next byte never waits for that."""
+        host, state = self.state.host, self.state
+        held = self.held
+        if held is None:
+            policy = host.policies.of(self)  # what the kernel has taken in is final
+            held = ReorderQueue(host.pages, state, host.policies.final if policy.name == "linux-kernel" else policy)
+        needed = held.pages_needed(start, start + len(data))
+        if state.page_count + needed >= host.max_pages_per_connection or needed > host.pages.room():
+            return False
+        self.held = held
+        timestamp, origins = _origins(marks, start, start + len(data))
+        held.insert(start, data, sent, timestamp, origins[0][2])
+        for origin in origins[1:]:
+            held.note_origin(*origin)
+        return True
+
+    def revise(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
+        """Another version of bytes that may still wait: the policy decides."""
+        while self.held:
+            low, high = max(start, self.held.first_offset), min(start + len(data), self.next_offset)
+            if low >= high:
+                return
+            if self.state.host.make_room(self, self.held.pages_needed(low, high)):
+                self.held.insert(low, data[low - start : high - start], sent, timestamp, context)
+                self._report_conflicts(self.held.conflicts, timestamp)
+                return
+
+    def hand_over(self) -> None:
+        """Give the handler all that waits, acknowledged or not."""
+        self._hand(self.next_offset)
+        self._settle()
+
+    def hand_acked(self) -> None:
+        """Give the handler what has been acknowledged."""
+        self._hand(min(self.acked, self.next_offset))
+        self._settle()
+
+    def _hand(self, limit: int) -> None:
+        while self.held and self.state.stream is not None and self.held.first_offset < limit:
+            offset = self.held.first_offset
+            data, marks = self.held.pop(offset, limit)
+            self._emit(offset, data, marks[0][1], marks)
+
+    # -- to the handler
+
+    def _emit(self, offset: int, data: bytes, timestamp: float, marks: Optional[List[Mark]]) -> None:
+        """Hand `data` on, without what the handler does not want."""
+        end = offset + len(data)
+        if self.stopped:
+            return
+        while self.urgent and self.urgent[0] < offset:
+            self.urgent = self.urgent[1:]
+        if self.urgent and self.urgent[0] < end:
+            self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
+            return
+        self.history = self._history_after(data)
+        start = offset == 0 and self.syn_seen and self.skip == 0
+        depth = self.state.depth
+        if depth is not None and end > depth:
+            data = data[: max(depth - offset, 0)]
+            end = max(offset, depth)
+        if self.kept and data:
+            data, marks = self.with_kept(data, end - len(data), timestamp, marks or [])
+            offset = self.kept.first_offset
+            timestamp = marks[0][1]
+        last = self.fin_offset == end and not self.fin_unsure
+        if data:
+            self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
+        if depth is not None and end >= depth:
+            self.request_stop()
+
+    def _emit_around(self, place: int, offset: int, data: bytes, marks: List[Mark]) -> None:
+        """`data` in two parts, without the urgent byte at `place`."""
+        self.urgent = self.urgent[1:]
+        if place > offset:
+            self._emit(offset, data[: place - offset], *_origins(marks, offset, place))
+        if self.state.host.urgent == "gap":
+            self._note_gap(place, 1, "urgent")
+        if place + 1 < offset + len(data):
+            self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
+
+    def _note_gap(self, start: int, length: int, reason: str) -> None:
+        """Tell the handler that these bytes do not come."""
+        host = self.state.host
+        if self.skip >= 0:
+            self.skip += length
+        self.drop_kept()
+        self.history = b""
+        host.counters.count_gap(reason, length)
+        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.present))
+        if getattr(self.state.stream, "on_gap", "continue") == "abandon":
+            host.abandon(self.state)
+
+    def _send(self, chunk: Chunk) -> None:
+        host = self.state.host
+        self.started = True
+        self.skip = 0
+        host.counters.bytes += len(chunk.data)
+        host.counters.chunks += 1
+        if chunk.end:
+            host.last_end = self
+        stream = self.state.stream
+        if stream is None:
+            return
+        outer, host.busy = host.busy, chunk
+        try:
+            stream.reassembled(chunk)
+        except Exception as error:
+            host.handler_failed(self.state, stream, error)
+        finally:
+            host.busy = outer
+        if host.asked:
+            self.answer(chunk)
+        elif self.kept:
+            self.kept.clear()
+
+    # -- what handlers ask for
+
+    def request_keep(self, chunk: Chunk, offset: int) -> None:
+        host = self.state.host
+        if host.busy is not chunk:
+            raise UsageError("keep_from works only inside the reassembled() call that received the chunk")
+        host.asked = True
+        host.keep_offset = offset
+
+    def request_stop(self) -> None:
+        self.stopped = self.state.host.asked = True
+        for queue in (self.queue, self.held):
+            if queue:
+                queue.clear()
+        self.drop_kept()
+
+    def answer(self, chunk: Chunk) -> None:
+        """Do what the handler asked for in the call that has just returned."""
+        host = self.state.host
+        host.asked = False
+        offset, host.keep_offset = host.keep_offset, None
+        if offset is not None and self.state.stream is not None and not self.stopped:
+            self.keep(chunk, offset)
+        elif self.kept:
+            self.kept.clear()
+
+
+def _origins(marks: List[Mark], start: int, end: int) -> Tuple[float, List[Mark]]:
+    """The records of origin of `[start, end)`, with the time of the first byte; `marks` begin at or before it."""
+    first = max((mark for mark in marks if mark[0] <= start), key=_offset, default=marks[0])
+    found = [(start, first[1], first[2]), *(mark for mark in marks if start < mark[0] < end)]
+    return first[1], found
+
+
+def _offset(mark: Mark) -> int:
+    return mark[0]
