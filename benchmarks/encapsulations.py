@@ -2,7 +2,7 @@
 
     python benchmarks/encapsulations.py [--rounds 7] [--packets 20000]
 
-One connection sends full-size segments, every second one acknowledged. Each round runs all kinds in turn, in one process.
+One connection sends full-size segments, every second one acknowledged. Each round runs all kinds in one process.
 Reported is the median of the times per packet divided by that of IPv4 in the same round. All deliver the same bytes.
 """
 

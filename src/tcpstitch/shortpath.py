@@ -23,7 +23,8 @@ from .validate import TTL_MARGIN, VERIFY_BYTES
 HEADERS = Struct("!IH2xI2x12sIIHH").unpack_from
 IPV4 = 0x08004500  # the first of these, without the service
 PLAIN_TCP, PLAIN_TCP_MASK = 0x00000006, 0x3FFF00FF  # the third: no fragment, TCP
-_TCP = Struct("!IIHH").unpack_from
+# IPv6 and TCP: version; payload length; next header, hop limit; addresses and ports; as above.
+HEADERS6 = Struct("!B3xHBB36sIIHH").unpack_from
 
 class ShortPath(Ordinary):
     """The part of the assembler that most packets see."""
@@ -42,13 +43,15 @@ class ShortPath(Ordinary):
                 return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
-        first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
-        half = self._halves.get(key)
+        half = None
+        if packet[12] == 8:
+            first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
+            half = self._halves.get(key)
         if half is not None and middle & 0x3FFFFFFF == half.line and first & 0xFFFFFF00 == IPV4:
             tcp = 34  # IPv4 without options, no fragment, the usual TTL, TCP
             end = 14 + total
         else:
-            found = self._locate(packet, first >> 16)
+            found = self._locate(packet)
             if found is None:
                 return self._take(packet, timestamp)
             half, key, tcp, end, seq, ack, word, window = found
@@ -102,33 +105,31 @@ class ShortPath(Ordinary):
             self.busy = None
         return self._error is None
 
-    def _locate(self, packet: bytes, ethertype: int) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:
+    def _locate(self, packet: bytes) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:
         """TCP over both IP versions, with one VLAN tag or none: the direction, if known, and a `Lying` but for `start`.
 
         None too where the TTL says that it may not come from where the others came from.
         """
-        at = 14
-        if ethertype == 0x8100:
-            at = 18
-            ethertype = packet[16] << 8 | packet[17]
-        if ethertype == 0x86DD and len(packet) >= at + 60 and packet[at + 6] == 6:
-            key = packet[at + 8 : at + 44]
-            tcp = at + 40
-            end = tcp + (packet[at + 4] << 8 | packet[at + 5])
-            ttl = packet[at + 7]
-            seq, ack, word, window = _TCP(packet, tcp + 4)
-        elif ethertype == 0x0800 and len(packet) >= at + 40:
-            first, total, middle, key, seq, ack, word, window = HEADERS(packet, at - 2)
+        at = 16 if packet[12] == 0x81 and not packet[13] else 12
+        if packet[at] == 0x86 and packet[at + 1] == 0xDD and len(packet) >= at + 62:
+            first, total, number, ttl, key, seq, ack, word, window = HEADERS6(packet, at + 2)
+            if number != 6 or first >> 4 != 6:
+                return None
+            tcp = at + 42
+            end = tcp + total
+        elif len(packet) >= at + 42:
+            first, total, middle, key, seq, ack, word, window = HEADERS(packet, at)
             if first & 0xFFFFFF00 != IPV4 or middle & PLAIN_TCP_MASK != PLAIN_TCP:
                 return None
-            tcp = at + 20
-            end = at + total
             ttl = middle >> 8 & 0xFF
+            tcp = at + 22
+            end = at + 2 + total
         else:
             return None
         half = self._halves.get(key)
-        if half is not None and half.line and not -TTL_MARGIN < (half.line >> 8) - ttl < TTL_MARGIN:
-            return None
+        if half is not None and half.line >> 8 != ttl and half.line:
+            if not -TTL_MARGIN < (half.line >> 8) - ttl < TTL_MARGIN:
+                return None
         return half, key, tcp, end, seq, ack, word, window
 
     def _other(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> None:
