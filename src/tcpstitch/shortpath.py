@@ -34,8 +34,8 @@ class ShortPath(Ordinary):
     def assemble(self, packet: Any, timestamp: float) -> None:
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
-        What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered. Raises
-        `PacketTypeError` for another type, `StreamCallbackError` when a handler raised, `ReentrantCallError` inside one.
+        What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
+        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler raised, `ReentrantCallError` in one.
         """
         if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
