@@ -35,7 +35,7 @@ class ShortPath(Ordinary):
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler raised, `ReentrantCallError` in one.
+        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler did, `ReentrantCallError` in one.
         """
         if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
