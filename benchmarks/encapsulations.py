@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Tuple
 from frames import Connection, Side
 
 from tcpstitch import Assembler, Stream, StreamFactory
+from tcpstitch.capture import make_packet
 
 PORTS = (40000, 443)
 SEGMENT = bytes(range(256)) * 5 + bytes(120)
@@ -89,7 +90,7 @@ def fragmented(frames: List[bytes]) -> List[bytes]:
     return made
 
 
-def workloads(packets: int) -> Dict[str, Tuple[int, str, Packets]]:
+def workloads(packets: int) -> Dict[str, Tuple[str, Packets]]:
     plain = transfer(("10.0.0.1", "10.0.0.2"), packets)
     six = ("2001:db8::1", "2001:db8::2")
     kinds: Dict[str, Tuple[int, str, List[bytes]]] = {
@@ -103,14 +104,14 @@ def workloads(packets: int) -> Dict[str, Tuple[int, str, Packets]]:
         kinds[name] = (linktype, "plain", [wrap(frame) for frame in plain])
     kinds["IPv4 in two fragments"] = (1, "plain", fragmented(plain))
     return {
-        name: (linktype, key, [(1.0 + number * 1e-5, frame) for number, frame in enumerate(frames)])
+        name: (key, [(1.0 + number * 1e-5, make_packet(linktype, frame)) for number, frame in enumerate(frames)])
         for name, (linktype, key, frames) in kinds.items()
     }
 
 
-def seconds(linktype: int, flow_key: str, packets: Packets) -> Tuple[float, int]:
+def seconds(flow_key: str, packets: Packets) -> Tuple[float, int]:
     Sum.total = 0
-    assembler = Assembler(Factory(), linktype=linktype, flow_key=flow_key)
+    assembler = Assembler(Factory(), flow_key=flow_key)
     gc.collect()
     start = time.perf_counter()
     assembler.run(packets)

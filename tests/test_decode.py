@@ -31,7 +31,8 @@ from decode_frames import (
     tcp,
     udp,
 )  # fmt: skip
-from tcpstitch.decode import PacketDecoder
+from tcpstitch.capture import make_packet
+from tcpstitch.decode import PacketDecoder, as_ethernet
 from tcpstitch.errors import LimitsError, PacketTypeError, UsageError
 from tcpstitch.segment import reverse_key
 
@@ -319,3 +320,28 @@ def test_a_datagram_longer_than_the_layer_around_it_is_dropped() -> None:
     decoder = PacketDecoder()
     assert decoder.decode(frame) == ()
     assert decoder.counts == {"bad_length": 1}
+
+
+@pytest.mark.parametrize("name", LINK_FRAMES)
+def test_a_packet_of_another_link_type_as_an_ethernet_frame_says_the_same(name):
+    linktype, packet = LINK_FRAMES[name]
+    for size in range(len(packet), 0, -7):
+        frame = as_ethernet(make_packet(linktype, packet[:size]))
+        if frame is not None:
+            assert frame.__class__ is bytes
+            there, here = PacketDecoder(), PacketDecoder()
+            found = [values(segment) for segment in there.decode(packet[:size], 0.0, linktype)]
+            assert found == [values(segment) for segment in here.decode(frame)]
+            assert there.counts == here.counts
+
+
+def values(segment):
+    return (segment.key, segment.seq, segment.flags, segment.payload, segment.length, segment.options, segment.ttl,
+            segment.checksum_ok())  # fmt: skip
+
+
+@pytest.mark.parametrize("linktype", [12, 101, 113, 228, 229, 276])
+def test_ordinary_packets_of_link_types_with_bare_ip_become_ethernet_frames(linktype):
+    packet = {113: bytes(14) + b"\x08\0", 276: b"\x08\0" + bytes(18)}.get(linktype, b"") + PLAIN4
+    assert as_ethernet(make_packet(linktype, packet)) == bytes(12) + b"\x08\0" + PLAIN4
+    assert as_ethernet(packet) is None, "plain bytes do not say what they are"

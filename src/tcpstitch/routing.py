@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .decode import PacketDecoder
+from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError
 from .half import IGNORED
 from .openings import Openings
@@ -23,15 +23,24 @@ class Routing(Timers):
     _openings: Openings
     always_rules: bool  # no short path
     _taken: int  # packets that met the rules
+    _ethernet: bool  # whether bytes are Ethernet frames and keys are plain
     _usual_class: Any = None  # of the stream made last, and whether that class has an `accept` of its own
     _usual_accepts = False
 
+    def assemble(self, packet: Any, timestamp: float) -> None:
+        """Take one packet, by the short path or the rules."""
+        raise NotImplementedError
+
     def _take(self, packet: Any, timestamp: float) -> None:
         """Any packet: decode it and apply its segments."""
+        kind = packet.__class__
+        if kind is not bytes and self._ethernet:
+            frame = as_ethernet(packet)
+            if frame is not None:
+                return self.assemble(frame, timestamp)  # it has the short path open to it
         self._packets += 1
         self._taken += 1
         self.present = timestamp
-        kind = packet.__class__
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif kind is Segment:

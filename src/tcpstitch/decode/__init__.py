@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .decoder import PacketDecoder
+from .link import as_ethernet
 
-__all__ = ["PacketDecoder"]
+__all__ = ["PacketDecoder", "as_ethernet"]

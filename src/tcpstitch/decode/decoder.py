@@ -8,13 +8,13 @@ from typing import Any, Dict, Optional, Tuple
 from ..errors import LimitsError, PacketTypeError, UsageError
 from ..segment import FlowKey, Segment
 from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
+from .link import RAW
 from .walk import At, Walk
 
 # IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.
 _IPV4_TCP = struct.Struct("!BxH2xHBB2x12sIIBBHxxH").unpack_from
 _IPV6_TCP = struct.Struct("!B3xHBB36sIIBBHxxH").unpack_from
 _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
-_RAW = frozenset((12, 14, 101, 228, 229))
 _FLOW_KEYS = ("plain", "vlan", "tunnel")
 _MAX_DEPTH = 64  # each encapsulation is a few Python calls; the interpreter's stack has room for this many
 
@@ -101,7 +101,7 @@ class PacketDecoder:
                 at = 18
                 kind = packet[16:18]
                 vlan = (packet[14] & 15) << 8 | packet[15]
-        elif linktype in _RAW:
+        elif linktype in RAW:
             at = 0
             kind = _IPV4 if packet[:1] == b"\x45" else _IPV6
         elif linktype == 113:

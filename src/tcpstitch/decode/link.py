@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+from typing import Any, Optional
 
 from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, llc, tagged
 from .walk import LINKS, At, Walk, register
 
 LINKS[1] = ethernet
-for _number in (12, 14, 101, 228, 229):  # raw IP; 12 and 14 are DLT_RAW as some BSDs wrote it
+RAW = frozenset((12, 14, 101, 228, 229))  # raw IP; 12 and 14 are DLT_RAW as some BSDs wrote it
+for _number in RAW:
     LINKS[_number] = ip
 
 _IPV6_FAMILIES = (10, 24, 26, 28, 30)  # Linux, NetBSD and OpenBSD, Solaris, FreeBSD, macOS
@@ -107,3 +109,28 @@ def packet_filter_log(walk: Walk, at: At) -> None:
     at.need(size)
     at.pos += size
     ip(walk, at)
+
+
+_IPV4, _IPV6, _NOWHERE = b"\x08\x00", b"\x86\xdd", bytes(12)
+_FRONTS = {bytes((0x40 | low,)): _NOWHERE + _IPV4 for low in range(16)}
+_FRONTS.update({bytes((0x60 | low,)): _NOWHERE + _IPV6 for low in range(16)})
+
+
+def as_ethernet(packet: Any) -> Optional[bytes]:
+    """A packet with a `linktype` whose header is followed by ordinary IP, as an Ethernet frame between no addresses.
+
+    The decoder reads the same from it, and so may who knows Ethernet only. None for all others. One copy.
+    """
+    linktype = getattr(packet, "linktype", None)
+    if linktype == 113:
+        plain = packet[14:16] in (_IPV4, _IPV6) and int.from_bytes(packet[2:4], "big") not in _MONITORED
+        return packet[2:] if plain else None
+    if linktype == 276:
+        plain = packet[:2] in (_IPV4, _IPV6) and int.from_bytes(packet[8:10], "big") not in _MONITORED
+        return _NOWHERE + packet[:2] + packet[20:] if plain else None
+    if linktype == 0 and packet[:4] in (b"\2\0\0\0", b"\0\0\0\2"):
+        return _NOWHERE + _IPV4 + packet[4:]
+    if linktype in RAW:
+        front = _FRONTS.get(packet[:1])
+        return None if front is None else front + packet
+    return None
