@@ -73,8 +73,12 @@ class Bounds:
         if state.client.held or state.server.held:
             for half in (state.client, state.server):
                 half.hand_over()  # rather before the acknowledgement than not at all
+        else:
+            self._evict(state, speaker, reason, needed)
+        if state is not speaker.state:
             state.refresh()
-            return
+
+    def _evict(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
         self.counters.count_eviction(reason, state)
         choice = self._choice_of(state, reason)
         waiting = [half for half in (state.client, state.server) if half.queue]
@@ -97,8 +101,6 @@ class Bounds:
         elif needed and speaker.state.stream is not None:
             # A segment that needs more pages than there are: nothing waits before it, so the stream jumps to it.
             speaker.jump_to_waiting(reason)
-        if state is not speaker.state:
-            state.refresh()
 
     def _choice_of(self, state: StreamState, reason: str) -> str:
         """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
