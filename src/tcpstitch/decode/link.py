@@ -121,6 +121,8 @@ def as_ethernet(packet: Any) -> Optional[bytes]:
 
     The decoder reads the same from it, and so may who knows Ethernet only. None for all others. One copy.
     """
+    if not isinstance(packet, bytes):
+        return None
     linktype = getattr(packet, "linktype", None)
     if linktype == 113:
         plain = packet[14:16] in (_IPV4, _IPV6) and int.from_bytes(packet[2:4], "big") not in _MONITORED
@@ -132,5 +134,6 @@ def as_ethernet(packet: Any) -> Optional[bytes]:
         return _NOWHERE + _IPV4 + packet[4:]
     if linktype in RAW:
         front = _FRONTS.get(packet[:1])
-        return None if front is None else front + packet
+        if front is not None:
+            return front + packet
     return None
