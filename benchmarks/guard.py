@@ -2,6 +2,7 @@
 
     python benchmarks/guard.py             # compare with benchmarks/guard.json; exit status 1 if something grew
     python benchmarks/guard.py --record    # write the figures of this Python version there
+    python benchmarks/guard.py --where mixed    # which functions execute the most
 
 Per packet of small fixed captures: bytecode instructions, and calls of Python and of C functions, from the file to a
 handler that counts bytes. Per open connection: blocks and bytes of memory, and objects that the garbage collector
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections import Counter
 from typing import Any, Callable, Dict
 
 import runners
@@ -33,14 +35,13 @@ CONNECTIONS = 2000
 Figures = Dict[str, Dict[str, float]]
 
 
-def instructions(work: Callable[[], Any]) -> int:
-    """Bytecode instructions that `work` executes, in whatever code."""
-    count = 0
+def instructions(work: Callable[[], Any]) -> "Counter[Any]":
+    """Bytecode instructions that `work` executes, by code object, in whatever code."""
+    count: "Counter[Any]" = Counter()
 
     def each(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
         if event == "opcode":
-            count += 1
+            count[frame.f_code] += 1
         return each
 
     def enter(frame: Any, event: str, argument: Any) -> Any:
@@ -82,9 +83,20 @@ def per_packet(name: str, folder: str) -> Dict[str, float]:
 
     work()  # imports and caches are not what is counted
     return {
-        "instructions": round(instructions(work) / capture.packets, 1),
+        "instructions": round(sum(instructions(work).values()) / capture.packets, 1),
         "calls": round(calls(work) / capture.packets, 2),
     }
+
+
+def where(name: str, folder: str) -> None:
+    """Print which functions execute the most bytecode instructions per packet."""
+    capture = workloads.make(name, SCALES[name], folder)
+    runners.run(capture.path, None)
+    counts = instructions(lambda: runners.run(capture.path, None))
+    print(f"{name}: {sum(counts.values()) / capture.packets:.1f} instructions per packet")
+    for code, count in counts.most_common(20):
+        file = os.path.basename(code.co_filename)
+        print(f"{count / capture.packets:8.1f}  {file}:{code.co_firstlineno} {code.co_name}")
 
 
 def per_connection() -> Dict[str, float]:
@@ -144,7 +156,12 @@ def compare(now: Figures, before: Figures) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--record", action="store_true", help="write the figures instead of comparing them")
+    parser.add_argument("--where", choices=list(SCALES), help="print the functions that execute the most")
     options = parser.parse_args()
+    if options.where:
+        with tempfile.TemporaryDirectory() as folder:
+            where(options.where, folder)
+        return 0
     version = "{}.{}".format(*sys.version_info)
     if sys.implementation.name != "cpython":
         print("skipped: only CPython's bytecode is counted")
