@@ -98,7 +98,7 @@ def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
         def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
             if flow.key == long_key:
                 return Long()
-            return Keeping() if flow.client.port % 4 == 0 else Counting()
+            return Keeping() if flow.client.port % 16 == 0 else Counting()
 
     assembler = Assembler(Factory(), limits=Limits.from_memory(budget))
     timestamp, total, samples = 1.0, 0, []

@@ -42,10 +42,11 @@ class Keeping:
         start = max(start, offset)
         while start < end:
             room = host.kept_room(self.state)
-            if kept.pages_needed(start, end) <= room:
+            missing = kept.pages_needed(start, end) - room
+            if missing <= 0:
                 break
             if kept:
-                host.counters.kept_bytes_dropped += kept.drop_first_page()
+                host.counters.kept_bytes_dropped += kept.drop_pages(missing)
             else:  # pages lie on a grid: from its next line on it may be one page less
                 fits = min(end, max(end - room * page_size, start + page_size - start % page_size))
                 host.counters.kept_bytes_dropped += fits - start

@@ -275,10 +275,16 @@ class ReorderQueue:
 
     def peek(self) -> Tuple[List[bytes], List[Mark]]:
         """All bytes and their origins, where the caller knows that there is no hole between them. O(bytes)."""
+        parts: List[bytes] = []
         marks: List[Mark] = []
         for page in self._index:
-            marks += page.origins(page.start, page.end)
-        return [page.read(page.start, page.end) for page in self._index], marks
+            at = page.at - page.base
+            parts.append(page.slab.memory[at + page.start : at + page.end])
+            if page.later is None:
+                marks.append((page.start, page.timestamp, page.context))
+            else:
+                marks += page.origins(page.start, page.end)
+        return parts, marks
 
     def _release(self, pages: List[Page]) -> None:
         for page in pages:
@@ -342,9 +348,14 @@ class ReorderQueue:
 
     def drop_first_page(self) -> int:
         """Drop the page with the lowest offsets; returns the bytes dropped."""
-        dropped = self._index.first().covered_bytes()
+        return self.drop_pages(1)
+
+    def drop_pages(self, count: int) -> int:
+        """Drop the `count` pages with the lowest offsets, or all; returns the bytes dropped. O(count)."""
+        pages = self._index.pop_first(min(count, len(self._index)))
+        dropped = sum(page.covered_bytes() for page in pages)
         self.buffered_bytes -= dropped
-        self._release_first(1)
+        self._release(pages)
         return dropped
 
     def check(self) -> None:
