@@ -194,6 +194,9 @@ class Upkeep(Bounds):
         """Let go of what may still point to connections that are over."""
         self._drop_held(0)
         self._idle_batch, self._age_batch, self.last_end = [], [], None
+        for table in (self._halves, self._embryonic, self._closed, self.pages.lru):
+            if not table:
+                table.clear()  # an empty table would keep the room of its largest size
 
     # -- flushing
 

@@ -1,0 +1,247 @@
+"""Memory comes back: slabs after a burst, everything after the end, and nothing waits for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import sys
+import tracemalloc
+import weakref
+from typing import Any, Iterator, List, Optional
+
+import pytest
+
+from support.recorder import Recorder
+from tcpstitch import Assembler, Flow, Limits, Segment, Stream, StreamFactory
+
+SERVER = ("10.0.0.2", 80)
+SLAB_PAGES = (1 << 20) // 2048
+RESERVE_PAGES = 2 * SLAB_PAGES
+counts_objects = pytest.mark.skipif(
+    sys.implementation.name != "cpython", reason="only CPython counts references and traces allocations"
+)
+
+
+class Silent(Stream):
+    __slots__ = ("__weakref__",)
+
+
+class SilentFactory(StreamFactory):
+    def __init__(self) -> None:
+        self.streams: List[Any] = []
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
+        stream = Silent()
+        self.streams.append(weakref.ref(stream))
+        return stream
+
+
+class Forgetful(StreamFactory):
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
+        return Silent()
+
+
+def client(number: int) -> Any:
+    return (f"10.1.{number >> 8 & 255}.{number & 255}", 40000 + (number >> 16))
+
+
+def syn(number: int) -> Segment:
+    return Segment.make(client(number), SERVER, 999, flags="S")
+
+
+def piece(number: int, offset: int, data: bytes) -> Segment:
+    return Segment.make(client(number), SERVER, 1000 + offset, data)
+
+
+def behind_a_hole(number: int, size: int = 100) -> Iterator[Segment]:
+    yield syn(number)
+    yield piece(number, 1, bytes(size))
+
+
+def everything(assembler: Assembler, segments: Iterator[Segment], timestamp: float = 1.0) -> None:
+    for segment in segments:
+        assembler.assemble(segment, timestamp)
+
+
+def test_slabs_go_back_after_a_burst_without_a_call_but_for_the_stated_reserve() -> None:
+    assembler = Assembler(SilentFactory(), limits=Limits())
+    for number in range(2000):
+        everything(assembler, behind_a_hole(number))
+    assert assembler.statistics().pages_allocated >= 2000
+    for number in range(2000):
+        assembler.assemble(piece(number, 0, b"!"), 1.0)
+    statistics = assembler.statistics()
+    assert statistics.pages_used == 0
+    assert statistics.pages_allocated <= RESERVE_PAGES
+
+
+@pytest.mark.parametrize("spacing", [10, 512])
+def test_long_lived_pages_scattered_over_all_slabs_pin_at_most_twice_their_number_and_three_slabs(spacing: int) -> None:
+    """And the pages that were moved still hold their bytes."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits())
+    rng = random.Random(spacing)
+    contents = [rng.randbytes(200) if hasattr(rng, "randbytes") else os.urandom(200) for _ in range(3000)]
+    for number, content in enumerate(contents):
+        assembler.assemble(syn(number), 1.0)
+        assembler.assemble(piece(number, 1, content), 1.0)
+    staying = set(range(0, 3000, spacing))
+    for number in range(3000):
+        if number not in staying:
+            assembler.assemble(piece(number, 0, b"!"), 1.0)
+    statistics = assembler.statistics()
+    assert statistics.pages_used == len(staying)
+    assert statistics.pages_allocated <= max(2 * len(staying), len(staying) + RESERVE_PAGES) + SLAB_PAGES
+    assembler.check()
+    for number in staying:
+        assembler.assemble(piece(number, 0, b"!"), 1.0)
+        assert recorder.connections[number].data() == b"!" + contents[number]
+
+
+def test_ten_thousand_separate_ranges_of_one_stream_come_out_in_order() -> None:
+    """More pages than fit a plain list, in random order, with every second range missing until the end."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(50_000, 50_000))
+    assembler.assemble(syn(0), 1.0)
+    stream = b"".join(index.to_bytes(4, "big") * 256 for index in range(10_000))
+    ranges = [(start, stream[start : start + 512]) for start in range(0, len(stream), 512)]
+    waiting, missing = ranges[1::2], ranges[::2]
+    random.Random(1).shuffle(waiting)
+    for start, data in waiting:
+        assembler.assemble(piece(0, start, data), 1.0)
+    assembler.check()
+    assert assembler.statistics().pages_used > 4096
+    random.Random(2).shuffle(missing)
+    for start, data in missing:
+        assembler.assemble(piece(0, start, data), 1.0)
+    assembler.check()
+    assert recorder.only.data() == stream
+    assert recorder.only.gaps == []
+
+
+def test_kept_bytes_larger_than_what_one_drain_takes_come_back_whole() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.keep_from(0))
+    assembler = Assembler(recorder)
+    assembler.assemble(syn(0), 1.0)
+    stream = random.Random(3).getrandbits(8 * 300_000).to_bytes(300_000, "big")
+    for start in range(0, len(stream), 1000):
+        assembler.assemble(piece(0, start, stream[start : start + 1000]), 1.0)
+    last = recorder.only.chunks[-1]
+    assert (last.offset, last.data) == (0, stream)
+    assert assembler.statistics().kept_bytes_dropped == 0
+    assembler.check()
+
+
+def test_kept_bytes_beyond_the_page_limit_are_dropped_from_the_front_and_counted() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.keep_from(0))
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=20))
+    assembler.assemble(syn(0), 1.0)
+    stream = random.Random(4).getrandbits(8 * 100_000).to_bytes(100_000, "big")
+    for start in range(0, len(stream), 1000):
+        assembler.assemble(piece(0, start, stream[start : start + 1000]), 1.0)
+        assert assembler.statistics().pages_used <= 19
+    last = recorder.only.chunks[-1]
+    assert last.data == stream[last.offset :]
+    assert len(last.data) > 15 * 2048
+    assert assembler.statistics().kept_bytes_dropped > 50_000
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_does_not_write_into_the_pages_of_its_parent() -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(syn(0), 1.0)
+    assembler.assemble(piece(0, 10, b"parent"), 1.0)
+    child = os.fork()
+    if child == 0:
+        assembler.assemble(piece(0, 16, b"child"), 1.0)
+        assembler.flush_all()
+        everything(assembler, (segment for number in range(50) for segment in behind_a_hole(number)))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assembler.assemble(piece(0, 0, b"0123456789"), 1.0)
+    assert recorder.only.data() == b"0123456789parent"
+
+
+def traffic(assembler: Assembler, count: int) -> None:
+    """Every kind of ending and waiting, `count` connections of it."""
+    for number in range(count):
+        kind = number % 6
+        everything(assembler, behind_a_hole(number) if kind else iter([syn(number)]), 1.0 + number / 1000)
+        if kind == 2:
+            assembler.assemble(piece(number, 0, b"!"), 1.0 + number / 1000)
+        elif kind == 3:
+            assembler.assemble(Segment.make(client(number), SERVER, 1000, flags="R"), 1.0 + number / 1000)
+        elif kind == 4:
+            assembler.assemble(Segment.make(client(number), SERVER, 1101, flags="FA"), 1.0 + number / 1000)
+        elif kind == 5:
+            assembler.assemble(Segment.make(client(number), SERVER, 77_000, flags="S"), 1.0 + number / 1000)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+OPTIONS = [{}, {"checks": "strict"}, {"overlap": "linux"}, {"overlap": "linux-kernel"}, {"on_limit": "abandon"}]
+
+
+@counts_objects
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_after_flush_all_only_a_constant_base_remains_however_much_traffic_there_was(
+    options: Any, no_collector: None
+) -> None:
+    left = []
+    for count in (150, 1500):
+        assembler = Assembler(Forgetful(), limits=Limits(100, 500, max_connections=500), **options)
+        traffic(assembler, 60)
+        assembler.flush_all()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        traffic(assembler, count)
+        assembler.flush_all()
+        left.append(tracemalloc.get_traced_memory()[0] - before)
+        tracemalloc.stop()
+    assert max(left) < 64 << 10
+
+
+@counts_objects
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_streams_go_with_their_connections_without_the_garbage_collector(options: Any, no_collector: None) -> None:
+    factory = SilentFactory()
+    assembler = Assembler(factory, limits=Limits(100, 500, max_connections=50), **options)
+    traffic(assembler, 600)
+    alive = [stream for stream in factory.streams if stream() is not None]
+    assert len(alive) <= 50
+    assembler.flush_all()
+    assert [stream for stream in factory.streams if stream() is not None] == []
+
+
+@counts_objects
+def test_a_chunk_that_the_user_keeps_does_not_keep_the_pages_or_the_stream(no_collector: None) -> None:
+    chunks: List[Any] = []
+
+    class Hoarding(Silent):
+        __slots__ = ()
+
+        def reassembled(self, chunk: Any) -> None:
+            chunks.append(chunk)
+
+    streams: List[Any] = []
+
+    class Factory(StreamFactory):
+        def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+            stream = Hoarding()
+            streams.append(weakref.ref(stream))
+            return stream
+
+    assembler = Assembler(Factory())
+    everything(assembler, (segment for number in range(100) for segment in behind_a_hole(number)))
+    assembler.flush_all()
+    assert len(chunks) == 100
+    assert all(stream() is None for stream in streams)
+    assert assembler.statistics().pages_used == 0
