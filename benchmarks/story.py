@@ -18,10 +18,10 @@ import sys
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from contestants import build_go
 from frames import ACK, PSH, SYN, numbered
 from picture import Panel, draw
 from runners import memory_kib, own_factory
-from speed import build_go
 from workloads import payload, write
 
 SEGMENT = 1460

@@ -1,0 +1,307 @@
+"""An assembler shows who holds what, tells when it gets tight, asks what shall give way, and takes new limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any, List, Optional
+
+import pytest
+
+from support.recorder import Recorder, Recording
+from tcpstitch import Assembler, Flow, Limits, OverLimit, Segment, Stream, StreamCallbackError, UsageError
+
+SERVER = ("10.0.0.2", 80)
+
+
+def syn(number: int) -> Segment:
+    return Segment.make(("10.0.0.1", 40000 + number), SERVER, 999, flags="S")
+
+
+def piece(number: int, offset: int, data: bytes = b"x" * 100) -> Segment:
+    return Segment.make(("10.0.0.1", 40000 + number), SERVER, 1000 + offset, data)
+
+
+def feed(assembler: Assembler, *segments: Segment, timestamp: float = 1.0) -> None:
+    for segment in segments:
+        assembler.assemble(segment, timestamp)
+
+
+def holding(assembler: Assembler, number: int, pages: int) -> None:
+    """A connection with `pages` pages behind a hole, each behind one of its own."""
+    feed(assembler, syn(number), *(piece(number, 4096 * (index + 1)) for index in range(pages)))
+
+
+class Choosing(Recording):
+    """Answers `over_limit` with what the factory says, and writes down what it was told."""
+
+    def over_limit(self, info: OverLimit) -> Optional[str]:
+        self.owner.infos.append(info)  # type: ignore[attr-defined]
+        return self.owner.choice  # type: ignore[attr-defined, no-any-return]
+
+
+class ChoosingRecorder(Recorder):
+    def __init__(self, choice: Any) -> None:
+        super().__init__()
+        self.choice = choice
+        self.infos: List[OverLimit] = []
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+        stream = Choosing(self, flow, timestamp)
+        self.connections.append(stream)
+        return stream
+
+
+# -- over_limit
+
+
+def test_a_stream_may_deliver_at_its_limit_although_the_assembler_would_drop() -> None:
+    recorder = ChoosingRecorder("deliver")
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3), on_limit="drop")
+    holding(assembler, 0, 3)
+    assert [gap.reason for gap in recorder.only.gaps] == ["page_limit"]
+    assert recorder.only.data() == b"x" * 100
+    assert recorder.infos[0][:3] == ("page_limit", 3, 300)
+
+
+def test_a_stream_may_drop_its_oldest_data_at_its_limit() -> None:
+    recorder = ChoosingRecorder("drop")
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3))
+    holding(assembler, 0, 3)
+    assert recorder.only.chunks == [] and recorder.only.gaps == []
+    assert assembler.statistics().pages_used == 2
+
+
+def test_a_stream_may_have_itself_abandoned_at_its_limit() -> None:
+    recorder = ChoosingRecorder("abandon")
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3))
+    holding(assembler, 0, 3)
+    assert recorder.only.completions == ["abandoned"]
+    assert assembler.statistics().pages_used == 0
+
+
+def test_without_an_answer_the_assembler_decides() -> None:
+    recorder = ChoosingRecorder(None)
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3), on_limit="abandon")
+    holding(assembler, 0, 3)
+    assert recorder.only.completions == ["abandoned"]
+
+
+def test_the_longest_idle_stream_is_asked_at_the_total_limit() -> None:
+    recorder = ChoosingRecorder("abandon")
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_total=4))
+    holding(assembler, 0, 2)
+    feed(assembler, syn(1), *(piece(1, 4096 * (index + 1)) for index in range(3)), timestamp=8.0)
+    assert recorder.infos == [OverLimit("total_limit", 2, 200, 7.0)]
+    assert [connection.completions for connection in recorder.connections] == [["abandoned"], []]
+
+
+def test_an_answer_that_is_no_choice_costs_the_stream_and_says_which_there_are() -> None:
+    recorder = ChoosingRecorder("everything")
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3))
+    with pytest.raises(StreamCallbackError, match="deliver, drop, abandon"):
+        holding(assembler, 0, 3)
+    assert recorder.only.completions == ["abandoned"]
+    assert assembler.statistics().pages_used == 0
+
+
+# -- pressure
+
+
+def test_pressure_is_told_at_its_marks_and_does_not_flutter_around_them() -> None:
+    levels: List[int] = []
+    limits = Limits(max_buffered_pages_total=100)
+    assembler = Assembler(Recorder(), limits=limits, on_pressure=levels.append, pressure_marks=(0.5, 0.9))
+    for number in range(50):
+        holding(assembler, number, 1)
+    assert levels == [1]
+    for _ in range(5):  # down to 46 and up to 50 again: less than the hysteresis
+        feed(assembler, *(piece(number, 0, b"!" * 4096) for number in range(4)))
+        feed(assembler, *(piece(number, 9000) for number in range(4)))
+    for number in range(50, 90):
+        holding(assembler, number, 1)
+    assert levels == [1, 2]
+    assert assembler.statistics().pressure == pytest.approx(0.9)
+    assembler.flush_older_than(2.0)
+    feed(assembler, syn(99))
+    assert levels == [1, 2, 0]
+
+
+def test_many_connections_are_pressure_too_but_those_that_are_over_are_not() -> None:
+    levels: List[int] = []
+    assembler = Assembler(Recorder(), limits=Limits(max_connections=10), on_pressure=levels.append)
+    feed(assembler, *(syn(number) for number in range(10)))
+    assert levels == [1, 2, 3]
+    feed(assembler, *(Segment.make(("10.0.0.1", 40000 + number), SERVER, 1000, flags="R") for number in range(10)))
+    assert levels[-1] == 0
+
+
+def test_a_pressure_callback_that_raises_reaches_the_caller_and_breaks_nothing() -> None:
+    def fail(level: int) -> None:
+        raise ValueError(level)
+
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(max_connections=2), on_pressure=fail)
+    with pytest.raises(StreamCallbackError, match="on_pressure"):
+        feed(assembler, syn(0))
+    feed(assembler, piece(0, 0))
+    assert recorder.only.data() == b"x" * 100
+
+
+@pytest.mark.parametrize("marks", [(), (0.5, 0.5), (0.9, 0.5), (0.0,), (1.1,)])
+def test_marks_that_cannot_work_are_refused(marks: Any) -> None:
+    with pytest.raises(UsageError, match="pressure_marks"):
+        Assembler(Recorder(), on_pressure=print, pressure_marks=marks)
+
+
+# -- limits, while running
+
+
+def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for number in range(10):
+        holding(assembler, number, 5)
+    assembler.limits = dataclasses.replace(assembler.limits, max_connections=4, max_buffered_pages_total=12)
+    statistics = assembler.statistics()
+    assert statistics.connections == 4
+    assert statistics.pages_used <= 12
+    assert [connection.completions for connection in recorder.connections] == [["evicted"]] * 6 + [[]] * 4
+    assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_per_connection=2)
+    assert all(holder.pages < 2 for holder in assembler.top(10))
+    assembler.check()
+
+
+def test_gopackets_two_settings_are_the_same_limits() -> None:
+    assembler = Assembler(Recorder())
+    assembler.max_buffered_pages_total = 7
+    assembler.max_buffered_pages_per_connection = 3
+    assert assembler.limits == Limits(max_buffered_pages_per_connection=3, max_buffered_pages_total=7)
+    assembler.limits = Limits(max_buffered_pages_per_connection=5)
+    assert (assembler.max_buffered_pages_per_connection, assembler.max_buffered_pages_total) == (5, 100_000)
+
+
+def test_smaller_fragment_limits_evict_datagrams_at_once() -> None:
+    header = bytes.fromhex("020000000001020000000002 0800")
+    assembler = Assembler(Recorder())
+    for number in range(20):
+        packet = bytes.fromhex("4500001c") + number.to_bytes(2, "big") + bytes.fromhex("200140060000")
+        assembler.assemble(header + packet + b"\x0a\0\0\1\x0a\0\0\2fragment", 1.0)
+    assert assembler.statistics().fragments == 20
+    assembler.limits = dataclasses.replace(assembler.limits, max_fragments=5)
+    assert assembler.statistics().fragments == 5
+
+
+def test_a_handler_may_lower_the_limits_and_they_hold_with_the_next_packet() -> None:
+    def lower(recording: Recording, chunk: Any) -> None:
+        assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5, max_connections=3)
+
+    recorder = Recorder(lower)
+    assembler = Assembler(recorder)
+    for number in range(8):
+        holding(assembler, number, 2)
+    feed(assembler, piece(7, 0, b"!"))
+    feed(assembler, piece(7, 1, b"!"))
+    assert assembler.statistics().connections <= 3
+    assert assembler.statistics().pages_used <= 5
+    assembler.check()
+
+
+def test_the_page_size_of_a_running_assembler_cannot_change() -> None:
+    assembler = Assembler(Recorder())
+    with pytest.raises(UsageError, match="page size"):
+        assembler.limits = Limits(page_size=1024)
+    with pytest.raises(UsageError, match="Limits"):
+        assembler.limits = 5  # type: ignore[assignment]
+
+
+def test_a_budget_is_the_bound_of_all_that_grows() -> None:
+    for megabytes in (1, 16, 64, 256):
+        limits = Limits.from_memory(f"{megabytes}MiB")
+        assert 0.5 * megabytes * 2**20 < limits.memory_bound <= megabytes * 2**20
+        with_history = Limits.from_memory(f"{megabytes}MiB", max_history_bytes_per_connection=4096)
+        assert with_history.memory_bound <= megabytes * 2**20
+        assert with_history.max_connections < limits.max_connections
+
+
+# -- what can be seen
+
+
+def busy_assembler() -> Assembler:
+    assembler = Assembler(Recorder(), limits=Limits(max_buffered_pages_per_connection=4, max_buffered_pages_total=6))
+    holding(assembler, 0, 6)
+    holding(assembler, 1, 3)
+    feed(assembler, syn(2), piece(2, 0), Segment.make(("10.0.0.1", 40002), SERVER, 1100, flags="R"))
+    return assembler
+
+
+def test_statistics_add_up_by_reason_and_kind() -> None:
+    assembler = busy_assembler()
+    statistics = assembler.statistics()
+    assert sum(statistics.gaps_by_reason.values()) == statistics.gaps > 0
+    assert sum(statistics.completions_by_reason.values()) == statistics.connections_completed == 1
+    assert statistics.evictions_by_kind["page_limit"] == statistics.page_limit_hits > 0
+    assert (statistics.connections, statistics.connections_embryonic, statistics.connections_lingering) == (2, 0, 1)
+    assert statistics.connections_peak == 3
+    assert 0 < statistics.memory_bytes <= statistics.memory_bound == assembler.limits.memory_bound
+    assembler.flush_all()
+    after = assembler.statistics()
+    assert sum(after.completions_by_reason.values()) == after.connections_completed == 3
+    assert after.completions_by_reason["flushed"] == 2
+
+
+def test_explain_names_every_holder_and_bound_in_words() -> None:
+    text = busy_assembler().explain()
+    assert "10.0.0.1:40001 > 10.0.0.2:80: 3 pages, 300 bytes" in text
+    assert "of 6 (4 per connection)" in text
+    assert "page_limit" in text
+    assert "2 open" in text
+    assert all(len(line) < 200 for line in text.splitlines())
+
+
+def test_explain_works_on_an_assembler_that_has_seen_nothing() -> None:
+    assert "0 used of 100 000" in Assembler(Recorder()).explain()
+
+
+def test_evictions_are_logged_at_powers_of_ten_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tcpstitch")
+    assembler = Assembler(Recorder(), limits=Limits(max_connections=1))
+    feed(assembler, *(syn(number) for number in range(500)))
+    messages = [record.getMessage() for record in caplog.records if record.name == "tcpstitch"]
+    assert assembler.statistics().evictions_by_kind == {"connection_embryonic": 499}
+    assert len(messages) == 3
+    assert "half-open" in messages[0] and "10.0.0.1:40000 > 10.0.0.2:80" in messages[0]
+
+
+# -- Prometheus
+
+
+def test_prometheus_sees_what_statistics_say() -> None:
+    client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed: tcpstitch[metrics]")
+    from tcpstitch.metrics import register
+
+    assembler = busy_assembler()
+    registry = client.CollectorRegistry()
+    register(assembler, registry)
+    statistics = assembler.statistics()
+    value = registry.get_sample_value
+    assert value("tcpstitch_packets_total") == statistics.packets
+    assert value("tcpstitch_pages_used") == statistics.pages_used
+    assert value("tcpstitch_gaps_total", {"reason": "page_limit"}) == statistics.gaps_by_reason["page_limit"]
+    assert value("tcpstitch_evictions_total", {"kind": "page_limit"}) == statistics.page_limit_hits
+    text = client.generate_latest(registry).decode()
+    for field, number in statistics._asdict().items():
+        if isinstance(number, (int, float)) and field not in ("gaps", "evictions", "connections_completed"):
+            assert f"\ntcpstitch_{field}" in text, field
+
+
+def test_prometheus_tells_several_assemblers_apart() -> None:
+    client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed: tcpstitch[metrics]")
+    from tcpstitch.metrics import register
+
+    registry = client.CollectorRegistry(auto_describe=True)
+    register({"busy": busy_assembler(), "idle": Assembler(Recorder())}, registry)
+    assert registry.get_sample_value("tcpstitch_connections", {"assembler": "busy"}) == 2
+    assert registry.get_sample_value("tcpstitch_connections", {"assembler": "idle"}) == 0
+    with pytest.raises(ValueError, match="[Dd]uplicate"):
+        register(Assembler(Recorder()), registry)
