@@ -6,8 +6,9 @@ DEMO_CAPTURE := tests/captures/lossy-v4.pcap
 DEMO_OUT := demo-out
 PYTHONS := python3.9 python3.11 python3.13
 FUZZ_SECONDS ?= 600
+SOAK_SECONDS ?= 3600
 
-.PHONY: help demo test lint types bench guard record fuzz test-root test-all-pythons test-pypy clean
+.PHONY: help demo test lint types bench guard record fuzz soak test-root test-all-pythons test-pypy clean
 
 help:
 	@echo "make demo              list and extract a sample capture"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-pypy         the tests on PyPy, where it is found"
 	@echo "make test-root         the tests that need root and network namespaces"
 	@echo "make fuzz              coverage-guided fuzzing with atheris, FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make soak              hostile and honest traffic mixed, SOAK_SECONDS=$(SOAK_SECONDS); memory must not grow"
 	@echo "make record            record the sample captures anew (needs root)"
 
 $(BIN)/python:
@@ -64,6 +66,9 @@ bench: $(VENV)/.installed-bench
 
 guard: $(VENV)/.installed
 	$(BIN)/python benchmarks/guard.py
+
+soak: $(VENV)/.installed
+	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
 
 record: $(VENV)/.installed
 	$(BIN)/python tests/captures/record.py tests/captures
