@@ -3,8 +3,9 @@
     python benchmarks/soak.py --seconds 3600
 
 All shapes of hostile.py take turns, each over and over with other numbers, beside short honest conversations and one
-long honest stream whose bytes are compared. Once the bounds were reached, resident size is sampled once a second. Exit status 1 when the mean of the
-last quarter of the samples is not within 2% of that of the second quarter, or honest bytes were lost.
+long honest stream whose bytes are compared. Once the bounds were reached, resident size is sampled once a second.
+Exit status 1 when the mean of the last quarter of the samples is not within 2% of that of the second quarter, or honest
+bytes were lost.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
     second = statistics.mean(samples[quarter : 2 * quarter])
     last = statistics.mean(samples[3 * quarter :])
     return {
-        "seconds": round(now - started), "packets": total, "packets_per_second": round((total - WARM_UP) / (now - started)),
+        "seconds": round(now - started), "packets": total,
+        "packets_per_second": round((total - WARM_UP) / (now - started)),
         "start_mib": round(samples[0] / 1024, 1), "second_quarter_mib": round(second / 1024, 2),
         "last_quarter_mib": round(last / 1024, 2), "change": round(last / second - 1, 4),
         "peak_mib": round(memory_kib("VmHWM") / 1024, 1), "honest": sent.digest() == received.digest(),
