@@ -11,7 +11,7 @@ class Gap(NamedTuple):
     """Bytes of one direction that will never come: `[offset, offset + length)`.
 
     `reason` is one of `page_limit`, `total_limit`, `aged`, `acknowledged` (the receiver confirmed bytes that the
-    capture never saw), `closed`, `flushed`, `truncated` (cut by the capture's snap length).
+    capture never saw), `closed`, `flushed`, `urgent` (see `urgent="gap"`), `truncated` (cut by the capture's snap length).
     `timestamp` is the capture time, in seconds, at which it was given up.
     """
 
@@ -106,8 +106,15 @@ class Chunk:
         self._half.request_keep(self, self.offset + index)
 
     def stop(self) -> None:
-        """End the interest in this direction: its further bytes are counted, not buffered and not delivered."""
+        """End the interest in this direction: its further packets are counted, not buffered and not delivered. Its end
+        still comes, as an empty last chunk, and `Stream.complete`."""
         self._half.request_stop()
+
+    def stop_connection(self) -> None:
+        """End the interest in both directions; `Stream.complete` still comes. From then on a packet costs next to
+        nothing."""
+        self._half.request_stop()
+        self._half.peer.request_stop()
 
     def __repr__(self) -> str:
         return (

@@ -166,8 +166,13 @@ class Delivery(Sequencing, Keeping, Evidence):
         self.history = b""
         host.counters.count_gap(reason, length)
         host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.present))
-        if getattr(self.state.stream, "on_gap", "continue") == "abandon":
+        stream = self.state.stream
+        choice = getattr(stream, "on_gap", "continue")
+        if choice == "abandon":
             host.abandon(self.state)
+        elif choice != "continue":
+            error = UsageError(f'on_gap={choice!r}: use "continue" or "abandon"')
+            host.handler_failed(self.state, stream, error)
 
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host

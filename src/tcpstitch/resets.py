@@ -48,6 +48,9 @@ class Resets(Handshake):
             self.reset_half_open(half)
             return
         expected = half.next_offset
+        if half.stopped and offset >= expected:
+            self.reset(timestamp)  # nobody counted what came before it
+            return
         lowest = min(expected, half.acked) if half.acked else expected
         policy = self.host.policies.of(half)
         rule = policy.reset_at if self.host.strict else "exact"

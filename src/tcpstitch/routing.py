@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .decode import PacketDecoder, as_ethernet
-from .errors import PacketTypeError
+from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
 from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
@@ -142,6 +142,9 @@ class Routing(Timers):
             except Exception as error:
                 self.handler_failed(state, stream, error)
                 return half
+        depth = getattr(stream, "depth", None)
+        if depth is not None and not self._bounded_depth(state, depth):
+            return half
         if stream.__class__ is not self._usual_class:
             self._usual_class = stream.__class__
             self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
@@ -151,6 +154,15 @@ class Routing(Timers):
             self._embryonic[state] = timestamp
         self._openings.evidence(half, key)
         return half
+
+    def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
+        """Follow the connection only so far; False where that is no number of bytes."""
+        if not isinstance(depth, int) or isinstance(depth, bool) or depth < 0:
+            error = UsageError(f"depth={depth!r}: give a number of bytes, or None for all")
+            self.handler_failed(state, state.stream, error)
+            return False
+        state.depth = depth
+        return True
 
     def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
         """A packet on addresses whose connection is over: a SYN opens anew, all else is counted as late."""

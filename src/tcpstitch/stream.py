@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import ClassVar, NamedTuple, Optional
 
 from .chunk import Anomaly, Chunk, Gap
 from .segment import Direction, Flow, Segment
@@ -28,9 +28,19 @@ class Stream:
     at most one `complete` of it; calls on *other* connections happen only for eviction and timers. No method may call
     back into the assembler. A method that raises has its stream abandoned; the error reaches the caller of `assemble`
     as `StreamCallbackError`.
+
+    Two attributes, of the class or of an object, say how much a stream wants:
+
+    `depth`: bytes of each direction, after which its packets are only counted, as after `Chunk.stop`; None for all.
+    Read when the connection opens.
+    `on_gap`: "continue" behind a gap, or "abandon" the connection once `gap` was called: `complete("abandoned")`
+    follows. Read at each gap.
     """
 
     __slots__ = ()
+
+    depth: ClassVar[Optional[int]] = None
+    on_gap: ClassVar[str] = "continue"
 
     def accept(self, segment: Segment, direction: Direction) -> bool:
         """False drops this segment from the stream. Overriding it takes the connection off the short path."""

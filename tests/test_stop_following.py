@@ -1,0 +1,196 @@
+"""A handler says how much it wants: one direction, a number of bytes, or nothing behind a gap."""
+
+from __future__ import annotations
+
+from typing import Any, List, Optional
+
+import pytest
+
+from support.frames import CLIENT, SERVER, tcp_frame
+from support.recorder import C2S, S2C, Recorder, Recording
+from tcpstitch import Assembler, Chunk, Flow, Segment, Stream, UsageError
+from tcpstitch.errors import StreamCallbackError
+
+C_ISN, S_ISN = 2**32 - 5, 1000
+
+
+class Deep(Recording):
+    """A recording with attributes of its own."""
+
+
+class Deeper(Recorder):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        self.attributes = attributes
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+        recording = Deep(self, flow, timestamp)
+        for name, value in self.attributes.items():
+            setattr(recording, name, value)
+        self.connections.append(recording)
+        return recording
+
+
+class Talk:
+    """A connection between CLIENT and SERVER, as frames."""
+
+    def __init__(self, recorder: Recorder, **options: Any) -> None:
+        self.assembler = Assembler(recorder, **options)
+        self.now = 1000.0
+        self.sent = [0, 0]
+        self.put(CLIENT, SERVER, C_ISN, b"", "S", 0)
+        self.put(SERVER, CLIENT, S_ISN, b"", "SA", C_ISN + 1)
+        self.put(CLIENT, SERVER, C_ISN + 1, b"", "A", S_ISN + 1)
+
+    def put(self, source: Any, destination: Any, seq: int, data: bytes, flags: str, ack: int) -> None:
+        self.now += 0.001
+        self.assembler.assemble(tcp_frame(source, destination, seq, data, flags, ack=ack), self.now)
+        self.assembler.check()
+
+    def say(self, data: bytes, to_server: bool = True, flags: str = "A", lost: bool = False) -> None:
+        up, down = self.sent
+        if to_server:
+            if not lost:
+                self.put(CLIENT, SERVER, C_ISN + 1 + up, data, flags, S_ISN + 1 + down)
+            self.sent[0] += len(data)
+        else:
+            if not lost:
+                self.put(SERVER, CLIENT, S_ISN + 1 + down, data, flags, C_ISN + 1 + up)
+            self.sent[1] += len(data)
+
+    def both_end(self) -> None:
+        self.say(b"", flags="FA")
+        self.sent[0] += 1
+        self.say(b"", to_server=False, flags="FA")
+
+
+@pytest.mark.parametrize("delivery", ["arrival", "acked"])
+@pytest.mark.parametrize("depth", [0, 1, 99, 100, 101, 250, 1000])
+def test_a_depth_ends_each_direction_at_that_byte(depth: int, delivery: str) -> None:
+    recorder = Deeper(depth=depth)
+    talk = Talk(recorder, delivery=delivery)
+    up, down = bytes(range(100)), bytes(range(100, 200))
+    for _ in range(3):
+        talk.say(up)
+        talk.say(down, to_server=False)
+    talk.both_end()
+    talk.assembler.flush_all()
+    assert recorder.only.data(C2S) == (3 * up)[:depth]
+    assert recorder.only.data(S2C) == (3 * down)[:depth]
+    assert recorder.only.ended == {C2S, S2C}
+    assert recorder.only.completions == ["fin"]
+
+
+def test_nothing_behind_the_depth_takes_a_page() -> None:
+    recorder = Deeper(depth=10)
+    talk = Talk(recorder)
+    talk.say(b"0123456789abc")
+    talk.say(b"lost", lost=True)
+    for _ in range(20):
+        talk.say(b"behind the hole")
+    assert talk.assembler.statistics().pages_used == 0
+    assert recorder.only.gaps == []
+    assert recorder.only.data() == b"0123456789"
+
+
+def test_the_depth_counts_what_is_missing() -> None:
+    recorder = Deeper(depth=8)
+    talk = Talk(recorder)
+    talk.say(b"abc")
+    talk.say(b"lost", lost=True)
+    talk.say(b"xyz")
+    talk.assembler.flush_all()
+    assert recorder.only.text() == "abc[4 bytes missing]x"
+
+
+@pytest.mark.parametrize("depth", [-1, 1.5, "10", True])
+def test_a_depth_that_is_no_number_of_bytes_is_a_failing_handler(depth: Any) -> None:
+    recorder = Deeper(depth=depth)
+    with pytest.raises(StreamCallbackError) as raised:
+        Talk(recorder)
+    assert isinstance(raised.value.__cause__, UsageError)
+    assert recorder.only.completions == ["abandoned"]
+
+
+def test_a_stream_that_abandons_at_a_gap_hears_of_the_gap_and_nothing_behind_it() -> None:
+    recorder = Deeper(on_gap="abandon")
+    talk = Talk(recorder)
+    talk.say(b"abc")
+    talk.say(b"lost", lost=True)
+    talk.say(b"xyz")
+    talk.say(b"answer", to_server=False)
+    assert recorder.only.completions == []
+    talk.assembler.flush_older_than(talk.now + 1)
+    assert recorder.only.text() == "abc[4 bytes missing]"
+    assert recorder.only.completions == ["abandoned"]
+    talk.say(b"more")
+    talk.assembler.flush_all()
+    assert recorder.only.text() == "abc[4 bytes missing]"
+    assert talk.assembler.statistics().pages_used == 0
+
+
+def test_a_stream_that_continues_gets_what_lies_behind_a_gap() -> None:
+    recorder = Deeper(on_gap="continue")
+    talk = Talk(recorder)
+    talk.say(b"abc")
+    talk.say(b"lost", lost=True)
+    talk.say(b"xyz")
+    talk.assembler.flush_all()
+    assert recorder.only.text() == "abc[4 bytes missing]xyz"
+
+
+def test_another_choice_at_a_gap_is_a_failing_handler() -> None:
+    recorder = Deeper(on_gap="explode")
+    talk = Talk(recorder)
+    talk.say(b"lost", lost=True)
+    talk.say(b"xyz")
+    with pytest.raises(StreamCallbackError) as raised:
+        talk.assembler.flush_all()
+    assert isinstance(raised.value.__cause__, UsageError)
+    assert recorder.only.completions == ["abandoned"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_handler_stops_one_direction_or_the_connection(whole: bool, checks: str) -> None:
+    seen: List[bytes] = []
+
+    def on_chunk(recording: Recording, chunk: Chunk) -> None:
+        seen.append(bytes(chunk.data))
+        if chunk.data == b"stop":
+            chunk.stop_connection() if whole else chunk.stop()
+
+    recorder = Recorder(on_chunk)
+    talk = Talk(recorder, checks=checks)
+    talk.say(b"begin")
+    talk.say(b"stop")
+    for _ in range(5):
+        talk.say(b"unheard")
+        talk.say(b"answer", to_server=False)
+    talk.both_end()
+    assert [data for data in seen if data] == [b"begin", b"stop"] + ([] if whole else 5 * [b"answer"])
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.kinds == set()
+
+
+def test_a_stopped_connection_ends_with_its_reset_too() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection())
+    talk = Talk(recorder)
+    talk.say(b"stop")
+    for _ in range(3):
+        talk.say(b"unheard" * 100)
+    talk.say(b"", flags="RA")
+    assert recorder.only.completions == ["rst"]
+    assert recorder.only.data() == b"stop"
+
+
+def test_what_waits_behind_a_hole_goes_when_the_connection_is_stopped() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection())
+    talk = Talk(recorder)
+    talk.say(b"lost", lost=True)
+    for _ in range(9):
+        talk.say(b"waiting" * 100)
+    talk.say(b"answer", to_server=False)
+    assert talk.assembler.statistics().pages_used == 0
+    talk.assembler.flush_all()
+    assert recorder.only.text(C2S) == "" and recorder.only.text(S2C) == "answer"
