@@ -11,7 +11,7 @@ class Gap(NamedTuple):
     """Bytes of one direction that will never come: `[offset, offset + length)`.
 
     `reason` is one of `page_limit`, `total_limit`, `aged`, `acknowledged` (the receiver confirmed bytes that the
-    capture never saw), `closed`, `flushed`, `urgent` (see `urgent="gap"`), `truncated` (cut by the capture's snap length).
+    capture never saw), `closed`, `flushed`, `urgent` (with `urgent="gap"`), `truncated` (cut by the snap length).
     `timestamp` is the capture time, in seconds, at which it was given up.
     """
 

@@ -12,7 +12,7 @@ from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
-from .timers import Timers
+from .timers import BACK_SECONDS, Timers
 
 
 class Routing(Timers):
@@ -41,6 +41,8 @@ class Routing(Timers):
         self._packets += 1
         self._taken += 1
         self.present = timestamp
+        if timestamp < self.now - BACK_SECONDS:
+            self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif kind is Segment:

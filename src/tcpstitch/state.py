@@ -150,7 +150,7 @@ class StreamState(Resets):
         grace = self.host.timeouts.acknowledged
         if grace is None:
             return
-        if side.acked_since is None:
+        if side.acked_since is None or timestamp < side.acked_since:
             side.acked_since = timestamp
         elif timestamp - side.acked_since >= grace:
             side.acked_since = None

@@ -9,7 +9,9 @@ from .state import StreamState
 from .upkeep import Upkeep
 
 TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
-JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when a second packet confirms it
+JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when packet after packet confirms it
+BACK_SECONDS = 60.0  # so is a jump back by more; by less, the clock just stands until time has caught up
+JUMP_PACKETS = 16  # so many in a row
 
 
 class Timers(Upkeep):
@@ -19,13 +21,8 @@ class Timers(Upkeep):
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
         if self._shrink_due:
             self._shrink()
-        if not timestamp < float("inf"):
-            return  # not a time
-        if self._clock_started and timestamp > self.now + JUMP_SECONDS:
-            if self._jump is None or abs(timestamp - self._jump) > JUMP_SECONDS:
-                self._jump = timestamp
-                return
-        self._jump = None
+        if not abs(timestamp) < float("inf") or self._clock_started and not self._clock_allows(timestamp):
+            return
         self._clock_started = True
         self.now = self.present = timestamp
         self._next_timer = timestamp + TIMER_STEP
@@ -39,22 +36,47 @@ class Timers(Upkeep):
         ):
             self._next_sweep = timestamp + idle / 8
             self._sweep_packets = self._packets
-            silent = [state for state in self._states() if state.last_seen < timestamp - idle]
+            silent = [state for state in self._states() if self._since(state.last_seen) < timestamp - idle]
             for state in filter(self._is_established, silent):
                 self.complete(state, "idle")
                 self.forget(state)
         self.watch_pressure()
+
+    def _clock_allows(self, timestamp: float) -> bool:
+        """Whether the clock goes to `timestamp`. A few packets with a wrong time, or with that of another clock between
+        those of this one, do not move it, so they flush nothing."""
+        ahead = timestamp - self.now
+        if -BACK_SECONDS <= ahead <= JUMP_SECONDS:
+            self._jump_packets = 0
+            self._next_timer = self.now + TIMER_STEP
+            return ahead >= TIMER_STEP
+        if timestamp < self._jump - BACK_SECONDS:
+            self._jump_packets = 0
+        self._jump = timestamp
+        self._jump_packets += 1
+        if self._jump_packets < JUMP_PACKETS:
+            self._next_timer = float("-inf")  # look at the next packet too
+            return False
+        self._jump_packets = 0
+        if ahead < 0:
+            self._set_back_at = self._next_sweep = timestamp
+        return True
+
+    def _since(self, stamp: float) -> float:
+        """When something happened, by the clock as it goes now: what a clock that was set back left in the future
+        counts from when that was."""
+        return stamp if stamp <= self.now + TIMER_STEP else self._set_back_at
 
     def _expire(self, table: OrderedDict[StreamState, float], seconds: Optional[float], timestamp: float) -> None:
         if seconds is None:
             return
         while table:
             state = next(iter(table))
-            if table[state] >= timestamp - seconds:
+            if self._since(table[state]) >= timestamp - seconds:
                 return
-            if state.last_seen >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
+            if self._since(state.last_seen) >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
                 table.move_to_end(state)  # one side still speaks
-                table[state] = state.last_seen
+                table[state] = self._since(state.last_seen)
                 continue
             if not state.closed:
                 self.complete(state, self._reason_of_silence(state, table))
@@ -79,11 +101,11 @@ class Timers(Upkeep):
             if not state.page_count:
                 continue
             for half in (state.client, state.server):
-                if gap is not None and half.held and timestamp - half.held.first_timestamp >= gap:
+                if gap is not None and half.held and timestamp - self._since(half.held.first_timestamp) >= gap:
                     half.hand_over()
                 if not half.queue or state.stream is None:
                     continue
-                age = timestamp - half.queue.first_timestamp
+                age = timestamp - self._since(half.queue.first_timestamp)
                 if half.holding and self.start_any and age >= TIMER_STEP:
                     half.release_hold()
                 elif gap is not None and age >= gap:

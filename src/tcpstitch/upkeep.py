@@ -47,7 +47,8 @@ class Upkeep(Bounds):
         self._next_timer = float("-inf")
         self._next_sweep = 0.0
         self._sweep_packets = 0
-        self._jump: Optional[float] = None
+        self._jump = self._set_back_at = 0.0
+        self._jump_packets = 0
         self._packets = 0
         self._taken = 0
 

@@ -85,6 +85,9 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.ttl = segment.ttl
     elif abs(segment.ttl - half.ttl) >= TTL_MARGIN:
         _note_ttl(half, segment, timestamp)
+    if flags & SYN and half.syn_seen and not half.state.embryonic:
+        _note_odd_flags(half, segment, timestamp)
+        return  # a SYN on an open connection changes nothing (RFC 5961 4), neither do its options
     options = segment.options
     stamps = None
     if options:

@@ -1,0 +1,170 @@
+"""Timers run on the packets' own time; a step of it, back or far ahead, neither flushes everything nor stalls."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+import pytest
+
+from support.recorder import Recorder
+from tcpstitch import Assembler, Segment, Timeouts
+
+SERVER = ("10.0.0.2", 80)
+TIMEOUTS = Timeouts(gap=30.0, idle=300.0, embryonic=20.0, closed=10.0)
+HOUR = 3600.0
+
+
+class Clocked:
+    """An assembler with connections that wait for each of the timers, and one that goes on talking."""
+
+    def __init__(self, start: float = 1_700_000_000.0, **options: Any) -> None:
+        self.recorder = Recorder()
+        self.assembler = Assembler(self.recorder, **{"timeouts": TIMEOUTS, **options})
+        self.now = start
+        self.talked = 0
+        self._ports = 1000
+
+    def put(self, port: int, seq: int, data: bytes = b"", flags: str = "A", back: bool = False) -> None:
+        client = ("10.0.0.1", port)
+        source, destination = (SERVER, client) if back else (client, SERVER)
+        self.assembler.assemble(Segment.make(source, destination, seq, data, flags=flags, ack=501 if not back else 101),
+                                self.now)  # fmt: skip
+
+    def open(self, port: int) -> None:
+        self.put(port, 100, flags="S")
+        self.put(port, 500, flags="SA", back=True)
+        self.put(port, 101)
+
+    def waiting(self) -> List[Any]:
+        """A half-open connection, one with a hole, one that is idle and one that is closed."""
+        first = self._ports
+        self._ports += 4
+        before = len(self.recorder.connections)
+        self.put(first, 100, flags="S")
+        for port in range(first + 1, first + 4):
+            self.open(port)
+        self.put(first + 1, 111, b"behind a hole")
+        self.put(first + 3, 101, flags="FA")
+        self.put(first + 3, 501, flags="FA", back=True)
+        return self.recorder.connections[before:]
+
+    def talk(self, seconds: float, packets: int = 1) -> None:
+        """Time goes on by `seconds` for each of `packets` of a connection of its own."""
+        if not self.talked:
+            self.open(9)
+        for _ in range(packets):
+            self.now += seconds
+            self.put(9, 101 + self.talked, b"x")
+            self.talked += 1
+
+    def jump(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def reasons(connections: List[Any]) -> List[List[str]]:
+    return [connection.completions for connection in connections]
+
+
+NOTHING = [[], [], [], ["fin"]]  # but what was complete before
+
+
+def test_each_timer_ends_what_it_is_for() -> None:
+    clocked = Clocked()
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    clocked.talk(1.0, 15)
+    assert reasons(connections) == NOTHING
+    clocked.talk(1.0, 10)
+    assert reasons(connections) == [["idle"], [], [], ["fin"]]
+    assert connections[1].gaps == []
+    clocked.talk(1.0, 10)
+    assert [gap.reason for gap in connections[1].gaps] == ["aged"]
+    clocked.talk(2.0, 200)
+    assert reasons(connections) == [["idle"], ["idle"], ["idle"], ["fin"]]
+    assert clocked.assembler.statistics().connections == 1
+
+
+@pytest.mark.parametrize("far", [2 * HOUR, 30 * 86400.0, 1e12, -120.0, -30 * 86400.0, float("inf"), float("nan")])
+def test_a_few_packets_with_a_wrong_time_move_nothing(far: float) -> None:
+    clocked = Clocked()
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    for _ in range(20):
+        right = clocked.now
+        clocked.now = right + far
+        clocked.talk(0.0, 3)
+        clocked.now = right
+        clocked.talk(0.05, 3)
+    assert reasons(connections) == NOTHING
+    assert connections[1].gaps == []
+    clocked.talk(1.0, 40)  # and the timers go on
+    assert reasons(connections) == [["idle"], [], [], ["fin"]]
+    assert [gap.reason for gap in connections[1].gaps] == ["aged"]
+
+
+@pytest.mark.parametrize("back", [120.0, HOUR, 400 * 86400.0])
+def test_a_clock_that_is_set_back_ends_nothing_early_and_everything_in_time(back: float) -> None:
+    clocked = Clocked()
+    clocked.talk(0.1)
+    before = clocked.waiting()
+    clocked.jump(-back)
+    clocked.talk(0.01, 40)
+    assert reasons(before) == NOTHING
+    assert before[1].gaps == []
+    after = clocked.waiting()
+    clocked.talk(1.0, 15)
+    assert reasons(before) == reasons(after) == NOTHING
+    clocked.talk(1.0, 25)
+    assert reasons(before) == reasons(after) == [["idle"], [], [], ["fin"]]
+    assert [[gap.reason for gap in connections[1].gaps] for connections in (before, after)] == [["aged"], ["aged"]]
+    clocked.talk(2.0, 250)
+    assert reasons(before) == reasons(after) == [["idle"], ["idle"], ["idle"], ["fin"]]
+    assert clocked.assembler.statistics().connections == 1
+
+
+@pytest.mark.parametrize("back", [0.001, 1.0, 30.0])
+def test_a_small_step_back_makes_the_timers_wait_that_long(back: float) -> None:
+    clocked = Clocked()
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    clocked.jump(-back)
+    clocked.talk(0.5, int(2 * back) + 30)
+    assert reasons(connections) == NOTHING
+    clocked.talk(1.0, 45)
+    assert reasons(connections)[0] == ["idle"]
+    assert [gap.reason for gap in connections[1].gaps] == ["aged"]
+
+
+def test_a_first_packet_from_the_future_does_not_stop_the_clock() -> None:
+    clocked = Clocked()
+    clocked.jump(10 * 365 * 86400.0)
+    clocked.talk(0.0)
+    clocked.jump(-10 * 365 * 86400.0)
+    connections = clocked.waiting()
+    clocked.talk(1.0, 60)
+    assert reasons(connections) == [["idle"], [], [], ["fin"]]
+    assert [gap.reason for gap in connections[1].gaps] == ["aged"]
+
+
+def test_a_long_silence_is_believed_after_a_few_packets() -> None:
+    clocked = Clocked()
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    clocked.jump(12 * HOUR)
+    clocked.talk(0.1, 40)
+    assert reasons(connections) == [["idle"], ["idle"], ["idle"], ["fin"]]
+
+
+def test_two_clocks_an_hour_and_more_apart_in_one_capture_flush_nothing() -> None:
+    """Packets of two interfaces take turns; one clock is two hours ahead."""
+    clocked = Clocked()
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    for _ in range(100):
+        clocked.talk(0.05, 5)
+        clocked.jump(2 * HOUR)
+        clocked.talk(0.0, 5)
+        clocked.jump(-2 * HOUR)
+    assert clocked.now < 1_700_000_000.0 + 30
+    assert connections[1].completions == connections[2].completions == []
+    assert connections[1].gaps == []
