@@ -28,7 +28,7 @@ _MR_PROMISC = 1
 _OUTGOING = 4
 _VLAN_VALID, _VLAN_TPID_VALID = 0x10, 0x40
 _ATTACH_FILTER, _RCVBUFFORCE, _TIMESTAMPNS = 26, 33, 35
-_GET_FLAGS, _GET_HARDWARE = 0x8913, 0x8927
+_GET_FLAGS, _GET_HARDWARE, _GET_INDEX = 0x8913, 0x8927, 0x8933
 _UP = 1
 _AUX = struct.Struct("=IIIHHHH")  # status, length, captured, mac, net, VLAN TCI, VLAN TPID
 _TIME = struct.Struct("@ll")
@@ -40,6 +40,7 @@ ETHERNET, RAW, COOKED = 1, 101, 113
 _LINKTYPES = {1: ETHERNET, _HARDWARE_LOOPBACK: ETHERNET, 519: RAW, 65534: RAW, 768: RAW, 769: RAW, 776: RAW,
               801: 105, 802: 119, 803: 127}  # fmt: skip
 _MAX_SNAPLEN = 262144  # as libpcap: more than any frame, segmentation offload included
+_DRAIN_SECONDS = 2.0
 _RETURN = 0x06  # the classic BPF instruction that ends a filter with the number of bytes to keep
 
 
@@ -48,7 +49,7 @@ class Live:
 
     Yields `(timestamp, packet)` as `open_capture` does, VLAN tags back in their place; `linktype` is theirs.
     The iteration ends after `stop`, which a signal handler or another thread may call, with the packets that had come
-    until then. Costs a few microseconds for each packet. Make one with `sniff`.
+    until then, as far as two seconds are enough to read them. Costs a few microseconds for each packet. Made by `sniff`.
     """
 
     def __init__(self, name: str, sock: socket.socket, linktype: int, snaplen: int, signals: Sequence[int]) -> None:
@@ -59,7 +60,7 @@ class Live:
         self._snaplen = snaplen
         self._signals = signals
         self._received = self._dropped = 0
-        self._stopped: Optional[float] = None
+        self._stopped: Optional[float] = None  # on the monotonic clock
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
         self._packets: Generator[Tuple[float, bytes], None, None] = self._read()
@@ -89,7 +90,7 @@ class Live:
     def stop(self) -> None:
         """End the iteration after the packets that have come until now. May be called again, from anywhere."""
         if self._stopped is None:
-            self._stopped = time.time()
+            self._stopped = time.monotonic()
             try:
                 self._wake_writer.send(b"x")
             except OSError:
@@ -116,7 +117,8 @@ class Live:
         make = packet_class(self.linktype)
         with stop_on(self._signals, self.stop):
             for timestamp, packet in self._receive():
-                if self._stopped is not None and timestamp > self._stopped:
+                # Not by timestamps: the kernel makes them when packets are read until its own are switched on.
+                if self._stopped is not None and time.monotonic() > self._stopped + _DRAIN_SECONDS:
                     return
                 yield timestamp, packet if make is bytes else make(packet)
 
@@ -200,7 +202,7 @@ def sniff(
         raise UsageError(f"interface {interface!r}: give the name of a network interface, or 'any'")
     if snaplen.__class__ is not int or not 64 <= snaplen <= _MAX_SNAPLEN:
         raise UsageError(f"snaplen {snaplen!r}: give 64 to {_MAX_SNAPLEN} bytes")
-    hardware = -1 if interface == "any" else _hardware_type(interface)
+    hardware, index = (-1, 0) if interface == "any" else _look_up(interface)
     linktype = _LINKTYPES.get(hardware, COOKED)
     program = _compile(interface, linktype, filter, snaplen)
     sock = _open(interface, linktype == COOKED)
@@ -210,7 +212,7 @@ def sniff(
         if interface != "any":
             sock.bind((interface, _ETH_P_ALL))
             if promiscuous:
-                wanted = struct.pack("@IHH8s", socket.if_nametoindex(interface), _MR_PROMISC, 0, b"")
+                wanted = struct.pack("@IHH8s", index, _MR_PROMISC, 0, b"")
                 sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
         _prepare(sock, buffer_bytes)
         _attach(sock, program)
@@ -220,8 +222,8 @@ def sniff(
         raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
 
 
-def _hardware_type(interface: str) -> int:
-    """ARPHRD_* of an interface that exists and is up."""
+def _look_up(interface: str) -> Tuple[int, int]:
+    """Hardware type (ARPHRD_*) and index of an interface that exists and is up."""
     import fcntl  # not on Windows, which never comes here
 
     name = struct.pack("16s16x", interface.encode()[:15])
@@ -229,12 +231,19 @@ def _hardware_type(interface: str) -> int:
         try:
             flags: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_FLAGS, name), 16)[0]
             kind: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_HARDWARE, name), 16)[0]
+            index: int = struct.unpack_from("@i", fcntl.ioctl(sock, _GET_INDEX, name), 16)[0]
         except OSError as error:
-            there = ", ".join(name for _, name in socket.if_nameindex())
+            there = ", ".join(_interfaces())
             raise CaptureError(f"{interface}: no such interface; there are: {there}, any") from error
     if not flags & _UP:
         raise CaptureError(f"{interface}: the interface is down")
-    return kind
+    return kind, index
+
+
+def _interfaces() -> List[str]:
+    """Names of the interfaces; from proc(5), for PyPy has no `socket.if_nameindex`."""
+    with open("/proc/net/dev", encoding="utf-8") as file:
+        return [line.split(":")[0].strip() for line in file if ":" in line]
 
 
 def _open(interface: str, cooked: bool) -> socket.socket:
