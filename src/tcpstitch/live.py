@@ -49,7 +49,7 @@ class Live:
 
     Yields `(timestamp, packet)` as `open_capture` does, VLAN tags back in their place; `linktype` is theirs.
     The iteration ends after `stop`, which a signal handler or another thread may call, with the packets that had come
-    until then, as far as two seconds are enough to read them. Costs a few microseconds for each packet. Made by `sniff`.
+    until then, as far as two seconds are enough to read them. Costs some microseconds per packet. `sniff` makes it.
     """
 
     def __init__(self, name: str, sock: socket.socket, linktype: int, snaplen: int, signals: Sequence[int]) -> None:
