@@ -76,13 +76,17 @@ def page_each(count: int, rng: random.Random) -> Iterator[bytes]:
 
 
 def stay_recent(count: int, rng: random.Random) -> Iterator[bytes]:
-    """Pages held by connections that speak once a minute, so as not to be the least recent: `STEPS` sets the pace."""
-    held = min(STAYERS, count // 8)
-    yield from page_each(4 * held, rng)
-    sides = [opened(number)[:2] for number in range(held)]
-    for index in range(count - 4 * held):
-        side, seq = sides[index % held]
-        yield side.frame(seq + 10 + 200 * (index // held), 0, ACK, b"x" * 100)
+    """Connections that take some pages each once a minute, so as to hold many and never be the least recent."""
+    held = min(STAYERS, count // 40)
+    sides = []
+    for number in range(held):
+        side, seq, frames = opened(number)
+        sides.append((side, seq))
+        yield from frames
+    for index in range(count - 3 * held):
+        side, seq = sides[index // STAY_PAGES % held]
+        place = index // (STAY_PAGES * held) * STAY_PAGES + index % STAY_PAGES
+        yield side.frame(seq + 10 + 4096 * place, 0, ACK, b"x" * 100)
 
 
 def overlapping(count: int, rng: random.Random) -> Iterator[bytes]:
@@ -137,7 +141,7 @@ def port_reuse(count: int, rng: random.Random) -> Iterator[bytes]:
         yield connection.sides[0].frame(connection.next_seq[0] + 100, connection.next_seq[1], ACK, b"x" * 50)
 
 
-STAYERS = 50_000
+STAYERS, STAY_PAGES = 2_800, 8  # fewer than the connections of 16 MiB, and in two minutes the pages of 256 MiB
 
 
 class Shape(NamedTuple):
@@ -154,7 +158,7 @@ SHAPES: Dict[str, Shape] = {
     "every-second-byte": Shape(every_second_byte, 1_000_000),
     "one-hole": Shape(one_hole),
     "page-each": Shape(page_each),
-    "stay-recent": Shape(stay_recent, 500_000, 60.0 / STAYERS),
+    "stay-recent": Shape(stay_recent, 300_000, 60.0 / STAYERS / STAY_PAGES),
     "overlapping": Shape(overlapping),
     "fragments": Shape(fragments),
     "keeper": Shape(keeper, 120_000),

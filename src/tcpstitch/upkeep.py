@@ -113,7 +113,7 @@ class Upkeep(Bounds):
                 if self._is_established(state) and state.last_packet <= self._idle_mark:
                     return state
             order = sorted(filter(self._is_established, self._states()), key=_last_packet)
-            del order[len(order) // 16 + 1 :]
+            del order[len(order) // 4 + 1 :]
             self._idle_mark = order[-1].last_packet
             self._idle_batch = order[::-1]
 
