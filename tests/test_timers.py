@@ -9,7 +9,7 @@ import pytest
 from support.recorder import Recorder
 from tcpstitch import Assembler, Segment, Timeouts
 
-SERVER = ("10.0.0.2", 80)
+CLIENT, SERVER = ("10.0.0.1", 1234), ("10.0.0.2", 80)
 TIMEOUTS = Timeouts(gap=30.0, idle=300.0, embryonic=20.0, closed=10.0)
 HOUR = 3600.0
 
@@ -168,3 +168,65 @@ def test_two_clocks_an_hour_and_more_apart_in_one_capture_flush_nothing() -> Non
     assert clocked.now < 1_700_000_000.0 + 30
     assert connections[1].completions == connections[2].completions == []
     assert connections[1].gaps == []
+
+
+class Tap:
+    """A sender whose segment number n is captured when the test says so, and a receiver that has all of them."""
+
+    def __init__(self, **options: Any) -> None:
+        self.recorder = Recorder()
+        self.assembler = Assembler(self.recorder, **options)
+        self.now = 1000.0
+        self.put(Segment.make(CLIENT, SERVER, 100, flags="S"))
+        self.put(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101))
+
+    def put(self, segment: Segment) -> None:
+        self.assembler.assemble(segment, self.now)
+        self.assembler.check()
+
+    def see(self, number: int) -> None:
+        self.put(Segment.make(CLIENT, SERVER, 101 + 10 * number, b"%010d" % number, ack=501))
+
+    def confirm(self, count: int) -> None:
+        self.put(Segment.make(SERVER, CLIENT, 501, ack=101 + 10 * count))
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_tap_that_reorders_within_the_grace_loses_nothing(checks: str) -> None:
+    """Each segment is captured 0.09 s after its acknowledgement."""
+    tap = Tap(checks=checks)
+    for number in range(0, 60, 2):
+        tap.see(number + 1)
+        tap.confirm(number + 2)
+        tap.now += 0.09
+        tap.see(number)
+    assert tap.recorder.only.gaps == []
+    assert tap.recorder.only.data() == b"".join(b"%010d" % number for number in range(60))
+
+
+def test_what_the_receiver_has_and_the_capture_has_not_is_given_up_after_the_grace() -> None:
+    tap = Tap()
+    for number in range(1, 100):
+        if number % 10:
+            tap.see(number)
+    tap.confirm(100)
+    tap.now += 0.11
+    tap.confirm(100)
+    recording = tap.recorder.only
+    assert [(gap.offset, gap.length, gap.reason) for gap in recording.gaps] == [
+        (100 * index, 10, "acknowledged") for index in range(10)
+    ]
+    assert tap.assembler.statistics().pages_used == 0
+
+
+def test_random_loss_at_the_tap_holds_few_pages_with_a_grace_and_many_without() -> None:
+    peaks = []
+    for grace in (0.1, None):
+        tap = Tap(timeouts=Timeouts(acknowledged=grace))
+        for number in range(5000):
+            tap.now += 0.001
+            if number % 50:
+                tap.see(number)
+            tap.confirm(number + 1)
+        peaks.append(tap.assembler.statistics().pages_peak)
+    assert peaks[0] < 10 < peaks[1]

@@ -12,6 +12,7 @@ from typing import Any, Dict
 _DEFAULTS: Dict[str, Any] = {
     # of a direction
     "acked_since": None,  # capture time since when the receiver is known to have bytes that are missing here
+    "acked_mark": 0,  # what it had then
     "ahead": -1,  # the highest offset seen beyond the next expected one
     "cuts": (),  # ranges that the snap length cut off: nothing, or `Cuts`
     "doubtful": None,  # strict checks: data that waits for the receiver's ACK

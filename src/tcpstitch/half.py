@@ -35,6 +35,7 @@ class HalfStream(Delivery):
 
     direction: Direction
     acked_since = unusual("acked_since")
+    acked_mark = unusual("acked_mark")
     ahead = unusual("ahead")
     cuts = unusual("cuts")
     doubtful = unusual("doubtful")

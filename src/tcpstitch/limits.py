@@ -118,7 +118,8 @@ class Timeouts:
     `idle`: a connection without packets is completed (RFC 5382 REQ-5: at least 2 hours 4 minutes).
     `embryonic`: a handshake that does not finish (RFC 5382 REQ-5: 4 minutes).
     `closed`: how long a closed connection lingers so that late packets open nothing (60 s, Linux TIME-WAIT).
-    `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps).
+    `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps;
+    docs/decisions/0003 has the measurement).
     `fragment`: an IP datagram whose fragments do not all come (Linux waits 30 s for IPv4; RFC 8200 says 60 for IPv6).
     """
 
@@ -126,7 +127,7 @@ class Timeouts:
     idle: Optional[float] = 7440.0
     embryonic: Optional[float] = 240.0
     closed: Optional[float] = 60.0
-    acknowledged: Optional[float] = 1.0
+    acknowledged: Optional[float] = 0.1
     fragment: Optional[float] = 30.0
 
     def __post_init__(self) -> None:

@@ -147,15 +147,18 @@ class StreamState(Resets):
                 self._acknowledged_hole(side, timestamp)
 
     def _acknowledged_hole(self, side: HalfStream, timestamp: float) -> None:
+        """Give up what the receiver had a grace ago. A hole waits for one grace at least and two at most."""
         grace = self.host.timeouts.acknowledged
         if grace is None:
             return
-        if side.acked_since is None or timestamp < side.acked_since:
-            side.acked_since = timestamp
-        elif timestamp - side.acked_since >= grace:
+        since, mark = side.acked_since, side.acked_mark
+        if since is not None and 0 <= timestamp - since < grace:
+            return
+        side.acked_since, side.acked_mark = timestamp, side.acked
+        while since is not None and timestamp >= since and side.queue and side.queue.first_offset <= mark:
+            side.skip_hole("acknowledged")
+        if not (side.queue and side.acked > side.next_offset):
             side.acked_since = None
-            if side.queue is not None and side.queue and side.queue.first_offset <= side.acked:
-                side.skip_hole("acknowledged")
 
     # -- acknowledgements
 
