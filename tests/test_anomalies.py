@@ -1,0 +1,61 @@
+"""docs/anomalies.md explains exactly the kinds of anomaly that the source can raise, and names cases that show them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Dict, Iterator, List, Set
+
+import pytest
+
+from test_evasions import CASES, MODES, outcome
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = re.findall(r"^\| `(\w+)` \|(.*)\|$", (ROOT / "docs" / "anomalies.md").read_text(encoding="utf-8"), re.MULTILINE)
+PAGE: Dict[str, List[str]] = {kind: [cell.strip() for cell in rest.split(" | ")] for kind, rest in ROWS}
+REFUSALS = {"refusal", "_outside_window", "_wrong_ack"}  # functions of `validate` that return a kind
+
+
+def constants(node: ast.AST) -> Iterator[str]:
+    """The texts that an expression can give."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.IfExp):
+        yield from constants(node.body)
+        yield from constants(node.orelse)
+    elif isinstance(node, ast.BoolOp):
+        for value in node.values:
+            yield from constants(value)
+
+
+def raised() -> Set[str]:
+    found: Set[str] = set()
+    for path in (ROOT / "src" / "tcpstitch").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                if name in ("anomaly", "_Before"):
+                    found.update(constants(node.args[0]))
+            elif isinstance(node, ast.FunctionDef) and node.name in REFUSALS:
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.Return) and inner.value is not None:
+                        found.update(constants(inner.value))
+    return found - {""}
+
+
+def test_the_page_has_a_row_for_each_kind_that_the_source_can_raise_and_no_other() -> None:
+    assert len(PAGE) == len(ROWS)
+    assert set(PAGE) == raised()
+
+
+@pytest.mark.parametrize("kind", PAGE)
+def test_a_case_that_the_page_names_shows_the_kind(kind: str) -> None:
+    cells = PAGE[kind]
+    names = re.findall(r"`(\w+)`", cells[3])
+    assert cells[0] and cells[2], "meaning and causes"
+    assert names, "no case is named"
+    for name in names:
+        assert name in CASES
+        for mode in MODES:
+            assert kind in outcome(name, mode).recorder.kinds
