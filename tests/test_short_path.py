@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
-from tcpstitch import Assembler, PacketDecoder
+from tcpstitch import Assembler, Limits, PacketDecoder, Timeouts
 
 SYN_OPTIONS = (
     b"",
@@ -23,12 +23,19 @@ SYN_OPTIONS = (
 # What may be done to the packets of an orderly connection: (position, change).
 changes = st.lists(
     st.tuples(
-        st.integers(0, 14),
+        st.integers(0, 20),
         st.sampled_from(["drop", "double", "swap", "ttl", "checksum", "window", "flag", "ack", "seq", "stamp", "grow"]),
         st.integers(0, 255),
     ),
-    max_size=4,
+    max_size=5,
 )
+
+# Who speaks, and what: bytes that can be told apart, tiny and large.
+pieces = st.lists(
+    st.tuples(st.booleans(), st.builds(lambda size, first: bytes((first + i) & 255 for i in range(size)),
+                                       st.sampled_from([1, 2, 64, 65, 400, 1460, 3000]), st.integers(0, 255))),
+    max_size=9,
+)  # fmt: skip
 
 
 class Talk:
@@ -42,9 +49,10 @@ class Talk:
         self.add(0, "S", options=options[0])
         self.add(1, "SA", options=options[1])
         self.add(0, "A")
-        for from_client, payload in pieces:
+        for number, (from_client, payload) in enumerate(pieces):
             self.add(1 - from_client, "PA", payload)
-            self.add(from_client, "A")
+            if number % 2 == 0:
+                self.add(from_client, "A")
         self.add(0, "FA")
         self.add(1, "A")
         self.add(1, "FA")
@@ -105,17 +113,29 @@ def calls(packets: List[Any], options: Dict[str, Any]) -> List[Any]:
         heard.append((str(connection.flow), chunks, connection.gaps, connection.anomalies, connection.completions))
     counts = assembler.statistics()
     heard.append((counts.packets, counts.segments, counts.bytes, counts.ignored, counts.connections_completed))
+    heard.append((counts.gaps, counts.retransmissions, counts.pages_peak))
     return heard
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.sampled_from([4, 6]),
     st.sampled_from([0, 1, 5000, 2**32 - 1, 2**32 - 11]),
     st.tuples(st.sampled_from(SYN_OPTIONS), st.sampled_from(SYN_OPTIONS)),
-    st.lists(st.tuples(st.booleans(), st.binary(min_size=1, max_size=100)), max_size=4),
+    pieces,
     changes,
-    st.sampled_from([{}, {"start": "syn"}, {"overlap": "last"}]),
+    st.sampled_from(
+        [
+            {},
+            {"start": "syn"},
+            {"overlap": "last"},
+            {"overlap": "solaris"},
+            {"timeouts": Timeouts(acknowledged=0.003)},
+            {"timeouts": Timeouts(acknowledged=None)},
+            {"limits": Limits(max_buffered_pages_per_connection=5)},
+            {"limits": Limits(max_buffered_pages_total=7, page_size=512)},
+        ]
+    ),
 )
 @example(4, 0, (SYN_OPTIONS[2], SYN_OPTIONS[2]), [(True, b"x" * 90)], [], {})
 def test_bytes_and_segments_lead_to_the_same_calls(

@@ -141,7 +141,7 @@ class Assembler(ShortPath):
         super()._take_over()
         if hasattr(self, "_decoder"):  # not the first time
             self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
-            self.always_rules = self.strict or bool(self.history_bytes)
+            self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
 
     def _trim_histories(self) -> None:
         if self._trimmed_to == self.history_bytes:

@@ -51,6 +51,11 @@ class Details:
 NOTHING = Details()
 
 
+def settled(details: Details) -> bool:
+    """Whether all values are at their defaults again. O(1)."""
+    return all(getattr(details, name) is value for name, value in _DEFAULTS.items())
+
+
 def unusual(name: str) -> Any:
     """An attribute of this name that lives in `details`. Reading is O(1); writing a default makes no object."""
     default = _DEFAULTS[name]

@@ -20,6 +20,7 @@ class Evidence:
     direction: Direction
     handed: Any
     history: bytes
+    refused: Any
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
         host = self.state.host
@@ -34,6 +35,12 @@ class Evidence:
                 old_timestamp=conflict.old_timestamp,
             )  # fmt: skip
         conflicts.clear()
+
+    def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
+        """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
+        bound = self.state.host.history_bytes
+        if bound and data:
+            self.refused = Conflict(start, data[:bound], b"", timestamp)
 
     def check_history(self, start: int, data: bytes, timestamp: float) -> None:
         """Compare a retransmission with the delivered bytes that are still known."""

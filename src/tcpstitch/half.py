@@ -7,16 +7,17 @@ from typing import Any, List, Optional
 from .chunk import DetailedChunk
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
 from .delivery import Delivery, Owners
-from .details import NOTHING, unusual
+from .details import NOTHING, settled, unusual
 from .kernel_queue import Queue, make_queue
 from .overlap import Sent
-from .reorder import Conflict
-from .segment import Direction, Segment
+from .segment import ACK, Direction, Segment
 
 # What `plain` holds instead of an offset-and-flags word.
-NEEDS_RULES, OVER, IGNORED = -1, -2, -3  # something is pending; the connection was completed; nobody follows it
-# By TTL: the 16 bits that begin with it in an IPv4 header with TCP behind it. One object for each.
-LINES = tuple(ttl << 8 | 6 for ttl in range(256))
+NEEDS_RULES = -1  # something is pending
+OVER = -2  # the connection was completed
+IGNORED = -3  # nobody follows it
+WAITS = -4  # data waits behind a hole, and nothing else is unusual
+PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # a plain segment: no options, or just timestamps
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
@@ -29,7 +30,7 @@ class HalfStream(Delivery):
     """
 
     __slots__ = (
-        "plain", "ts_recent", "state", "peer", "queue", "scale", "line", "syn_seen",
+        "plain", "ts_recent", "state", "peer", "queue", "scale", "syn_seen",
         "holding", "fin_offset", "ended", "good_checksums", "details",
     )  # fmt: skip
 
@@ -62,21 +63,6 @@ class HalfStream(Delivery):
         self.queue: Optional[Queue] = None
         self.fin_offset: Optional[int] = None
         self.syn_seen = self.holding = self.ended = self.started = self.stopped = self.good_checksums = False
-
-    def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
-        """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
-        bound = self.state.host.history_bytes
-        if bound and data:
-            self.refused = Conflict(start, data[:bound], b"", timestamp)
-
-    @property
-    def ttl(self) -> int:
-        """The usual TTL or hop limit of the direction, 0 before its first packet."""
-        return self.line >> 8
-
-    @ttl.setter
-    def ttl(self, ttl: int) -> None:
-        self.line = LINES[ttl & 0xFF]
 
     # -- data in
 
@@ -295,17 +281,31 @@ class HalfStream(Delivery):
         host.last_end = None
         self.state.half_ended()
 
-    def may_go_short(self) -> bool:
-        """Whether nothing about this direction needs the rules; the connection's own conditions are the caller's."""
-        return (
-            self.expected_seq >= 0
-            and self.fin_offset is None
-            and self.rst_offset is None
-            and not (self.holding or self.stopped or self.cuts or self.skip)
-            and self.window != 0
-            and self.peer.window != 0
-            and (self.started or self.peer.expected_seq >= 0)
-        )
+    def readiness(self) -> int:
+        """What `plain` is to be, as far as this direction decides; the connection's own conditions are the caller's."""
+        if (
+            self.fin_offset is not None
+            or self.holding
+            or self.stopped
+            or self.expected_seq < 0
+            or not (self.window and self.peer.window)
+            or not (self.started or self.peer.expected_seq >= 0)
+        ):
+            return NEEDS_RULES
+        if self.details is not NOTHING:
+            if self.rst_offset is not None or self.cuts or self.skip or self.kept or self.urgent or self.held:
+                return NEEDS_RULES
+            if self.queue:
+                return WAITS if self.queue.appends else NEEDS_RULES
+            self._settle_details()
+        return PLAIN[self.ts_recent >= 0]
+
+    def _settle_details(self) -> None:
+        """No hole any more: keep nothing of it."""
+        self.ahead, self.waiting_start, self.acked_since, self.acked_mark = -1, None, None, 0
+        self.kept, self.held = self.kept or None, self.held or None
+        if settled(self.details):
+            self.details = NOTHING
 
     def release_pages(self) -> None:
         for queue in (self.queue, self.kept, self.held):

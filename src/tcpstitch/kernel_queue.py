@@ -89,6 +89,8 @@ class KernelQueue:
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
         self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
 
+    appends = False  # see ReorderQueue
+
     def __bool__(self) -> bool:
         return bool(self._tree)
 

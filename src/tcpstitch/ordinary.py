@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any, Dict, Tuple
 
 from .details import NOTHING
-from .half import LINES, NEEDS_RULES
+from .half import NEEDS_RULES, PLAIN, WAITS
 from .routing import Routing
 from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, FlowKey, Segment, parse_options
-from .sequence import HALF, MASK
-from .state import PLAIN
+from .sequence import HALF, MASK, MODULUS
+from .sequencing import LINES
 from .validate import TIMESTAMP_LAYOUT, VERIFY_BYTES
 
 NO_OPTIONS: Dict[int, bytes] = {}
@@ -29,7 +29,7 @@ class Ordinary(Routing):
     def _ordinary_syn(self, packet: bytes, timestamp: float, at: Lying) -> bool:
         """A SYN that opens a connection."""
         key, tcp, start, end, seq, ack, word, window = at
-        if self.always_rules or self._openings.knows(key) or not sound(packet, key, tcp, end):
+        if self.always_rules or self._openings.knows(key) or not sound(None, packet, key, tcp, end):
             return False
         options = packet[tcp + 20 : start]
         found = parse_options(options) if options else NO_OPTIONS
@@ -67,7 +67,7 @@ class Ordinary(Routing):
             or half is not state.server
             or not (half.details is peer.details is state.details is NOTHING)
             or state.accepts
-            or not sound(packet, key, tcp, end)
+            or not sound(half, packet, key, tcp, end)
         ):
             return False
         options = packet[tcp + 20 : start]
@@ -101,7 +101,7 @@ class Ordinary(Routing):
             or peer.ended
             or stamped != (half.ts_recent >= 0)
             or not (stamped or start - tcp == 20)
-            or 0 < end - start <= VERIFY_BYTES and not sound(packet, key, tcp, end)
+            or 0 < end - start <= VERIFY_BYTES and not sound(half, packet, key, tcp, end)
         ):
             return False
         half.note_window(window)
@@ -118,8 +118,8 @@ class Ordinary(Routing):
         peer = half.peer
         if (
             not (half.details is peer.details is NOTHING)
-            or not sound(packet, key, tcp, end)
-            or ack != half.last_ack and not self._acknowledges(half, ack, window)
+            or not sound(half, packet, key, tcp, end)
+            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
             or word & 0x8000 and not self._renews(half, packet, tcp)
         ):
             return False
@@ -137,7 +137,7 @@ class Ordinary(Routing):
             self.raise_pending()
         return True
 
-    def _acknowledges(self, half: Any, ack: int, window: int) -> bool:
+    def _acknowledges(self, half: Any, ack: int, window: int, timestamp: float) -> bool:
         """Whether this is an honest confirmation of bytes that were seen; if so it is taken in."""
         peer = half.peer
         expected = peer.expected_seq
@@ -152,13 +152,59 @@ class Ordinary(Routing):
             half.last_ack = ack
             peer.acked = peer.next_offset + 1
             return True
-        if behind >= HALF or last < 0:
-            return False  # bytes that were not captured, or the first confirmation
+        if behind >= HALF and last >= 0:
+            return self._acknowledges_beyond(half, ack, MODULUS - behind, timestamp)
+        if last < 0:
+            return False  # the first confirmation
         gained = ((expected - last) & MASK) - behind
         if gained < 0:
             return bool(-gained <= max(half.max_window, 0xFFFF))  # overtaken on the way
         # One object for one number: an idle connection, all confirmed, consists of little else.
         half.last_ack = ack if behind else expected
+        return True
+
+    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int, timestamp: float) -> bool:
+        """The same for bytes behind a hole that is known to be acknowledged, and has some of its grace left."""
+        peer = half.peer
+        if peer.plain != WAITS or beyond > peer.ahead - peer.next_offset:
+            return False
+        half.last_ack = ack
+        peer.acked = max(peer.acked, peer.next_offset + beyond)
+        return self._may_wait(peer, timestamp)
+
+    def _may_wait(self, side: Any, timestamp: float) -> bool:
+        """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
+        grace = self.timeouts.acknowledged
+        if grace is not None and side.acked > side.next_offset and side.queue:
+            since = side.acked_since
+            if since is None or not 0 <= timestamp - since < grace:
+                return False
+        self.pages.touch(side.state)
+        return True
+
+    def _ordinary_wait(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
+        """Data that follows what waits behind a hole already."""
+        key, tcp, start, end, seq, ack, word, window = at
+        length = end - start
+        offset = half.next_offset + ((seq - half.expected_seq) & MASK)
+        state = half.state
+        pages = length // self.pages.page_size + 2
+        if (
+            length <= VERIFY_BYTES
+            or word & 0xFFF7 != PLAIN[half.ts_recent >= 0]
+            or offset != half.queue.end_offset
+            or offset + length > half.window_end()
+            or state.page_count + pages >= self.max_pages_per_connection
+            or pages > self.pages.room()
+            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
+            or word & 0x8000 and not self._renews(half, packet, tcp)
+            or not (self._may_wait(half, timestamp) and self._may_wait(half.peer, timestamp))
+        ):
+            return False
+        self._packets = state.last_packet = self._packets + 1
+        state.last_seen = timestamp
+        half.queue.append(offset, packet[start:end], timestamp)
+        half.ahead = max(half.ahead, offset + length)
         return True
 
     def _renews(self, half: Any, packet: bytes, tcp: int) -> bool:
@@ -187,8 +233,13 @@ def _ttl(packet: bytes, key: FlowKey, tcp: int) -> int:
     return packet[tcp - 12] if len(key) == 12 else packet[tcp - 33]
 
 
-def sound(packet: bytes, key: FlowKey, tcp: int, end: int) -> bool:
-    """Whether the TCP checksum holds (RFC 9293 3.1): the sum of 16-bit words is the number modulo 2^16-1. O(length)."""
+def sound(half: Any, packet: bytes, key: FlowKey, tcp: int, end: int) -> bool:
+    """Whether the TCP checksum holds (RFC 9293 3.1): the sum of 16-bit words is the number modulo 2^16-1; if so, it is
+    noted of `half` that it sends good ones. O(length)."""
     body = packet[tcp:end] if (end - tcp) & 1 == 0 else packet[tcp:end] + b"\0"
     addresses = packet[tcp - 8 : tcp] if len(key) == 12 else packet[tcp - 32 : tcp]
-    return (int.from_bytes(addresses, "big") + 6 + end - tcp + int.from_bytes(body, "big")) % 0xFFFF == 0
+    if (int.from_bytes(addresses, "big") + 6 + end - tcp + int.from_bytes(body, "big")) % 0xFFFF:
+        return False
+    if half is not None:
+        half.good_checksums = True
+    return True

@@ -58,6 +58,34 @@ class ReorderQueue:
         return len(self._index)
 
     @property
+    def appends(self) -> bool:
+        """Whether `append` may be used: nothing needs to be known of a segment but its bytes and when it came."""
+        return not self._policy.needs_owner
+
+    def append(self, start: int, data: bytes, timestamp: float) -> None:
+        """Buffer `data` at `start`, which is `end_offset`: the usual segment behind a hole. What `insert` would do.
+
+        The caller knows that there is room for two pages more than the bytes alone would fill. O(pages filled).
+        """
+        end = start + len(data)
+        position = start
+        page = self._index.last()
+        while position < end:
+            packing = self._owner.page_count >= PACK_FROM
+            if not packing or position >= page.limit:
+                base = self._new_base(position, page, packing)
+                page.limit = min(page.limit, base)
+                page = self._cache.take(self._owner)
+                page.place(base, base + self._cache.page_size)
+                self._index.add(page)
+            stop = page.limit if page.limit < end else end
+            page.note_origin(position, timestamp, None)
+            page.write(position, data[position - start : stop - start])
+            page.cover(position, stop)
+            position = stop
+        self.buffered_bytes += end - start
+
+    @property
     def first_offset(self) -> int:
         """The lowest buffered offset; only while not empty."""
         return self._index.first().start

@@ -8,11 +8,14 @@ from .sequence import MASK, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 
+# By TTL: the 16 bits that begin with it in an IPv4 header with TCP behind it. One object for each.
+LINES = tuple(ttl << 8 | 6 for ttl in range(256))
+
 
 class Sequencing:
     """The part of a `HalfStream` that turns sequence numbers into offsets, and knows how far the stream has come."""
 
-    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "window", "max_window")
+    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "window", "max_window", "line")
 
     peer: Any
     queue: Any
@@ -23,10 +26,20 @@ class Sequencing:
     max_window: int
     window: int
     scale: int
+    line: int  # of LINES: the usual TTL
     syn_seen: bool
     ahead: Any
     cuts: Any
     fin_offset: Any
+
+    @property
+    def ttl(self) -> int:
+        """The usual TTL or hop limit of the direction, 0 before its first packet."""
+        return self.line >> 8
+
+    @ttl.setter
+    def ttl(self, ttl: int) -> None:
+        self.line = LINES[ttl & 0xFF]
 
     @property
     def known(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Optional, Tuple
 
 from .chunk import Chunk, DetailedChunk
 from .errors import ReentrantCallError
-from .half import IGNORED, OVER
+from .half import IGNORED, OVER, WAITS
 from .ordinary import Lying, Ordinary, sound
 from .segment import ACK, FIN, PSH, SYN
 from .sequence import MASK
@@ -59,14 +59,15 @@ class ShortPath(Ordinary):
             or not window or not start <= end <= len(packet)
         ):  # fmt: skip
             return self._other(packet, timestamp, half, (key, tcp, start, end, seq, ack, word, window))
-        if ack != half.last_ack and not self._acknowledges(half, ack, window):
-            return self._take(packet, timestamp)
-        if word & 0x8000 and not self._renews(half, packet, tcp):
-            return self._take(packet, timestamp)
         length = end - start
-        if 0 < length <= VERIFY_BYTES and (length == 1 or not sound(packet, key, tcp, end)):
-            return self._take(packet, timestamp)
         state = half.state
+        if (
+            ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
+            or word & 0x8000 and not self._renews(half, packet, tcp)
+            or state.page_count and not self._may_wait(half.peer, timestamp)
+            or 0 < length <= VERIFY_BYTES and (length == 1 or not sound(half, packet, key, tcp, end))
+        ):  # fmt: skip
+            return self._take(packet, timestamp)
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         if length:
@@ -143,6 +144,9 @@ class ShortPath(Ordinary):
             if word & 0xFFF7 == half.plain | FIN and seq == half.expected_seq and start == end:
                 if window and self._ordinary_fin(packet, timestamp, half, at):
                     return
+        elif half.plain == WAITS:
+            if window and seq != half.expected_seq and self._ordinary_wait(packet, timestamp, half, at):
+                return
         elif half.plain == IGNORED and not flags & 7 or half.plain == OVER and start == end and not flags & 7:
             self._packets += 1
             self.counters.ignored += 1

@@ -18,7 +18,6 @@ from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, no
 
 SMALL_IN_FLIGHT = 16
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
-PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # offset and flags of a plain segment: no options, or just timestamps
 
 
 class StreamState(Resets):
@@ -60,7 +59,7 @@ class StreamState(Resets):
     def receive(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Apply one segment of the direction `half`."""
         flags = segment.flags
-        if half.plain >= 0 or half.peer.plain >= 0:
+        if half.plain != NEEDS_RULES or half.peer.plain != NEEDS_RULES:
             half.catch_up()
             half.peer.catch_up()
         if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
@@ -357,7 +356,6 @@ class StreamState(Resets):
         client, server = self.client, self.server
         if (
             self.stream is None
-            or self.page_count
             or self.embryonic
             or self.accepts
             or self.restartable
@@ -366,12 +364,10 @@ class StreamState(Resets):
             or self.host.always_rules
         ):
             client.plain = server.plain = NEEDS_RULES
-            if not self.page_count:
-                client.queue = server.queue = None
-            return
-        client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
-        if client.stopped and server.stopped:
+        elif client.stopped and server.stopped:
             client.plain = server.plain = IGNORED
-            return
-        client.plain = PLAIN[client.ts_recent >= 0] if client.may_go_short() else NEEDS_RULES
-        server.plain = PLAIN[server.ts_recent >= 0] if server.may_go_short() else NEEDS_RULES
+        else:
+            client.plain = client.readiness()
+            server.plain = server.readiness()
+        if not self.page_count:
+            client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait

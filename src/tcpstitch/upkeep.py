@@ -222,7 +222,7 @@ class Upkeep(Bounds):
             for queue in (half.queue, half.kept, half.held):
                 if queue is not None:
                     queue.check()
-            assert half.plain < 0 or half.state.page_count == 0
+            assert half.plain < 0 or not half.queue
 
 
 def _last_packet(state: StreamState) -> int:
