@@ -70,11 +70,14 @@ class Bounds:
 
     def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
         """Make one connection give something up; always makes progress."""
+        before = state.page_count, state.client.next_offset, state.server.next_offset
         if state.client.held or state.server.held:
             for half in (state.client, state.server):
                 half.hand_over()  # rather before the acknowledgement than not at all
         else:
             self._evict(state, speaker, reason, needed)
+        if before == (state.page_count, state.client.next_offset, state.server.next_offset) and state.page_count:
+            state.release_pages()  # never wait for a rule that does not come
         if state is not speaker.state:
             state.refresh()
 
@@ -91,10 +94,7 @@ class Bounds:
             half.holding = half.holding and bool(half.queue)
         elif waiting:
             half = min(waiting, key=_first_timestamp)
-            before = state.page_count, half.next_offset
             half.skip_hole(reason)
-            if half.queue and (state.page_count, half.next_offset) == before:
-                half.queue.clear()  # never wait for a rule that does not come
         elif state.page_count:
             state.client.drop_kept()
             state.server.drop_kept()

@@ -72,8 +72,7 @@ class ShortPath(Ordinary):
         state.last_seen = timestamp
         if length:
             self.counters.bytes += length
-            offset = half.next_offset
-            if offset:
+            if offset := half.next_offset:
                 chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
                 chunk.data = packet[start:end]
                 chunk.offset = offset
