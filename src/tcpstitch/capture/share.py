@@ -19,11 +19,10 @@ _BUCKETS = 257
 # Link types in which the EtherType and the IP header stand at fixed places; raw IP has no EtherType.
 _LAYOUTS = {ETHERNET: (12, 14), 113: (14, 16), 276: (0, 20), **dict.fromkeys((12, 14, 101, 228, 229), (-1, 0))}
 _RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
-# Record header of a little-endian pcap file, then the frame's EtherType, version and IHL; fragment word, TTL and
-# protocol; addresses; ports. All little-endian, as the sum must be taken in one order.
-_RECORD = struct.Struct("<III16xI4xI2xQI")
-_IPV4, _IPV4_MASK = 0x450008, 0xFFFFFF
-_WHOLE_TCP, _WHOLE_TCP_MASK = 0x06000000, 0xFF00FF3F
+# Record header of a little-endian pcap file, then the frame's EtherType, version and IHL; fragment word and protocol;
+# addresses; ports. All little-endian, as the sum must be taken in one order: 8 is EtherType 0x0800, the bits 0xFF3F of
+# the fragment word are its offset and "more fragments".
+_RECORD = struct.Struct("<III16xHB5xHxB2xQI")
 
 
 class Share:
@@ -98,14 +97,14 @@ def quick_share(
         last = size - _RECORD.size
         need = _RECORD.size
         while pos <= last:
-            seconds, fraction, length, kind, middle, addresses, ports = unpack(buffer, pos)
+            seconds, fraction, length, kind, version, fragment, protocol, addresses, ports = unpack(buffer, pos)
             stop = pos + 16 + length
             if stop > size:
                 need = 16 + length
                 break
             number += 1
-            if kind & _IPV4_MASK == _IPV4:
-                if mine[(addresses + ports) % _BUCKETS] or middle & _WHOLE_TCP_MASK != _WHOLE_TCP or length < 54:
+            if kind == 8 and version == 0x45:
+                if mine[(addresses + ports) % 257] or protocol != 6 or fragment & 0xFF3F or length < 54:
                     share.number = number
                     yield seconds + fraction * scale, buffer[pos + 16 : stop]
             elif share.wants(buffer[pos + 16 : stop]):
