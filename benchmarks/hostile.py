@@ -161,7 +161,7 @@ SHAPES: Dict[str, Shape] = {
     "stay-recent": Shape(stay_recent, 300_000, 60.0 / STAYERS / STAY_PAGES),
     "overlapping": Shape(overlapping),
     "fragments": Shape(fragments),
-    "keeper": Shape(keeper, 120_000),
+    "keeper": Shape(keeper, 60_000),
     "sequence-jumps": Shape(sequence_jumps),
     "rst-storm": Shape(rst_storm),
     "port-reuse": Shape(port_reuse),
