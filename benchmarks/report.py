@@ -17,8 +17,9 @@ def write_section(name: str, text: str, page: str = PAGE) -> None:
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{page} has no section {name}: put {begin} and {end} there")
+    body = text.strip("\n")  # a first line may be indented
     with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+        file.write(f"{before}{begin}\n{body}\n{end}{after}")
 
 
 def write_picture(name: str, svg: str) -> str:
