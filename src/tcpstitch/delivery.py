@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 from .chunk import Chunk, DetailedChunk, Gap
-from .details import unusual
+from .details import NOTHING, unusual
 from .errors import UsageError
 from .evidence import Evidence
 from .keeping import Keeping
@@ -27,6 +27,7 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     __slots__ = ("started", "stopped")
 
+    details: Any
     skip: Any
     urgent: Any
     refused: Any
@@ -177,7 +178,8 @@ class Delivery(Sequencing, Keeping, Evidence):
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host
         self.started = True
-        self.skip = 0
+        if self.skip:
+            self.skip = 0
         host.counters.bytes += len(chunk.data)
         host.counters.chunks += 1
         if chunk.end:
@@ -194,7 +196,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             host.busy = outer
         if host.asked:
             self.answer(chunk)
-        elif self.kept:
+        elif self.details is not NOTHING and self.kept:
             self.kept.clear()
 
     # -- what handlers ask for

@@ -24,16 +24,16 @@ class Openings:
     """Bounded memory of such segments; the oldest give way."""
 
     def __init__(self) -> None:
-        self._table: Dict[FlowKey, _Before] = {}
+        self.table: Dict[FlowKey, _Before] = {}
 
     def _remember(self, key: FlowKey, before: _Before) -> None:
-        self._table[key] = before
-        if len(self._table) > MAX_REMEMBERED:
-            del self._table[next(iter(self._table))]
+        self.table[key] = before
+        if len(self.table) > MAX_REMEMBERED:
+            del self.table[next(iter(self.table))]
 
     def knows(self, key: FlowKey) -> bool:
         """Whether something is remembered of these addresses. O(1)."""
-        return bool(self._table) and (key in self._table or reverse_key(key) in self._table)
+        return bool(self.table) and (key in self.table or reverse_key(key) in self.table)
 
     def opens(self, segment: Segment, timestamp: float) -> bool:
         """Whether the segment opens a connection at once."""
@@ -53,11 +53,11 @@ class Openings:
 
     def released_by(self, segment: Segment) -> Optional[Tuple[Segment, float]]:
         """The SYN/ACK that opens the connection to which `segment` belongs, if one waited for it."""
-        if not self._table:
+        if not self.table:
             return None
         flags = segment.flags
         for key in (segment.key, reverse_key(segment.key)):
-            before = self._table.get(key)
+            before = self.table.get(key)
             if before is None or before.segment is None:
                 continue
             if flags & RST or (key == segment.key and flags & SYN):
@@ -65,17 +65,17 @@ class Openings:
                     wrong = _Before("synack_wrong_direction", before.seq, before.timestamp)
                     self._remember(key, wrong)
                 return None
-            del self._table[key]
+            del self.table[key]
             return before.segment, before.timestamp
         return None
 
     def evidence(self, half: Any, key: FlowKey) -> None:
         """Tell the connection that `key` opened of what came before."""
-        before = self._table.pop(key, None) if self._table else None
+        before = self.table.pop(key, None) if self.table else None
         if before is not None and before.kind:
             half.anomaly(before.kind, 0, before.timestamp)
             if before.kind == "bad_checksum":
                 half.isns = (before.seq,)
 
     def clear(self) -> None:
-        self._table.clear()
+        self.table.clear()

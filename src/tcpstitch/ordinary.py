@@ -29,7 +29,9 @@ class Ordinary(Routing):
     def _ordinary_syn(self, packet: bytes, timestamp: float, at: Lying) -> bool:
         """A SYN that opens a connection."""
         key, tcp, start, end, seq, ack, word, window = at
-        if self.always_rules or self._openings.knows(key) or not sound(None, packet, key, tcp, end):
+        if self.always_rules or self._openings.table and self._openings.knows(key):
+            return False
+        if not sound(None, packet, key, tcp, end):
             return False
         options = packet[tcp + 20 : start]
         found = parse_options(options) if options else NO_OPTIONS

@@ -154,7 +154,8 @@ class Routing(Timers):
         if segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp
-        self._openings.evidence(half, key)
+        if self._openings.table:
+            self._openings.evidence(half, key)
         return half
 
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:

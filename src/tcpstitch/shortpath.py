@@ -22,7 +22,7 @@ from .validate import TTL_MARGIN, VERIFY_BYTES
 # fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags; window.
 HEADERS = Struct("!IH2xI2x12sIIHH").unpack_from
 IPV4 = 0x08004500  # the first of these, without the service
-PLAIN_TCP, PLAIN_TCP_MASK = 0x00000006, 0x3FFF00FF  # the third: no fragment, TCP
+PLAIN_MASK, TCP_MASK, TCP = 0x3FFFFFFF, 0x3FFF00FF, 6  # the third, without the flags; and without the TTL too
 # IPv6 and TCP: version; payload length; next header, hop limit; addresses and ports; as above.
 HEADERS6 = Struct("!B3xHBB36sIIHH").unpack_from
 
@@ -41,11 +41,10 @@ class ShortPath(Ordinary):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
-        half = None
-        if packet[12] == 8:
-            first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
-            half = self._halves.get(key)
-        if half is not None and middle & 0x3FFFFFFF == half.line and first & 0xFFFFFF00 == IPV4:
+        first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
+        half = self._halves.get(key)
+        line = 0 if half is None else half.line
+        if first & 0xFFFFFF00 == IPV4 and (middle & PLAIN_MASK == line or not line and middle & TCP_MASK == TCP):
             tcp = 34  # IPv4 without options, no fragment, the usual TTL, TCP
             end = 14 + total
         else:
@@ -117,7 +116,7 @@ class ShortPath(Ordinary):
             end = tcp + total
         elif len(packet) >= at + 42:
             first, total, middle, key, seq, ack, word, window = HEADERS(packet, at)
-            if first & 0xFFFFFF00 != IPV4 or middle & PLAIN_TCP_MASK != PLAIN_TCP:
+            if first & 0xFFFFFF00 != IPV4 or middle & TCP_MASK != TCP:
                 return None
             ttl = middle >> 8 & 0xFF
             tcp = at + 22

@@ -315,7 +315,7 @@ class StreamState(Resets):
         """A direction came to its FIN; the connection is over when both have."""
         if self.client.ended and self.server.ended:
             self.host.complete(self, "fin")
-        elif self.stream is not None and not (self.client.known and self.server.known):
+        elif self.stream is not None and (self.client.expected_seq < 0 or self.server.expected_seq < 0):
             self.host.half_closed(self)  # a peer that was seen may go on for long (RFC 9293 3.6.1)
 
     # -- the end

@@ -12,7 +12,7 @@ from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .notices import WARNING, notice
-from .segment import FlowKey
+from .segment import FlowKey, reverse_key
 from .state import StreamState
 
 
@@ -178,14 +178,17 @@ class Upkeep(Bounds):
 
     def forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
-        for half in (state.client, state.server):
-            key = state.key_of(half)
-            if self._halves.get(key) is half:
-                del self._halves[key]
-            half.peer = None
+        client, server, halves, key = state.client, state.server, self._halves, state.key
+        if halves.get(key) is client:
+            del halves[key]
+        key = reverse_key(key)
+        if halves.get(key) is server:
+            del halves[key]
+        client.peer = server.peer = None
         self._state_count -= 1
         self._closed.pop(state, None)
-        self._embryonic.pop(state, None)
+        if state.embryonic:
+            self._embryonic.pop(state, None)
         self.policies.forget(state)
         state.watcher = None
         # Chunks may still point here; without the way back nothing is a cycle, and the collector is not needed.
