@@ -123,6 +123,20 @@ class Chunk:
         )
 
 
+class FirstChunk(Chunk):
+    """The first data of a stream whose SYN was seen."""
+
+    __slots__ = ()
+    start = True
+
+
+class LastChunk(Chunk):
+    """A FIN without data, behind all that came."""
+
+    __slots__ = ()
+    end = True
+
+
 class DetailedChunk(Chunk):
     """A chunk that starts or ends a stream, follows a gap, or came out of pages."""
 

@@ -93,11 +93,7 @@ class Policies:
             raise UsageError(
                 f"overlap={overlap!r}: give a policy's name, a function from Flow to a name, or a table of networks"
             )
-
-    @property
-    def chosen(self) -> bool:
-        """Whether each connection may have policies of its own."""
-        return self._choose is not None
+        self.chosen = self._choose is not None  # whether each connection may have policies of its own
 
     def choose(self, state: Any) -> None:
         """Choose for a new connection; raises what the caller's function raises, `UsageError` if it gives no policy."""

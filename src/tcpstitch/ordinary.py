@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
+from .chunk import LastChunk
 from .details import NOTHING
 from .half import NEEDS_RULES, PLAIN, WAITS
 from .routing import Routing
@@ -130,14 +131,37 @@ class Ordinary(Routing):
         state.last_seen = self.present = timestamp
         half.fin_offset = half.next_offset
         half.plain = NEEDS_RULES  # the other direction goes on as it did
+        half.ended = half.started = True
+        self.counters.chunks += 1
+        chunk = LastChunk()
+        chunk.data = b""
+        chunk.offset = half.next_offset
+        chunk.timestamp = timestamp
+        chunk._half = half
+        self.busy = chunk
+        try:
+            state.stream.reassembled(chunk)
+        except BaseException as error:
+            self._handler_raised(state, error)
         self.busy = self
         try:
-            half.end()
+            if self.asked:
+                half.answer(chunk)
+                state.refresh()
+            state.half_ended()
         finally:
             self.busy = None
         if self._error is not None:
             self.raise_pending()
         return True
+
+    def _handler_raised(self, state: Any, error: BaseException) -> None:
+        self.busy = None
+        if not isinstance(error, Exception):
+            self.abandon(state)
+            raise error
+        self.asked = True
+        self.handler_failed(state, state.stream, error)
 
     def _acknowledges(self, half: Any, ack: int, window: int, timestamp: float) -> bool:
         """Whether this is an honest confirmation of bytes that were seen; if so it is taken in."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Optional, Tuple
 
-from .chunk import Chunk, DetailedChunk
+from .chunk import Chunk, FirstChunk
 from .errors import ReentrantCallError
 from .half import IGNORED, OVER, WAITS
 from .ordinary import Lying, Ordinary, sound
@@ -72,14 +72,14 @@ class ShortPath(Ordinary):
         if length:
             self.counters.bytes += length
             if offset := half.next_offset:
-                chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
-                chunk.data = packet[start:end]
-                chunk.offset = offset
-                chunk.timestamp = timestamp
-                chunk._half = half
+                chunk = Chunk()
             else:
-                chunk = DetailedChunk(packet[start:end], 0, timestamp, half, 0, half.syn_seen)
+                chunk = FirstChunk() if half.syn_seen else Chunk()
                 half.started = True
+            chunk.data = packet[start:end]  # filled here: a call of __init__ costs as much as all of it
+            chunk.offset = offset
+            chunk.timestamp = timestamp
+            chunk._half = half
             half.next_offset = offset + length
             half.expected_seq = (seq + length) & MASK
             self.busy = chunk
@@ -161,14 +161,6 @@ class ShortPath(Ordinary):
                 half.state.last_seen = timestamp
                 return
         self._take(packet, timestamp)
-
-    def _handler_raised(self, state: Any, error: BaseException) -> None:
-        self.busy = None
-        if not isinstance(error, Exception):
-            self.abandon(state)
-            raise error
-        self.asked = True
-        self.handler_failed(state, state.stream, error)
 
     def _answer(self, half: Any, chunk: Chunk) -> None:
         """What the handler asked for, or did wrong, in the call that the short path made."""
