@@ -70,10 +70,10 @@ def produce(out: BinaryIO) -> None:
                 put(long.segment(0, payload(rng, 1000), ACK | PSH), 1 << 31)
 
 
-def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
-    from tcpstitch import Assembler, Chunk, Limits, Stream, StreamFactory
+def handlers(received: Any) -> Any:
+    """A factory: the long stream is hashed into `received`, one connection in sixteen keeps all it gets."""
+    from tcpstitch import Chunk, Stream, StreamFactory
 
-    sent, received = hashlib.sha256(), hashlib.sha256()
     long_key = numbered(LONG).sides[0].key
 
     class Long(Stream):
@@ -102,7 +102,14 @@ def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
                 return Long()
             return Keeping() if flow.client.port % 16 == 0 else Counting()
 
-    assembler = Assembler(Factory(), limits=Limits.from_memory(budget))
+    return Factory()
+
+
+def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
+    from tcpstitch import Assembler, Limits
+
+    sent, received = hashlib.sha256(), hashlib.sha256()
+    assembler = Assembler(handlers(received), limits=Limits.from_memory(budget))
     timestamp, total, samples = 1.0, 0, []
     started = now = time.monotonic()
     next_sample = started + 1

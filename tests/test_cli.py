@@ -142,6 +142,39 @@ def test_bad_input_is_status_2_and_one_line(command: str, content: Any, tmp_path
     assert not target.exists()
 
 
+def test_a_missing_file_is_named_once_and_why(tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "absent.pcap"
+    assert main(["list", str(path)]) == 2
+    assert capsys.readouterr().err == f"tcpstitch: {path}: cannot be opened: No such file or directory\n"
+
+
+def test_extract_into_a_file_says_that_it_is_no_directory(sample: str, capsys: Any) -> None:
+    assert main(["extract", sample, "-o", sample]) == 2
+    assert capsys.readouterr().err == f"tcpstitch: {sample}: is no directory; give a new one\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["show"], ["list", "--newest"], ["list", "-s", "few"], ["extract", "a.pcap"]]
+)
+def test_a_command_line_that_cannot_be_read_is_status_2_and_one_line(arguments: List[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "--help" in error
+
+
+@pytest.mark.parametrize("option", [["-f", "tcp"], ["-s", "96"], ["-p"]])
+def test_an_option_of_live_captures_is_refused_for_a_file(option: List[str], sample: str, capsys: Any) -> None:
+    assert main(["list", sample, *option]) == 2
+    assert "live capture only" in capsys.readouterr().err
+
+
+def test_standard_input_twice_is_refused(capsys: Any) -> None:
+    assert main(["list", "-", "-"]) == 2
+    assert "once only" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options", [["--overlap", "newest"], ["--checks", "loose"], ["--memory", "plenty"], ["--memory", "1"]]
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-DEBUG, INFO, WARNING = 10, 20, 30  # as logging has them
+INFO, WARNING = 20, 30  # as logging has them
 
 
 def notice(level: int, message: str, *arguments: Any) -> None:

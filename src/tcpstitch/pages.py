@@ -19,17 +19,13 @@ from __future__ import annotations
 import mmap
 from array import array
 from collections import OrderedDict
-from typing import Any, Dict, List, Optional, Protocol, Set
+from typing import Any, Dict, List, Optional, Set
 
 from .page import Page, page_cost
 
 SLAB_BYTES = 1 << 20
 RESERVE_SLABS = 2  # stays allocated against thrashing
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
-
-
-class Owner(Protocol):
-    page_count: int
 
 
 def _anonymous(size: int) -> mmap.mmap:

@@ -16,7 +16,6 @@ OPTION_MD5, OPTION_FAST_OPEN = 19, 34
 
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
-AddressKey = bytes
 FlowKey = Union[bytes, Tuple[bytes, Tuple[Any, ...]]]
 
 

@@ -85,9 +85,6 @@ class Peer:
             (self.isn,) = struct.unpack_from("!I", reply, 24)
 
 
-Build = Callable[[Address, Address, Peer], Iterable[bytes]]
-
-
 class Kernel:
     """A network namespace with one TUN device and one listening socket; thousands of connections a minute."""
 

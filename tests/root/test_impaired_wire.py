@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 import pytest
 
-from tcpstitch import Assembler, Chunk, Direction, Flow, Gap, Limits, Segment, Stream, StreamFactory
+from support.recorder import HashingFactory
+from tcpstitch import Assembler, Direction, Limits
 from tcpstitch.capture import open_capture
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
@@ -35,34 +35,6 @@ SETTINGS = {
 LIMITS = Limits(max_buffered_pages_per_connection=6000)
 
 
-class Hashing(Stream):
-    def __init__(self) -> None:
-        self.hashes = (hashlib.sha256(), hashlib.sha256())
-        self.sizes = [0, 0]
-        self.gaps: List[Gap] = []
-        self.reason = ""
-
-    def reassembled(self, chunk: Chunk) -> None:
-        self.hashes[chunk.direction].update(chunk.data)
-        self.sizes[chunk.direction] += len(chunk.data)
-
-    def gap(self, gap: Gap) -> None:
-        self.gaps.append(gap)
-
-    def complete(self, reason: str) -> None:
-        self.reason = reason
-
-
-class Factory(StreamFactory):
-    def __init__(self) -> None:
-        self.streams: Dict[int, Hashing] = {}
-        self.opened = 0
-
-    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Hashing:
-        self.opened += 1
-        return self.streams.setdefault(flow.client.port, Hashing())
-
-
 @pytest.fixture(scope="module", params=list(SETTINGS))
 def recording(request: pytest.FixtureRequest) -> Tuple[bytes, Dict]:
     """One transfer, as a pcap file's bytes and its truth."""
@@ -75,12 +47,13 @@ def recording(request: pytest.FixtureRequest) -> Tuple[bytes, Dict]:
 @pytest.mark.parametrize("checks", ["lenient", "strict"])
 def test_a_live_transfer_gives_the_bytes_that_the_applications_sent(recording: Tuple[bytes, Dict], checks: str) -> None:
     pcap, truth = recording
-    factory = Factory()
+    factory = HashingFactory()
     with Assembler(factory, limits=LIMITS, checks=checks) as assembler, open_capture(io.BytesIO(pcap)) as capture:
         assembler.run(capture)
-    assert factory.opened == len(truth["connections"])
+    assert len(factory.streams) == len(truth["connections"])
+    streams = {stream.flow.client.port: stream for stream in factory.streams}
     for connection in truth["connections"]:
-        stream = factory.streams[connection["client"][1]]
+        stream = streams[connection["client"][1]]
         assert stream.gaps == []
         for way, direction in (("up", Direction.CLIENT_TO_SERVER), ("down", Direction.SERVER_TO_CLIENT)):
             assert connection[way]["received_intact"]

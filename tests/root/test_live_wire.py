@@ -17,7 +17,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
-from tcpstitch import Assembler, Chunk, Flow, Gap, Segment, Stream, StreamFactory, UsageError
+from support.recorder import Hashing, HashingFactory
+from tcpstitch import Assembler, UsageError
 from tcpstitch.live import sniff
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
@@ -90,35 +91,11 @@ def _serve(server: socket.socket, answer: bytes) -> None:
         server.sendall(answer)
 
 
-class Hashing(Stream):
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
-        self.hashes = (hashlib.sha256(), hashlib.sha256())
-        self.gaps: List[Gap] = []
-        self.reason = ""
-
-    def reassembled(self, chunk: Chunk) -> None:
-        self.hashes[chunk.direction].update(chunk.data)
-
-    def gap(self, gap: Gap) -> None:
-        self.gaps.append(gap)
-
-    def complete(self, reason: str) -> None:
-        self.reason = reason
-
-
-class Factory(StreamFactory):
-    def __init__(self) -> None:
-        self.streams: List[Hashing] = []
-
-    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Hashing:
-        self.streams.append(Hashing(flow))
-        return self.streams[-1]
-
-
-def captured(link: Link, traffic: Callable[[], None], interface: str = "eth", **options: Any) -> Tuple[Factory, Any]:
+def captured(
+    link: Link, traffic: Callable[[], None], interface: str = "eth", **options: Any
+) -> Tuple[HashingFactory, Any]:
     """What an assembler made of the client's interface while `traffic` went on."""
-    factory = Factory()
+    factory = HashingFactory()
     with link.client.inside():
         live = sniff(interface, **options)
     with live, Assembler(factory, flow_key="vlan") as assembler:
@@ -247,7 +224,7 @@ def test_packets_that_the_kernel_dropped_are_counted(link: Link) -> None:
     """With hardly any buffer and nobody reading, the kernel's drop counter reaches the statistics."""
     with link.client.inside():
         live = sniff("eth", buffer_bytes=4096)
-    factory = Factory()
+    factory = HashingFactory()
     with live, Assembler(factory) as assembler:
         transfer(link, HOSTS["IPv4"], 5008)
         live.stop()

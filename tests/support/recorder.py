@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Callable, List, Optional, Set, Tuple
 
 from tcpstitch import Anomaly, Chunk, Direction, Flow, Gap, Segment, Stream, StreamFactory
@@ -79,6 +80,38 @@ class Recorder(StreamFactory):
     @property
     def chunks(self) -> List[Chunk]:
         return [chunk for connection in self.connections for chunk in connection.chunks]
+
+
+class Hashing(Stream):
+    """Digests instead of bytes, for transfers too large to keep."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.hashes = (hashlib.sha256(), hashlib.sha256())
+        self.sizes = [0, 0]
+        self.gaps: List[Gap] = []
+        self.reason = ""
+
+    def reassembled(self, chunk: Chunk) -> None:
+        self.hashes[chunk.direction].update(chunk.data)
+        self.sizes[chunk.direction] += len(chunk.data)
+
+    def gap(self, gap: Gap) -> None:
+        self.gaps.append(gap)
+
+    def complete(self, reason: str) -> None:
+        self.reason = reason
+
+
+class HashingFactory(StreamFactory):
+    """Makes a `Hashing` for each connection."""
+
+    def __init__(self) -> None:
+        self.streams: List[Hashing] = []
+
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Hashing:
+        self.streams.append(Hashing(flow))
+        return self.streams[-1]
 
 
 def _text(event: Any) -> str:

@@ -99,6 +99,8 @@ def open_capture(
         raise UsageError("open_capture needs at least one source, the list is empty")
     if follow and len(wanted) > 1:
         raise UsageError("follow takes one source: merging cannot wait for several at once")
+    if wanted.count("-") > 1:
+        raise UsageError('standard input, "-", can be read once only')
     if poll_seconds <= 0:
         raise UsageError("poll_seconds must be positive")
     parts: List[Part] = []

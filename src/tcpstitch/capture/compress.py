@@ -84,8 +84,6 @@ class _Zstandard:
     kind = "zstd"
 
     def __init__(self, module: Any, head: bytes, pull: Callable[[], bytes]) -> None:
-        self._head = head
-        self._pull = pull
         self._reader = module.ZstdDecompressor().stream_reader(_Pull(head, pull), read_across_frames=True)
 
     def read(self, size: int) -> bytes:

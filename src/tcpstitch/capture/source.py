@@ -143,7 +143,8 @@ def open_file(what: Any) -> Tuple[str, Any, bool]:
             # Unbuffered: the readers take large blocks themselves, and a pipe's bytes come as soon as they are there.
             return os.fsdecode(path), open(path, "rb", buffering=0), True
         except (OSError, ValueError) as error:
-            raise CaptureError(f"{what}: cannot be opened: {error}") from error
+            reason = getattr(error, "strerror", None) or error  # without the number and the name once more
+            raise CaptureError(f"{what}: cannot be opened: {reason}") from error
     if hasattr(what, "read"):
         name = getattr(what, "name", None)
         return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False

@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import os
 import sys
-from typing import Optional, Sequence
+from typing import NoReturn, Optional, Sequence
 
 from ..errors import StreamCallbackError, TcpStitchError
 from . import extract as extract_command
@@ -25,8 +25,14 @@ def _version() -> str:
         return "(not installed)"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the whole usage."""
+        self.exit(2, f"tcpstitch: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tcpstitch", description="Put TCP streams back together from captured packets, inside a memory bound."
     )
     parser.add_argument("--version", action="version", version=f"tcpstitch {_version()}")

@@ -26,11 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("live capture on Linux, instead of FILE")
     live.add_argument("-i", "--interface", metavar="NAME", help='network interface, or "any", until a signal')
     live.add_argument("-f", "--filter", metavar="EXPRESSION", help="pcap-filter(7) expression; needs tcpdump")
-    live.add_argument("-s", "--snaplen", metavar="BYTES", type=int, default=262144, help="bytes kept of each packet")
+    live.add_argument("-s", "--snaplen", metavar="BYTES", type=int, help="bytes kept of each packet")
     live.add_argument("-p", "--no-promiscuous", action="store_true", help="take only what is meant for this host")
     parser.add_argument("--overlap", default="first", metavar="POLICY",
                         help="who owns a byte that several segments carry: first (default), last, bsd, linux, "
-                             "old-linux, solaris")  # fmt: skip
+                             "old-linux, solaris, linux-kernel, or an operating system such as win-2003")  # fmt: skip
     parser.add_argument("--checks", default="lenient", metavar="LEVEL",
                         help="lenient (default), or strict: leave out what an endpoint would refuse")  # fmt: skip
     parser.add_argument("--flow-key", default="plain", metavar="KIND",
@@ -54,10 +54,13 @@ def open_source(options: argparse.Namespace) -> Any:
     if options.interface:
         if options.follow:
             raise UsageError("--follow is for a file that grows; an interface is followed anyway")
-        return sniff(options.interface, filter=options.filter, snaplen=options.snaplen,
-                     promiscuous=not options.no_promiscuous, signals=())  # fmt: skip
+        kept = {} if options.snaplen is None else {"snaplen": options.snaplen}
+        return sniff(options.interface, filter=options.filter, promiscuous=not options.no_promiscuous,
+                     signals=(), **kept)  # fmt: skip
     if options.filter:
         raise UsageError("--filter works on a live capture only: give -i, or filter the file with tcpdump -r")
+    if options.snaplen is not None or options.no_promiscuous:
+        raise UsageError("--snaplen and --no-promiscuous work on a live capture only: give -i")
     return open_capture(options.files if len(options.files) > 1 else options.files[0], options.follow)
 
 

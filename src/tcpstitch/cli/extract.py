@@ -41,7 +41,10 @@ class Output:
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
         self._next_count: OrderedDict[Tuple[str, str], int] = OrderedDict()
         self.files = 0
-        os.makedirs(directory, exist_ok=True)
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"{directory}: is no directory; give a new one") from None
         if os.listdir(directory):
             raise UsageError(f"{directory}: the directory is not empty; give a new one")
         self._index: TextIO = open(os.path.join(directory, INDEX_NAME), "w", encoding="utf-8")

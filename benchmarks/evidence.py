@@ -1,0 +1,44 @@
+"""How often captures show each kind of anomaly, and how many of them do: the last columns of docs/anomalies.md.
+
+    python benchmarks/evidence.py CAPTURE ...
+
+Checks are lenient, and the last 64 KiB of each direction are kept, so that conflicts with delivered bytes count too.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from typing import List
+
+from tcpstitch import Assembler, CaptureWarning, Flow, Limits, Segment, Stream, StreamFactory, open_capture
+
+LIMITS = Limits(max_history_bytes_per_connection=1 << 16)
+
+
+class Everybody(StreamFactory):
+    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
+        return Stream()
+
+
+def main(paths: List[str]) -> int:
+    if not paths:
+        print(__doc__)
+        return 2
+    warnings.simplefilter("ignore", CaptureWarning)  # damaged captures are among them
+    times: Counter[str] = Counter()
+    captures: Counter[str] = Counter()
+    for path in paths:
+        with Assembler(Everybody(), limits=LIMITS) as assembler, open_capture(path) as capture:
+            assembler.run(capture)
+        found = assembler.statistics().anomalies
+        times.update(found)
+        captures.update(found.keys())
+    for kind in sorted(times):
+        print(f"{kind:24} {times[kind]} in {captures[kind]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
