@@ -35,7 +35,7 @@ class Ordinary(Routing):
         if not sound(None, packet, key, tcp, end):
             return False
         options = packet[tcp + 20 : start]
-        found = parse_options(options) if options else NO_OPTIONS
+        found = parse_options(options) if len(options) > 4 else NO_OPTIONS  # in four bytes only an MSS is of use
         if OPTION_MD5 in found:
             return False
         self._packets += 1
