@@ -25,6 +25,8 @@ class Assembler(ShortPath):
     Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
+    _trim_due = False  # the bound of histories has changed
+
     def __init__(
         self,
         factory: StreamFactory,
@@ -63,7 +65,6 @@ class Assembler(ShortPath):
         _choice("delivery", delivery, ("arrival", "acked"))
         self.acked_only = delivery == "acked"
         self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
-        self._trimmed_to = self.history_bytes
         self.gauge = gauge if on_pressure is not None else None
         self.factory = factory
         self.linktype = linktype
@@ -138,15 +139,17 @@ class Assembler(ShortPath):
         self.flush_all()
 
     def _take_over(self) -> None:
+        before = getattr(self, "history_bytes", None)
         super()._take_over()
-        if hasattr(self, "_decoder"):  # not the first time
+        if before is not None:  # not the first time
+            self._trim_due = self._trim_due or before != self.history_bytes
             self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
             self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
 
     def _trim_histories(self) -> None:
-        if self._trimmed_to == self.history_bytes:
+        if not self._trim_due:
             return
-        self._trimmed_to = self.history_bytes
+        self._trim_due = False
         for state in self._states():
             state.limit_history(self.history_bytes)
 

@@ -197,10 +197,12 @@ class Bounds:
             for state in list(self.pages.lru):
                 if state.page_count:
                     self.enforce_connection_limit(state.client)
+                    state.refresh()
             while self.pages.used > self.pages.max_pages:
                 victim = self.pages.victim(None)
                 assert victim is not None
                 self._relieve(victim, victim.client, "total_limit", 0)
+                victim.refresh()
             while self._state_count > self.max_connections:
                 self.evict_connection()
             self._drop_held(self._limits.held_bytes)

@@ -113,8 +113,10 @@ class Chunk:
     def stop_connection(self) -> None:
         """End the interest in both directions; `Stream.complete` still comes. From then on a packet costs next to
         nothing."""
+        peer = self._half.peer
         self._half.request_stop()
-        self._half.peer.request_stop()
+        if peer is not None:  # else the connection is over and forgotten
+            peer.request_stop()
 
     def __repr__(self) -> str:
         return (

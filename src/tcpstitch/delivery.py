@@ -65,7 +65,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         if not self.state.host.acked_only or not self.held and self.acked >= self.next_offset:
             self._emit(start, data, timestamp, marks)
             return
-        if self.state.stream is None:
+        if self.state.stream is None or self.stopped:
             return
         self.started = True
         marks = marks or [(start, timestamp, None)]

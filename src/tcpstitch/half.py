@@ -135,8 +135,8 @@ class HalfStream(Delivery):
         end = start + len(data)
         self.waiting_start = start
         while True:
-            if self.state.stream is None:
-                return
+            if self.state.stream is None or self.stopped:
+                return  # what had to be given up made the handler say so
             if start <= self.next_offset and not self.holding:
                 if end > self.next_offset:
                     self._deliver_now(self.next_offset, data[self.next_offset - start :], sent, timestamp, context)
@@ -257,6 +257,8 @@ class HalfStream(Delivery):
     def _settle(self) -> None:
         """Let FIN and RST take effect where the stream has come to them (RFC 9293 3.10.7.4)."""
         if self.fin_received:
+            if self.queue:
+                self.queue.clear()  # it came while the FIN was in doubt, and lies behind it
             if not (self.ended or self.held):  # what was not acknowledged is waited for
                 self.end()
         elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
@@ -268,8 +270,6 @@ class HalfStream(Delivery):
     def end(self) -> None:
         """The direction is over: a last chunk with what is kept, or empty, says so unless the last data did."""
         self.ended = True
-        if self.queue:
-            self.queue.clear()
         host = self.state.host
         if host.last_end is not self:
             data, offset = b"", self.next_offset
@@ -306,6 +306,11 @@ class HalfStream(Delivery):
         self.kept, self.held = self.kept or None, self.held or None
         if settled(self.details):
             self.details = NOTHING
+
+    def request_stop(self) -> None:
+        super().request_stop()
+        if self.state.stream is not None:
+            self.plain = NEEDS_RULES  # a chunk kept from an earlier call may ask for it at any time
 
     def release_pages(self) -> None:
         for queue in (self.queue, self.kept, self.held):

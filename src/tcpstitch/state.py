@@ -236,7 +236,7 @@ class StreamState(Resets):
         at_next = self.host.strict and not half.holding and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
-        elif flags & FIN and start > half.next_offset and not half.holding:
+        elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped):
             if self.host.policies.of(half).name == "linux-kernel":
                 self._note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
@@ -347,6 +347,8 @@ class StreamState(Resets):
         for half in (self.client, self.server):
             if len(half.history) > bound:
                 half.history = half.history[len(half.history) - bound :]
+            if half.refused is not None and len(half.refused.old) > bound:
+                half.refused = None
         self.refresh()
 
     def refresh(self) -> None:
