@@ -41,9 +41,11 @@ class ShortPath(Ordinary):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
-        first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
-        half = self._halves.get(key)
-        line = 0 if half is None else half.line
+        first = 0
+        if packet[12] == 8:
+            first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
+            half = self._halves.get(key)
+            line = 0 if half is None else half.line
         if first & 0xFFFFFF00 == IPV4 and (middle & PLAIN_MASK == line or not line and middle & TCP_MASK == TCP):
             tcp = 34  # IPv4 without options, no fragment, the usual TTL, TCP
             end = 14 + total
@@ -58,8 +60,7 @@ class ShortPath(Ordinary):
             or not window or not start <= end <= len(packet)
         ):  # fmt: skip
             return self._other(packet, timestamp, half, (key, tcp, start, end, seq, ack, word, window))
-        length = end - start
-        state = half.state
+        length, state = end - start, half.state
         if (
             ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
             or word & 0x8000 and not self._renews(half, packet, tcp)
