@@ -45,7 +45,7 @@ class Assembler(ShortPath):
         on_pressure: Optional[Callable[[int], Any]] = None,
         pressure_marks: Sequence[float] = DEFAULT_MARKS,
     ) -> None:
-        if not callable(getattr(factory, "new", None)):
+        if isinstance(factory, type) or not callable(getattr(factory, "new", None)):
             raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
         _choice("checks", checks, ("lenient", "strict"))
         _choice("start", start, ("any", "syn"))
@@ -78,7 +78,12 @@ class Assembler(ShortPath):
     # -- packets in; `assemble` stands in `shortpath`
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
-        """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush."""
+        """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush.
+
+        Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
+        """
+        if isinstance(capture, (str, bytes)) or not hasattr(capture, "__iter__"):
+            raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble
         for timestamp, packet in capture:
@@ -93,7 +98,13 @@ class Assembler(ShortPath):
 
     def flush_older_than(self, timestamp: float, close_before: Optional[float] = None) -> FlushResult:
         """Give up holes whose data has waited since before `timestamp`, and, where `close_before` is given, complete
-        connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections)."""
+        connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections).
+
+        Raises `UsageError` for something that is no time in seconds.
+        """
+        for stamp in (timestamp, close_before or 0.0):
+            if not isinstance(stamp, (int, float)):
+                raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0
