@@ -82,7 +82,8 @@ class Assembler(ShortPath):
 
         Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
         """
-        if isinstance(capture, (str, bytes)) or not hasattr(capture, "__iter__"):
+        given: Any = capture
+        if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
             raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble
@@ -102,6 +103,7 @@ class Assembler(ShortPath):
 
         Raises `UsageError` for something that is no time in seconds.
         """
+        stamp: Any
         for stamp in (timestamp, close_before or 0.0):
             if not isinstance(stamp, (int, float)):
                 raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
