@@ -168,3 +168,54 @@ def test_urgent_segments_of_a_stopped_direction_leave_nothing_behind(checks: str
     finally:
         tracemalloc.stop()
     assert grown < 16 << 10
+
+
+class Interrupted(Recording):
+    """The user presses Ctrl-C while a chunk that was waiting, or the end, is being handled."""
+
+    where = "reassembled"
+
+    def reassembled(self, chunk: Chunk) -> None:
+        super().reassembled(chunk)
+        if self.where == "reassembled":
+            raise KeyboardInterrupt
+
+    def complete(self, reason: str) -> None:
+        super().complete(reason)
+        if self.where == "complete":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["reassembled", "complete"])
+def test_an_interrupt_while_a_connection_is_evicted_leaves_the_assembler_whole(where: str) -> None:
+    """The interrupt reaches the caller; the stream completes once, its pages are free, the next packets are taken."""
+    factory = Factory(Interrupted)
+    assembler = opened(factory, limits=Limits(max_connections=1))
+    factory.recorder.connections[0].where = where  # type: ignore[attr-defined]
+    wait(assembler, 200)
+    stranger = tcp_frame(("10.0.0.9", 1), SERVER, 7, flags="S")
+    with pytest.raises(KeyboardInterrupt):
+        assembler.assemble(stranger, 2.0)
+    assembler.check()
+    assert assembler.statistics().pages_used == 0
+    assembler.assemble(stranger, 2.1)
+    assembler.flush_all()
+    assert [len(connection.completions) for connection in factory.recorder.connections] == [1, 1]
+
+
+def test_a_gap_is_given_up_at_the_time_of_the_syn_that_needed_the_room() -> None:
+    recorder = Recorder()
+    assembler = opened(recorder, limits=Limits(max_connections=1))
+    wait(assembler, 200)
+    assembler.assemble(tcp_frame(("10.0.0.9", 1), SERVER, 7, flags="S"), 1.3)
+    assert [gap.timestamp for gap in recorder.connections[0].gaps] == [1.3]
+
+
+def test_an_acknowledgement_far_behind_one_of_unseen_bytes_is_evidence_in_frames_too() -> None:
+    """The last ACK was of bytes that were not seen: one that lies far below it is not taken for an old one."""
+    recorder = Recorder()
+    assembler = opened(recorder)
+    for number, ack in enumerate((PEER_ISN + 1001, PEER_ISN + 1 - (1 << 30))):
+        frame = tcp_frame(CLIENT, SERVER, ISN + 1 + 100 * number, b"d" * 100, ack=ack & 0xFFFFFFFF)
+        assembler.assemble(frame, 1.2)
+    assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["bad_ack"]

@@ -192,6 +192,9 @@ class Delivery(Sequencing, Keeping, Evidence):
             stream.reassembled(chunk)
         except Exception as error:
             host.handler_failed(self.state, stream, error)
+        except BaseException:
+            host.abandon(self.state)
+            raise
         finally:
             host.busy = outer
         if host.asked:

@@ -39,6 +39,7 @@ class Ordinary(Routing):
         if OPTION_MD5 in found:
             return False
         self._packets += 1
+        self.present = timestamp
         ttl = _ttl(packet, key, tcp)
         segment = Segment(key, seq, ack, word & 0xFF, window, b"", 0, options, ttl, 0, packet, tcp, end)
         self.busy = self
@@ -180,9 +181,10 @@ class Ordinary(Routing):
             return True
         if behind >= HALF and last >= 0:
             return self._acknowledges_beyond(half, ack, MODULUS - behind, timestamp)
-        if last < 0:
-            return False  # the first confirmation
-        gained = ((expected - last) & MASK) - behind
+        before = (expected - last) & MASK
+        if last < 0 or before >= HALF:
+            return False  # the first confirmation, or the last one was of bytes that were not seen
+        gained = before - behind
         if gained < 0:
             return bool(-gained <= max(half.max_window, 0xFFFF))  # overtaken on the way
         # One object for one number: an idle connection, all confirmed, consists of little else.

@@ -146,20 +146,22 @@ class Upkeep(Bounds):
         if state.closed:
             return
         state.closed = True
-        if state.page_count or state.client.details is not NOTHING or state.server.details is not NOTHING:
+        try:
+            if state.page_count or state.client.details is not NOTHING or state.server.details is not NOTHING:
+                if state.stream is not None:
+                    state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
+                state.release_pages()
+            state.reason = state.reason or reason
             if state.stream is not None:
-                state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
-            state.release_pages()
-        state.reason = state.reason or reason
-        if state.stream is not None:
-            self.call(state, "complete", reason)
-        self.counters.count_completion(state.reason)
-        state.watcher, state.stream = state.stream, None
-        state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
-        if state.embryonic:
-            self._embryonic.pop(state, None)
-        self._closed.pop(state, None)  # it goes to the end
-        self._closed[state] = self.now
+                self.call(state, "complete", reason)
+        finally:  # an interrupt passes through here
+            self.counters.count_completion(state.reason)
+            state.watcher, state.stream = state.stream, None
+            state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
+            if state.embryonic:
+                self._embryonic.pop(state, None)
+            self._closed.pop(state, None)  # it goes to the end
+            self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
