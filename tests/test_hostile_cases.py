@@ -219,3 +219,13 @@ def test_an_acknowledgement_far_behind_one_of_unseen_bytes_is_evidence_in_frames
         frame = tcp_frame(CLIENT, SERVER, ISN + 1 + 100 * number, b"d" * 100, ack=ack & 0xFFFFFFFF)
         assembler.assemble(frame, 1.2)
     assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["bad_ack"]
+
+
+class Nobody(StreamFactory):
+    def new(self, flow: Any, segment: Any, timestamp: float) -> None:
+        return None
+
+
+def test_every_packet_of_a_connection_that_nobody_wants_is_counted_as_ignored() -> None:
+    """The SYN too, whichever path it takes."""
+    assert opened(Nobody()).statistics().ignored == 3

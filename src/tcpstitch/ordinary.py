@@ -52,6 +52,8 @@ class Ordinary(Routing):
                 else:
                     half.line = LINES[ttl]
                     _take_syn(half, seq, window, found)
+            else:
+                self.counters.ignored += 1
             if self.gauge is not None:
                 self.watch_pressure()
         finally:
