@@ -167,3 +167,14 @@ def test_an_orderly_connection_is_delivered_whole() -> None:
         assert recorder.only.completions == ["fin"]
     assert recorder.only.data(C2S) == b"question" and recorder.only.data(S2C) == b"answer"
     assert recorder.only.ended == {C2S, S2C} and recorder.only.anomalies == []
+
+
+def test_a_gap_given_up_at_the_end_bears_the_time_of_the_last_packet() -> None:
+    """Also where that packet took the short path."""
+    talk = Talk(4, 7, (SYN_OPTIONS[0], SYN_OPTIONS[0]), [(True, b"a" * 100)])
+    hole = {**talk.packets[3], "seq": talk.packets[3]["seq"] + 500}
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for number, packet in enumerate([*talk.packets[:5], hole, {**talk.packets[4], "ack": talk.packets[4]["ack"]}]):
+            assembler.assemble(tcp_frame(**packet), 1.0 + number / 10)
+    assert [(gap.reason, gap.timestamp) for gap in recorder.only.gaps] == [("flushed", 1.6)]

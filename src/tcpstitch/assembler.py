@@ -112,6 +112,7 @@ class Assembler(ShortPath):
         flushed = closed = 0
         self.busy = self
         try:
+            self.note_present()
             for state in list(self.pages.lru):
                 flushed += self.flush_state(state, timestamp)
             if close_before is not None:
@@ -131,6 +132,7 @@ class Assembler(ShortPath):
         flushed = closed = 0
         self.busy = self
         try:
+            self.note_present()
             for state in list(self._states()):
                 if not state.closed:
                     flushed += bool(state.client.queue) + bool(state.server.queue)

@@ -206,6 +206,10 @@ class Upkeep(Bounds):
 
     # -- flushing
 
+    def note_present(self) -> None:
+        """Take the time of the last packet, which may have taken the short path, for what is given up. O(connections)."""
+        self.present = max([self.present, *(state.last_seen for state in self._states())])
+
     def flush_state(self, state: StreamState, before: float) -> bool:
         """Give up what has waited since before `before`; True if something was delivered."""
         flushed = False
