@@ -207,7 +207,7 @@ class Upkeep(Bounds):
     # -- flushing
 
     def note_present(self) -> None:
-        """Take the time of the last packet, which may have taken the short path, for what is given up. O(connections)."""
+        """Take in the time of the last packet, which may have taken the short path. O(connections)."""
         self.present = max([self.present, *(state.last_seen for state in self._states())])
 
     def flush_state(self, state: StreamState, before: float) -> bool:
