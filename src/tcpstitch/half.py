@@ -290,6 +290,8 @@ class HalfStream(Delivery):
             or self.expected_seq < 0
             or not (self.window and self.peer.window)
             or not (self.started or self.peer.expected_seq >= 0)
+            or self.peer.details is not NOTHING
+            and (self.peer.fin_unsure or self.peer.cuts)  # this side's next ACK may settle what is pending there
         ):
             return NEEDS_RULES
         if self.details is not NOTHING:

@@ -41,16 +41,15 @@ class ShortPath(Ordinary):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
-        first = 0
-        if packet[12] == 8:
-            first, total, middle, key, seq, ack, word, window = HEADERS(packet, 12)
+        first, at = 0, 16 if packet[12] == 0x81 and not packet[13] else 12  # behind a VLAN tag, or at its place
+        if packet[at] == 8:
+            first, total, middle, key, seq, ack, word, window = HEADERS(packet, at)
             half = self._halves.get(key)
             line = 0 if half is None else half.line
         if first & 0xFFFFFF00 == IPV4 and (middle & PLAIN_MASK == line or not line and middle & TCP_MASK == TCP):
-            tcp = 34  # IPv4 without options, no fragment, the usual TTL, TCP
-            end = 14 + total
+            tcp, end = at + 22, at + 2 + total  # IPv4 without options, no fragment, the usual TTL, TCP
         else:
-            found = self._locate(packet)
+            found = self._locate(packet, at)
             if found is None:
                 return self._take(packet, timestamp)
             half, key, tcp, end, seq, ack, word, window = found
@@ -103,12 +102,11 @@ class ShortPath(Ordinary):
             self.busy = None
         return self._error is None
 
-    def _locate(self, packet: bytes) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:
-        """TCP over both IP versions, with one VLAN tag or none: the direction, if known, and a `Lying` but for `start`.
+    def _locate(self, packet: bytes, at: int) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:
+        """TCP over both IP versions, its EtherType at `at`: the direction, if known, and a `Lying` but for `start`.
 
         None too where the TTL says that it may not come from where the others came from.
         """
-        at = 16 if packet[12] == 0x81 and not packet[13] else 12
         if packet[at] == 0x86 and packet[at + 1] == 0xDD and len(packet) >= at + 62:
             first, total, number, ttl, key, seq, ack, word, window = HEADERS6(packet, at + 2)
             if number != 6 or first >> 4 != 6:
