@@ -137,6 +137,7 @@ def calls(packets: List[Any], options: Dict[str, Any]) -> List[Any]:
         ]
     ),
 )
+@example(4, 0, (b"", b""), [(False, b"1"), (False, b"2"), (False, b"3")], [(4, "checksum", 0), (4, "grow", 1)], {})
 @example(4, 0, (b"", b""), [(True, b"1"), (False, b"2"), (False, b"3")], [(4, "ttl", 67), (5, "flag", 0)], {})
 @example(4, 0, (SYN_OPTIONS[2], SYN_OPTIONS[2]), [(True, b"x" * 90)], [], {})
 def test_bytes_and_segments_lead_to_the_same_calls(

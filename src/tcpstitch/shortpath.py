@@ -61,10 +61,10 @@ class ShortPath(Ordinary):
             return self._other(packet, timestamp, half, (key, tcp, start, end, seq, ack, word, window))
         length, state = end - start, half.state
         if (
-            ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
+            0 < length <= VERIFY_BYTES and (length == 1 or not sound(half, packet, key, tcp, end))
+            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
             or word & 0x8000 and not self._renews(half, packet, tcp)
             or state.page_count and not self._may_wait(half.peer, timestamp)
-            or 0 < length <= VERIFY_BYTES and (length == 1 or not sound(half, packet, key, tcp, end))
         ):  # fmt: skip
             return self._take(packet, timestamp)
         self._packets = state.last_packet = self._packets + 1
