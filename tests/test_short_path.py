@@ -137,6 +137,7 @@ def calls(packets: List[Any], options: Dict[str, Any]) -> List[Any]:
         ]
     ),
 )
+@example(4, 0, (b"", b""), [(True, b"1"), (True, b"2")], [(4, "flag", 1), (15, "grow", 1), (16, "drop", 0)], {})
 @example(4, 0, (b"", b""), [(False, b"1"), (False, b"2"), (False, b"3")], [(4, "checksum", 0), (4, "grow", 1)], {})
 @example(4, 0, (b"", b""), [(True, b"1"), (False, b"2"), (False, b"3")], [(4, "ttl", 67), (5, "flag", 0)], {})
 @example(4, 0, (SYN_OPTIONS[2], SYN_OPTIONS[2]), [(True, b"x" * 90)], [], {})

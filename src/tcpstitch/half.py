@@ -291,7 +291,7 @@ class HalfStream(Delivery):
             or not (self.window and self.peer.window)
             or not (self.started or self.peer.expected_seq >= 0)
             or self.peer.details is not NOTHING
-            and (self.peer.fin_unsure or self.peer.cuts)  # this side's next ACK may settle what is pending there
+            and (self.peer.fin_unsure or self.peer.cuts or self.peer.isns and not self.peer.started)  # an ACK decides
         ):
             return NEEDS_RULES
         if self.details is not NOTHING:

@@ -67,21 +67,21 @@ class Counting(Stream):
         self.exact = exact
         self.completions = 0
         self.next = [0, 0]
+        self.kept = [0, 0]  # where the next chunk starts if all that was kept could be
 
     def reassembled(self, chunk: Any) -> None:
         assert not self.completions
         if chunk.skip >= 0:
-            assert chunk.offset == self.next[chunk.direction] or (
-                not self.exact and chunk.offset > self.next[chunk.direction]
-            )
-        self.next[chunk.direction] = chunk.offset + len(chunk.data)
+            low, high = self.kept[chunk.direction], self.next[chunk.direction]  # bounds may drop what was kept
+            assert low <= chunk.offset <= high or not self.exact and chunk.offset > high
+        self.kept[chunk.direction] = self.next[chunk.direction] = chunk.offset + len(chunk.data)
         if len(chunk.data) % 7 == 3:
             chunk.keep_from(len(chunk.data) // 2)
-            self.next[chunk.direction] = chunk.offset + len(chunk.data) // 2
+            self.kept[chunk.direction] = chunk.offset + len(chunk.data) // 2
 
     def gap(self, gap: Any) -> None:
         assert gap.length > 0 and not self.completions
-        self.next[gap.direction] = gap.offset + gap.length
+        self.kept[gap.direction] = self.next[gap.direction] = gap.offset + gap.length
 
     def complete(self, reason: str) -> None:
         self.completions += 1
