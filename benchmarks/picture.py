@@ -37,7 +37,7 @@ def _panel(panel: Panel, left: float, top: float, decades: Tuple[int, int]) -> L
 
     parts = [_text(left + MARGIN + inner_width / 2, top + 12, panel.title, size=14)]
     for decade in range(low, high + 1):
-        x, y = place(0, 10**decade)
+        x, y = place(least, 10**decade)
         parts.append(f'<path d="M{x:.1f} {y:.1f}h{inner_width}" stroke="#d1d5db"/>')
         parts.append(_text(x - 6, y + 4, f"{10**decade:g}", "end"))
     bottom = top + 24 + inner_height
