@@ -6,7 +6,6 @@ import gc
 import os
 import random
 import sys
-import tracemalloc
 import weakref
 from typing import Any, Iterator, List, Optional
 
@@ -195,6 +194,8 @@ OPTIONS = [{}, {"checks": "strict"}, {"overlap": "linux"}, {"overlap": "linux-ke
 def test_after_flush_all_only_a_constant_base_remains_however_much_traffic_there_was(
     options: Any, no_collector: None
 ) -> None:
+    import tracemalloc  # which PyPy does not have
+
     left = []
     for count in (150, 1500):
         assembler = Assembler(Forgetful(), limits=Limits(100, 500, max_connections=500), **options)
