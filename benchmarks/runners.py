@@ -7,6 +7,7 @@ packet and at its peak, and with --hash the digest of what was delivered (hashin
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import json
 import mmap
@@ -30,10 +31,11 @@ def memory_kib(name: str) -> int:
     return 0
 
 
-def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
-    """A factory whose streams count bytes, or digest them."""
+@functools.cache
+def counting() -> "tuple[Any, List[int]]":
+    """A factory whose streams count bytes. Made once: a program's handlers are not new classes for each capture, which
+    a tracing compiler would have to learn anew."""
     from tcpstitch import Chunk, Stream, StreamFactory
-    from tcpstitch.segment import reverse_key
 
     total = [0]
 
@@ -43,6 +45,20 @@ def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
         def reassembled(self, chunk: Chunk) -> None:
             total[0] += len(chunk.data)
 
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Counter()
+
+    return Factory(), total
+
+
+def hashing(digest: Digest) -> "tuple[Any, List[int]]":
+    """A factory whose streams digest bytes."""
+    from tcpstitch import Chunk, Stream, StreamFactory
+    from tcpstitch.segment import reverse_key
+
+    total = [0]
+
     class Hasher(Stream):
         __slots__ = ("keys",)
 
@@ -51,13 +67,20 @@ def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
 
         def reassembled(self, chunk: Chunk) -> None:
             total[0] += len(chunk.data)
-            digest.update(self.keys[chunk.direction], chunk.data)  # type: ignore[union-attr, arg-type]
+            digest.update(self.keys[chunk.direction], chunk.data)  # type: ignore[arg-type]
 
     class Factory(StreamFactory):
         def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
-            return Counter() if digest is None else Hasher(flow.key)
+            return Hasher(flow.key)
 
     return Factory(), total
+
+
+def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
+    """A factory whose streams count bytes, or digest them, and where they count."""
+    factory, total = counting() if digest is None else hashing(digest)
+    total[0] = 0
+    return factory, total
 
 
 def run(path: str, digest: Optional[Digest]) -> Result:

@@ -28,7 +28,7 @@ RESERVE_SLABS = 2  # stays allocated against thrashing
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
 
-def _anonymous(size: int) -> mmap.mmap:
+def anonymous(size: int) -> mmap.mmap:
     """Private where that can be said: a forked process must not write into its parent's pages."""
     return mmap.mmap(-1, size, flags=_PRIVATE) if _PRIVATE else mmap.mmap(-1, size)
 
@@ -37,7 +37,7 @@ class Slab:
     __slots__ = ("memory", "slots", "vacant")
 
     def __init__(self, page_size: int, count: int) -> None:
-        self.memory = _anonymous(page_size * count)
+        self.memory = anonymous(page_size * count)
         self.slots: List[Optional[Page]] = [None] * count
         self.vacant = array("H", range(count - 1, -1, -1))
 

@@ -59,10 +59,9 @@ def _records(
     head: int,
     make: Optional[Type[bytes]],
 ) -> Iterator[Record]:
-    buffer, pos, base = rest.buffer, rest.pos, rest.base
+    buffer, pos, size, base = rest.buffer, rest.pos, rest.size, rest.base
     problem: Optional[str] = None
     while problem is None:
-        size = len(buffer)
         last = size - head
         need = head
         while pos <= last:
@@ -84,11 +83,11 @@ def _records(
             problem = "the file ends in the middle of a packet"
         else:
             base += pos
-            buffer = source.at_least(buffer[pos:], need)
+            buffer, size = source.refill(buffer, pos, size, need)
             pos = 0
-            if len(buffer) < need:
-                problem = "the file ends in the middle of a packet" if buffer else ""
-    end(source, report, base + pos, problem if len(buffer) > pos else "")
+            if size < need:
+                problem = "the file ends in the middle of a packet"
+    end(source, report, base + pos, problem if size > pos else "")
 
 
 def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:

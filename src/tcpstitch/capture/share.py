@@ -8,7 +8,7 @@ looks at the key of the segment that comes out.
 from __future__ import annotations
 
 import struct
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
 from ..errors import UsageError
 from .report import ETHERNET, Record
@@ -71,13 +71,15 @@ class Share:
 
 
 class Rest:
-    """Where the quick loop below left a file to the ordinary one: bytes read, the place in them, the file's offset."""
+    """Where the quick loop below left a file to the ordinary one: a buffer, the place in it and the end of what was
+    read into it, and the place's offset in the file."""
 
-    __slots__ = ("buffer", "pos", "base")
+    __slots__ = ("buffer", "pos", "size", "base")
 
     def __init__(self, buffer: bytes, pos: int) -> None:
-        self.buffer = buffer
+        self.buffer: Any = buffer
         self.pos = pos
+        self.size = len(buffer)
         self.base = 0
 
 
@@ -92,8 +94,7 @@ def quick_share(
     unpack = _RECORD.unpack_from
     number = share.number
     while True:
-        buffer, pos = rest.buffer, rest.pos
-        size = len(buffer)
+        buffer, pos, size = rest.buffer, rest.pos, rest.size
         last = size - _RECORD.size
         need = _RECORD.size
         while pos <= last:
@@ -116,7 +117,8 @@ def quick_share(
         if not source.can_hold(need - (size - pos)):
             break
         rest.base += pos
-        rest.buffer, rest.pos = source.at_least(buffer[pos:], need), 0
-        if len(rest.buffer) < need:
+        rest.buffer, rest.size = source.refill(buffer, pos, size, need)
+        rest.pos = 0
+        if rest.size < need:
             break
     yield from share.of(usual)
