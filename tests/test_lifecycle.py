@@ -43,6 +43,23 @@ def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() ->
     assert recorder.only.text(S2C) == "one two three"
 
 
+def test_a_closed_hosts_reset_for_data_that_knows_little_does_not_end_its_peers_stream() -> None:
+    """The RST bears the number that the late data acknowledged, here before the last data and the FIN: by the time the
+    peer has it, it has received more, and the RST is outside its window."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"request", ack=501), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, b"bye", flags="FPA", ack=501), 1000.3)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one ", ack=108), 1000.4)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="R"), 1000.5)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 505, b"two", ack=111), 1000.6)
+    assert recorder.only.completions == []
+    assembler.flush_all()
+    assert recorder.only.text(S2C) == "one two"
+
+
 def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -> None:
     """A RST at the sender's own FIN, then silence: the connection is over as reset once the linger has passed."""
     recorder = Recorder()

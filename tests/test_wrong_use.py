@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from small_captures import exchange
+from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, UsageError
+from tcpstitch import Assembler, Timeouts, UsageError
+
+FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
 
 @pytest.mark.parametrize("factory", [Recorder, None, object(), "factory"])
@@ -22,6 +28,33 @@ def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
     """The message names open_capture."""
     with pytest.raises(UsageError, match="open_capture"):
         Assembler(Recorder()).run(capture)
+
+
+@pytest.mark.parametrize("time", ["noon", None, b"1.0", object()])
+@pytest.mark.parametrize("packets_before", [0, 2])
+def test_a_packets_time_must_be_a_number(time: Any, packets_before: int) -> None:
+    """Whether it is the first packet or a later one, the message says what is wanted."""
+    assembler = Assembler(Recorder())
+    for number in range(packets_before):
+        assembler.assemble(FRAME, 1000.0 + number / 10)
+    with pytest.raises(UsageError, match="give seconds"):
+        assembler.assemble(FRAME, time)
+
+
+@pytest.mark.parametrize("exact", [Decimal, Fraction])
+def test_a_packets_time_may_be_an_exact_number(exact: Any) -> None:
+    """dpkt reads nanosecond captures with `Decimal` times: all happens as it does with floats, also at the timers."""
+    outcomes = []
+    for kind in (float, exact):
+        recorder = Recorder()
+        assembler = Assembler(recorder, timeouts=Timeouts(idle=60))
+        for at, packet in enumerate(exchange()[:-3]):
+            assembler.assemble(packet, kind(1000 + at / 4))
+        assembler.assemble(FRAME, kind(1200))
+        assembler.flush_older_than(kind(1300), kind(1300))
+        outcomes.append(([connection.completions for connection in recorder.connections], assembler.statistics()))
+    assert outcomes[0] == outcomes[1]
+    assert ["idle"] in outcomes[0][0]
 
 
 @pytest.mark.parametrize("stamps", [("noon",), (None,), (1.0, "noon")])

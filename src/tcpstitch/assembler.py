@@ -17,6 +17,7 @@ from .pressure import DEFAULT_MARKS, PressureGauge
 from .shortpath import ShortPath
 from .statistics import FlushResult, Statistics
 from .stream import ON_LIMIT, StreamFactory
+from .timers import seconds
 
 
 class Assembler(ShortPath):
@@ -103,10 +104,8 @@ class Assembler(ShortPath):
 
         Raises `UsageError` for something that is no time in seconds.
         """
-        stamp: Any
-        for stamp in (timestamp, close_before or 0.0):
-            if not isinstance(stamp, (int, float)):
-                raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
+        timestamp = seconds(timestamp)
+        close_before = None if close_before is None else seconds(close_before)
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0

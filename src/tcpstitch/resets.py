@@ -76,12 +76,14 @@ class Resets(Handshake):
                     half.drain()
 
     def _answers_data_in_flight(self, half: HalfStream, offset: int) -> bool:
-        """A closed host's RST at its own unacknowledged FIN: the peer, which knows of neither, goes on for a while.
+        """A closed host's RST at or before its own unacknowledged FIN: the peer, which knows of neither, goes on.
 
-        RFC 9293 3.10.7.1: in state CLOSED each segment is answered with a RST at the number that it acknowledges. An
-        endpoint no longer reads what still comes, an observer may.
+        RFC 9293 3.10.7.1: in state CLOSED each segment is answered with a RST at the number that it acknowledges, and
+        where the peer has received more by then, the RST is outside its window. An endpoint no longer reads what still
+        comes, an observer may.
         """
-        return not self.host.strict and half.ended and half.fin_offset == offset and half.acked <= offset
+        fin = half.fin_offset
+        return not self.host.strict and half.ended and fin is not None and half.acked <= offset <= fin
 
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""

@@ -12,7 +12,7 @@ from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
-from .timers import BACK_SECONDS, Timers
+from .timers import BACK_SECONDS, Timers, seconds
 
 
 class Routing(Timers):
@@ -31,8 +31,10 @@ class Routing(Timers):
         """Take one packet, by the short path or the rules."""
         raise NotImplementedError
 
-    def _take(self, packet: Any, timestamp: float) -> None:
+    def _take(self, packet: Any, timestamp: Any) -> None:
         """Any packet: decode it and apply its segments."""
+        if not isinstance(timestamp, (float, int)):
+            return self.assemble(packet, seconds(timestamp))
         kind = packet.__class__
         if kind is not bytes and self._ethernet:
             frame = as_ethernet(packet)

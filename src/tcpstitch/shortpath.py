@@ -16,6 +16,7 @@ from .half import IGNORED, OVER, WAITS
 from .ordinary import Lying, Ordinary, sound
 from .segment import ACK, FIN, PSH, SYN
 from .sequence import MASK
+from .timers import seconds
 from .validate import TTL_MARGIN, VERIFY_BYTES
 
 # An Ethernet frame with IPv4 and TCP, from the EtherType on: EtherType, version and IHL and service; total length;
@@ -35,10 +36,15 @@ class ShortPath(Ordinary):
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler did, `ReentrantCallError` in one.
+        Raises `PacketTypeError` for other types, `UsageError` for a time that is no number, `StreamCallbackError` if a
+        handler did, `ReentrantCallError` in one.
         """
-        if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
-            return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
+        try:
+            if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
+                return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
+        except TypeError:
+            seconds(timestamp)  # refuses what is no time
+            raise
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
         first, at = 0, 16 if packet[12] == 0x81 and not packet[13] else 12  # behind a VLAN tag, or at its place
@@ -91,15 +97,21 @@ class ShortPath(Ordinary):
             if self.asked:
                 self._answer(half, chunk)
 
-    def _before(self, timestamp: float) -> bool:
-        """Refuse calls out of a handler, and let the timers run; False if a handler failed there."""
+    def _before(self, timestamp: Any) -> bool:
+        """Refuse calls out of a handler, and let the timers run; False if a handler failed there, or if the packet has
+        to come again with its time as a float."""
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+        if not isinstance(timestamp, (float, int)):
+            self._exact_times = True
+            return False
         self.busy = self
         try:
             self.run_timers(timestamp)
         finally:
             self.busy = None
+        if self._exact_times:
+            self._next_timer = float("-inf")  # look at the next packet too
         return self._error is None
 
     def _locate(self, packet: bytes, at: int) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, Optional
 
+from .errors import UsageError
 from .state import StreamState
 from .upkeep import Upkeep
 
@@ -14,8 +15,19 @@ BACK_SECONDS = 60.0  # so is a jump back by more; by less, the clock just stands
 JUMP_PACKETS = 16  # so many in a row
 
 
+def seconds(stamp: Any) -> float:
+    """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none."""
+    if isinstance(stamp, float):
+        return stamp
+    if not hasattr(stamp, "__float__"):
+        raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
+    return float(stamp)
+
+
 class Timers(Upkeep):
     """The part of the assembler that runs on the packets' own timestamps."""
+
+    _exact_times = False  # whether packets came with times other than floats
 
     def run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
