@@ -27,7 +27,8 @@ def test_the_other_side_of_a_half_closed_connection_may_be_silent_for_minutes() 
 
 
 def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() -> None:
-    """RFC 9293 3.10.7.1: a closed host answers late data with RST at the number it acknowledges, its own FIN's."""
+    """RFC 9293 3.10.7.1: a closed host answers late data with RST at the number it acknowledges, its own FIN's or the
+    one behind it; the connection is over once nothing follows."""
     recorder = Recorder()
     assembler = Assembler(recorder)
     assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
@@ -39,8 +40,24 @@ def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() ->
     assembler.assemble(Segment.make(SERVER, CLIENT, 509, b"three", ack=102), 1000.6)
     assert recorder.only.completions == []
     assembler.assemble(Segment.make(CLIENT, SERVER, 102, flags="R"), 1000.7)
-    assert recorder.only.completions == ["rst"], "the peer knew of the FIN: the RST ends the connection"
-    assert recorder.only.text(S2C) == "one two three"
+    assembler.assemble(Segment.make(SERVER, CLIENT, 514, b" four", ack=102), 1000.8)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 102, flags="R"), 1000.9)
+    assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
+    assert recorder.connections[0].completions == ["rst"]
+    assert recorder.connections[0].text(S2C) == "one two three four"
+
+
+def test_a_reset_behind_an_acknowledged_fin_ends_the_connection_at_once_when_it_answers_nothing() -> None:
+    """All that the peer sent was acknowledged: nothing is in flight that the RST could be an answer to."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one", ack=101), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=504), 1000.3)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 504, ack=102), 1000.4)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 102, flags="R"), 1000.5)
+    assert recorder.only.completions == ["rst"]
 
 
 def test_a_closed_hosts_reset_for_data_that_knows_little_does_not_end_its_peers_stream() -> None:

@@ -76,14 +76,17 @@ class Resets(Handshake):
                     half.drain()
 
     def _answers_data_in_flight(self, half: HalfStream, offset: int) -> bool:
-        """A closed host's RST at or before its own unacknowledged FIN: the peer, which knows of neither, goes on.
+        """A closed host's RST at or before its own unacknowledged FIN, or behind it for data that it has not taken.
 
-        RFC 9293 3.10.7.1: in state CLOSED each segment is answered with a RST at the number that it acknowledges, and
-        where the peer has received more by then, the RST is outside its window. An endpoint no longer reads what still
-        comes, an observer may.
+        RFC 9293 3.10.7.1: in state CLOSED each segment is answered with a RST at the number that it acknowledges. The
+        peer goes on until the RST has reached it, and where it has received more by then, the RST is outside its
+        window. An endpoint no longer reads what still comes, an observer may.
         """
         fin = half.fin_offset
-        return not self.host.strict and half.ended and fin is not None and half.acked <= offset <= fin
+        if self.host.strict or not half.ended or fin is None:
+            return False
+        last = fin + (half.peer.max_offset > half.peer.acked)
+        return half.acked <= offset <= last
 
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""
