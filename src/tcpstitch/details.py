@@ -15,7 +15,7 @@ _DEFAULTS: Dict[str, Any] = {
     "acked_mark": 0,  # what it had then
     "ahead": -1,  # the highest offset seen beyond the next expected one
     "cuts": (),  # ranges that the snap length cut off: nothing, or `Cuts`
-    "doubtful": None,  # strict checks: data that waits for the receiver's ACK
+    "doubtful": None,  # data with a wrong checksum, strict checks: a low TTL, that waits for the receiver's ACK
     "fin_unsure": False,  # the FIN may have died on the way
     "held": None,  # with delivery="acked": what waits for the receiver's acknowledgement
     "held_segments": 0,

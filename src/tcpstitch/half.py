@@ -291,16 +291,22 @@ class HalfStream(Delivery):
             or not (self.window and self.peer.window)
             or not (self.started or self.peer.expected_seq >= 0)
             or self.peer.details is not NOTHING
-            and (self.peer.fin_unsure or self.peer.cuts or self.peer.isns and not self.peer.started)  # an ACK decides
+            and self.peer.waits_for_ack()
         ):
             return NEEDS_RULES
         if self.details is not NOTHING:
             if self.rst_offset is not None or self.cuts or self.skip or self.kept or self.urgent or self.held:
                 return NEEDS_RULES
+            if self.doubtful is not None:
+                return NEEDS_RULES
             if self.queue:
                 return WAITS if self.queue.appends else NEEDS_RULES
             self._settle_details()
         return PLAIN[self.ts_recent >= 0]
+
+    def waits_for_ack(self) -> bool:
+        """Whether an acknowledgement decides about something that was seen."""
+        return bool(self.fin_unsure or self.cuts or self.doubtful or self.isns and not self.started)
 
     def _settle_details(self) -> None:
         """No hole any more: keep nothing of it."""

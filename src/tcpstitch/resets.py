@@ -86,7 +86,7 @@ class Resets(Handshake):
         if self.host.strict or not half.ended or fin is None:
             return False
         last = fin + (half.peer.max_offset > half.peer.acked)
-        return half.acked <= offset <= last
+        return bool(half.acked <= offset <= last)
 
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""

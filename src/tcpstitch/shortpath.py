@@ -16,7 +16,6 @@ from .half import IGNORED, OVER, WAITS
 from .ordinary import Lying, Ordinary, sound
 from .segment import ACK, FIN, PSH, SYN
 from .sequence import MASK
-from .timers import seconds
 from .validate import TTL_MARGIN, VERIFY_BYTES
 
 # An Ethernet frame with IPv4 and TCP, from the EtherType on: EtherType, version and IHL and service; total length;
@@ -36,15 +35,10 @@ class ShortPath(Ordinary):
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError` for other types, `UsageError` for a time that is no number, `StreamCallbackError` if a
-        handler did, `ReentrantCallError` in one.
+        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler did, `ReentrantCallError` in one.
         """
-        try:
-            if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
-                return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
-        except TypeError:
-            seconds(timestamp)  # refuses what is no time
-            raise
+        if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
+            return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
         if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
             return self._take(packet, timestamp)
         first, at = 0, 16 if packet[12] == 0x81 and not packet[13] else 12  # behind a VLAN tag, or at its place

@@ -64,6 +64,8 @@ class StreamState(Resets):
             half.peer.catch_up()
         if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
             if not checksum_allows(half, segment, timestamp):
+                if not self.host.strict and not flags & (SYN | RST):
+                    self._set_aside(half, segment)
                 return
             flags = segment.flags
         elif self.host.strict and segment.length and segment.checksum_ok() is False:
@@ -96,7 +98,7 @@ class StreamState(Resets):
         if flags & SYN and self.host.strict and not flags & ACK:
             self.host.hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
-            if not (self.host.strict and segment.length and self._doubted(half, segment, timestamp)):
+            if not (segment.length and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
         elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
@@ -117,7 +119,7 @@ class StreamState(Resets):
         """Strict checks: whether data that may die on the way to the receiver, by its TTL, is set aside. It counts
         once the receiver acknowledges it, unless other data took its place; a second such segment is a new path."""
         doubted = half.doubtful
-        if segment.ttl <= half.ttl - TTL_MARGIN:
+        if self.host.strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
                 self.host.hold(half, "doubtful", segment)
                 half.ahead = max(half.ahead, half.offset_of(segment.seq) + segment.length)
@@ -126,8 +128,18 @@ class StreamState(Resets):
             self._trust(half, timestamp)
         elif doubted is not None and 0 <= (doubted.seq - segment.seq) & MASK < segment.length:
             half.doubtful = None
-            half.note_refused(half.offset_of(doubted.seq), doubted.payload, timestamp)
+            if self.host.strict:
+                half.note_refused(half.offset_of(doubted.seq), doubted.payload, timestamp)
         return False
+
+    def _set_aside(self, half: HalfStream, segment: Segment) -> None:
+        """Lenient checks: data with a wrong checksum counts where the receiver acknowledges it and no other copy came.
+        Its checksum was then changed by whoever captured it, or made its addresses anonymous. One such segment waits,
+        the first in the stream."""
+        if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
+            return
+        if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.seq):
+            self.host.hold(half, "doubtful", segment)
 
     def _trust(self, half: HalfStream, timestamp: float) -> None:
         segment, half.doubtful = half.doubtful, None
@@ -196,7 +208,7 @@ class StreamState(Resets):
                 self.host.established(self)
         if offset > peer.acked:
             peer.acked = offset
-            if peer.doubtful is not None and peer.offset_of(peer.doubtful.seq) < offset:
+            if peer.doubtful is not None and peer.offset_of(peer.doubtful.seq) + peer.doubtful.length <= offset:
                 self._trust(peer, timestamp)
             if peer.cuts:
                 peer.drain()
@@ -324,7 +336,7 @@ class StreamState(Resets):
         """Deliver all that is held; returns the number of directions that had something."""
         flushed = 0
         for half in (self.client, self.server):
-            if self.stream is not None and half.doubtful is not None:
+            if self.stream is not None and half.doubtful is not None and self.host.strict:
                 self._trust(half, self.host.now)
             had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):

@@ -24,10 +24,20 @@ def seconds(stamp: Any) -> float:
     return float(stamp)
 
 
+class BeforeAll:
+    """What stands for the time of the next timer until the first packet has come: before every time, and only a time
+    can be compared with it. So what is no time is refused at no cost for the packets that follow."""
+
+    def __le__(self, stamp: Any) -> bool:
+        seconds(stamp)
+        return True
+
+
 class Timers(Upkeep):
     """The part of the assembler that runs on the packets' own timestamps."""
 
     _exact_times = False  # whether packets came with times other than floats
+    _next_timer: Any = BeforeAll()
 
     def run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""

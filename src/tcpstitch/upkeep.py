@@ -44,7 +44,6 @@ class Upkeep(Bounds):
         self.last_end: Optional[HalfStream] = None  # its last data said that it was the last
         self._arrivals = 0
         self._clock_started = False
-        self._next_timer = float("-inf")
         self._next_sweep = 0.0
         self._sweep_packets = 0
         self._jump = self._set_back_at = 0.0

@@ -1,0 +1,84 @@
+"""Data whose TCP checksum is wrong, of a direction that has shown good ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.frames import CLIENT, SERVER, tcp_frame
+from support.recorder import C2S, Recorder
+from tcpstitch import Assembler
+
+OPENING = (
+    tcp_frame(CLIENT, SERVER, 99, flags="S"),
+    tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100),
+    tcp_frame(CLIENT, SERVER, 100, ack=500),
+    tcp_frame(CLIENT, SERVER, 100, b"good ", ack=500),
+    tcp_frame(SERVER, CLIENT, 500, ack=105),
+)
+BAD = tcp_frame(CLIENT, SERVER, 105, b"bad ", ack=500, bad_checksum=True)
+COPY = tcp_frame(CLIENT, SERVER, 105, b"true", ack=500)
+BEHIND = tcp_frame(CLIENT, SERVER, 109, b"more", ack=500)
+
+
+def run(*frames: bytes, checks: str = "lenient") -> Recorder:
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    for number, frame in enumerate((*OPENING, *frames)):
+        assembler.assemble(frame, 1000.0 + number / 1000)
+    assembler.check()
+    assembler.flush_all()
+    return recorder
+
+
+def acknowledge(ack: int) -> bytes:
+    return tcp_frame(SERVER, CLIENT, 500, ack=ack)
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ((BAD, acknowledge(109), BEHIND), "good bad more"),
+        ((BAD, BEHIND, acknowledge(113)), "good bad more"),
+        ((BEHIND, BAD, acknowledge(113)), "good bad more"),
+        ((BAD, BAD, acknowledge(109)), "good bad "),
+    ],
+)
+def test_it_counts_once_the_receiver_acknowledges_it_and_no_other_copy_came(frames: Any, text: str) -> None:
+    """The receiver had good bytes there: who captured them, or made them anonymous, has changed the checksum."""
+    recorder = run(*frames)
+    assert recorder.only.text() == text
+    assert recorder.only.gaps == []
+    assert "bad_checksum" in recorder.kinds
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (BAD, COPY, acknowledge(109)),
+        (COPY, BAD, acknowledge(109)),
+        (BAD, tcp_frame(CLIENT, SERVER, 103, b"d true", ack=500), acknowledge(109)),
+    ],
+)
+def test_a_copy_with_a_good_checksum_takes_its_place(frames: Any) -> None:
+    """Whichever comes first."""
+    assert run(*frames).only.text() == "good true"
+
+
+@pytest.mark.parametrize("frames", [(BAD,), (BAD, acknowledge(105)), (BAD, acknowledge(107))])
+def test_without_an_acknowledgement_of_all_of_it_it_does_not_count(frames: Any) -> None:
+    """Nobody is known to have taken it."""
+    assert run(*frames).only.data(C2S) == b"good "
+
+
+def test_the_first_in_the_stream_waits_where_several_have_wrong_checksums() -> None:
+    """What lies far ahead, which nobody may ever acknowledge, does not keep it out."""
+    far = tcp_frame(CLIENT, SERVER, 50_000, b"far", ack=500, bad_checksum=True)
+    for frames in ((far, BAD, acknowledge(109)), (BAD, far, acknowledge(109))):
+        assert run(*frames).only.data(C2S) == b"good bad "
+
+
+def test_strict_checks_never_take_it() -> None:
+    """RFC 9293 3.1: the receiver drops it; what it acknowledged was another copy."""
+    assert run(BAD, acknowledge(109), BEHIND, checks="strict").only.text() == "good [4 bytes missing]more"
