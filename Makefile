@@ -14,7 +14,7 @@ help:
 	@echo "make demo              list and extract a sample capture"
 	@echo "make test              the tests, on $(PYTHON)"
 	@echo "make lint, make types  ruff, mypy --strict"
-	@echo "make bench             the benchmarks, into docs/benchmarks.md (an hour)"
+	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (an hour)"
 	@echo "make guard             has the hot path grown? (counted, not timed)"
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
 	@echo "make test-pypy         the tests on PyPy, where it is found"

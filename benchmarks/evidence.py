@@ -12,14 +12,11 @@ import warnings
 from collections import Counter
 from typing import List
 
-from tcpstitch import Assembler, CaptureWarning, Flow, Limits, Segment, Stream, StreamFactory, open_capture
+from grace import Everybody
+
+from tcpstitch import Assembler, CaptureWarning, Limits, open_capture
 
 LIMITS = Limits(max_history_bytes_per_connection=1 << 16)
-
-
-class Everybody(StreamFactory):
-    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
-        return Stream()
 
 
 def main(paths: List[str]) -> int:

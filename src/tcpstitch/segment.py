@@ -25,10 +25,6 @@ class Direction(enum.IntEnum):
     CLIENT_TO_SERVER = 0
     SERVER_TO_CLIENT = 1
 
-    @property
-    def opposite(self) -> Direction:
-        return Direction(1 - self)
-
 
 class Endpoint(NamedTuple):
     """One end of a connection; `address` is written as `ipaddress` writes it."""
