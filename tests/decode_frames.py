@@ -175,6 +175,11 @@ RARE_FRAMES = {
     "netanalyzer transparent": (241, b"\x02\x08\0\0" + b"\x55" * 7 + b"\xd5" + _ETHERNET4),
     "epon": (259, b"\x55\x55\xd5\x55\x55\0\0\0" + _ETHERNET4),
     "mpacket": (274, b"\x55" * 7 + b"\xd5" + _ETHERNET4),
+    "broadcom": (281, _ETHERNET4[:12] + b"\x20\0\0\5" + _ETHERNET4[12:]),
+    "broadcom in front": (282, b"\x20\0\0\5" + _ETHERNET4),
+    "marvell": (284, _ETHERNET4[:12] + b"\xc0\x08\0\0" + _ETHERNET4[12:]),
+    "marvell tagged": (284, _ETHERNET4[:12] + b"\xe0\x08\0\5" + _ETHERNET4[12:]),
+    "marvell with type": (285, _ETHERNET4[:12] + b"\xda\xda\0\0\xe0\x08\0\5" + _ETHERNET4[12:]),
     "sll radiotap": (113, b"\0\0" + struct.pack("!H", 803) + bytes(10) + b"\0\4"
                      + bytes.fromhex("0000080000000000") + frame80211(llc(PLAIN4))),
     "sll2 802.11": (276, b"\0\4" + bytes(6) + struct.pack("!H", 801) + bytes(10) + frame80211(llc(PLAIN4))),

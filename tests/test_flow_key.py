@@ -8,10 +8,11 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 
+from decode_frames import LINK_FRAMES
 from small_captures import capture
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, ethernet, ip_packet, tcp_segment
 from support.recorder import C2S, S2C, Recorder
-from tcpstitch import Assembler, UsageError
+from tcpstitch import Assembler, Flow, PacketDecoder, UsageError
 from tcpstitch.cli import main
 
 # Each wraps an IP packet for tenant 0 or 1; `back` says that it travels from server to client.
@@ -112,6 +113,14 @@ def test_tenants_with_the_same_addresses_do_not_mix_when_asked(case: str, ends: 
 @pytest.mark.parametrize("case", VLANS)
 def test_the_tunnel_key_holds_the_vlans_too(case: str) -> None:
     assert len(assembled("tunnel", frames(VLANS[case], CLIENT, SERVER)).connections) == 2
+
+
+@pytest.mark.parametrize("name", ["marvell tagged", "marvell with type"])
+def test_a_switch_tag_in_the_place_of_a_vlan_tag_counts_as_one(name: str) -> None:
+    """A Marvell switch writes its own tag over the 802.1Q tag of a tagged frame, with the same VLAN id."""
+    linktype, packet = LINK_FRAMES[name]
+    (segment,) = PacketDecoder(linktype, flow_key="vlan").decode(packet)
+    assert Flow(segment.key).context == (5,)
 
 
 def test_the_vlan_key_leaves_tunnels_out() -> None:

@@ -238,3 +238,39 @@ def _juniper(walk: Walk, at: At, linktype: int) -> None:
 
 for _number in _JUNIPER:
     LINKS[_number] = lambda walk, at, linktype=_number: _juniper(walk, at, linktype)  # type: ignore[misc]
+
+
+@register(LINKS, 281)
+def broadcom_tag(walk: Walk, at: At) -> None:
+    """Of a Broadcom switch's own port: four bytes between the addresses and the Ethernet type."""
+    kind = at.u16(16)
+    _skip(at, 18)
+    tagged(walk, at, kind)
+
+
+@register(LINKS, 282)
+def broadcom_tag_in_front(walk: Walk, at: At) -> None:
+    """The same four bytes before the whole frame."""
+    _skip(at, 4)
+    ethernet(walk, at)
+
+
+@register(LINKS, 284)
+def marvell_tag(walk: Walk, at: At) -> None:
+    """Of a Marvell switch's own port: four bytes between the addresses and the Ethernet type, which stand for the
+    802.1Q tag too if the frame had one."""
+    _marvell(walk, at, 12)
+
+
+@register(LINKS, 285)
+def marvell_tag_with_type(walk: Walk, at: At) -> None:
+    """The same behind an Ethernet type of its own and two bytes that are reserved."""
+    _marvell(walk, at, 16)
+
+
+def _marvell(walk: Walk, at: At, start: int) -> None:
+    kind = at.u16(start + 4)
+    if at.byte(start) & 0x20:
+        walk.vlan(at, at.u16(start + 2) & 0x0FFF)
+    _skip(at, start + 6)
+    tagged(walk, at, kind)
