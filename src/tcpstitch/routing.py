@@ -33,7 +33,7 @@ class Routing(Timers):
 
     def _take(self, packet: Any, timestamp: Any) -> None:
         """Any packet: decode it and apply its segments."""
-        if not isinstance(timestamp, (float, int)):
+        if timestamp.__class__ is not float and not isinstance(timestamp, (float, int)):
             return self.assemble(packet, seconds(timestamp))
         kind = packet.__class__
         if kind is not bytes and self._ethernet:

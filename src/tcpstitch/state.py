@@ -98,7 +98,8 @@ class StreamState(Resets):
         if flags & SYN and self.host.strict and not flags & ACK:
             self.host.hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
-            if not (segment.length and self._doubted(half, segment, timestamp)):
+            may_doubt = segment.length and (self.host.strict or half.details is not NOTHING)
+            if not (may_doubt and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
         elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK:
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
