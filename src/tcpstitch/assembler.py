@@ -132,7 +132,7 @@ class Assembler(ShortPath):
         self.busy = self
         try:
             self.note_present()
-            for state in list(self._states()):
+            for state in self._states():
                 if not state.closed:
                     flushed += bool(state.client.queue) + bool(state.server.queue)
                     closed += 1

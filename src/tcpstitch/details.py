@@ -6,49 +6,50 @@ the first unusual value makes it an object of its own. Rules read and write the 
 
 from __future__ import annotations
 
+import sys
 from operator import attrgetter
-from typing import Any, Dict
-
-_DEFAULTS: Dict[str, Any] = {
-    # of a direction
-    "acked_since": None,  # capture time since when the receiver is known to have bytes that are missing here
-    "acked_mark": 0,  # what it had then
-    "ahead": -1,  # the highest offset seen beyond the next expected one
-    "cuts": (),  # ranges that the snap length cut off: nothing, or `Cuts`
-    "doubtful": None,  # data with a wrong checksum, strict checks: a low TTL, that waits for the receiver's ACK
-    "fin_unsure": False,  # the FIN may have died on the way
-    "held": None,  # with delivery="acked": what waits for the receiver's acknowledgement
-    "held_segments": 0,
-    "history": b"",  # the last delivered bytes, where conflicts with them are to be seen
-    "isns": (),
-    "kept": None,  # what the handler holds back
-    "refused": None,  # bytes that the receiver did not take
-    "rst_offset": None,
-    "sack": False,
-    "sends_md5": False,
-    "skip": 0,
-    "urgent": (),  # offsets of urgent bytes that the handler has not come to
-    "waiting_start": None,
-    "window_edge": -1,  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
-    # of a connection
-    "crossed_syn": 0,  # 1 once both sides sent a SYN without ACK, 2 once that was reported
-    "depth": None,  # how many bytes of each direction the handler wants
-    "pending_syn": None,
-    "syn_data": None,
-}
+from typing import Any, Callable, Dict
 
 
 class Details:
     """One direction's, or one connection's, unusual values."""
 
-    __slots__ = tuple(_DEFAULTS)
+    __slots__ = (
+        "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "fin_unsure", "held", "held_segments", "history",
+        "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent", "waiting_start", "window_edge",
+        "crossed_syn", "depth", "pending_syn", "syn_data",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        for name, value in _DEFAULTS.items():
-            setattr(self, name, value)
+        # Of a direction.
+        self.acked_since: Any = None  # capture time since when the receiver is known to have what is missing here
+        self.acked_mark = 0  # what it had then
+        self.ahead = -1  # the highest offset seen beyond the next expected one
+        self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
+        # Data with a wrong checksum, strict checks: a low TTL, that waits for the receiver's ACK.
+        self.doubtful: Any = None
+        self.fin_unsure = False  # the FIN may have died on the way
+        self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
+        self.held_segments = 0
+        self.history = b""  # the last delivered bytes, where conflicts with them are to be seen
+        self.isns: Any = ()
+        self.kept: Any = None  # what the handler holds back
+        self.refused: Any = None  # bytes that the receiver did not take
+        self.rst_offset: Any = None
+        self.sack = self.sends_md5 = False
+        self.skip = 0
+        self.urgent: Any = ()  # offsets of urgent bytes that the handler has not come to
+        self.waiting_start: Any = None
+        self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
+        # Of a connection.
+        self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
+        self.depth: Any = None  # how many bytes of each direction the handler wants
+        self.pending_syn: Any = None
+        self.syn_data: Any = None
 
 
 NOTHING = Details()
+_DEFAULTS: Dict[str, Any] = {name: getattr(NOTHING, name) for name in Details.__slots__}
 
 
 def settled(details: Details) -> bool:
@@ -67,4 +68,10 @@ def unusual(name: str) -> Any:
             owner.details = Details()
         setattr(owner.details, name, value)
 
-    return property(attrgetter("details." + name), write)
+    return property(_reader(name), write)
+
+
+def _reader(name: str) -> Callable[[Any], Any]:
+    if sys.implementation.name != "pypy":
+        return attrgetter("details." + name)  # half the time of a function in Python
+    return lambda owner: getattr(owner.details, name)  # where `attrgetter` is Python itself, and slow

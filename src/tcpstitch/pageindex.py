@@ -52,16 +52,21 @@ class PageIndex:
         """The last page with a base of at most `offset`, and the one that follows it. O(log n)."""
         if self._sorted is None:
             pages = self._pages
-            index = bisect_right(self._bases, offset)
+            index = self._place(offset)
             return pages[index - 1] if index else None, pages[index] if index < len(pages) else None
         below = next(self._sorted.irange_key(None, offset, reverse=True), None)
         return below, next(self._sorted.irange_key(offset, None, (False, True)), None)
+
+    def _place(self, offset: int) -> int:
+        """How many of the plain pages have a base of at most `offset`: mostly all, since data mostly comes in order."""
+        bases = self._bases
+        return len(bases) if not bases or bases[-1] <= offset else bisect_right(bases, offset)
 
     def from_offset(self, offset: int) -> Iterator[Page]:
         """The pages in order, from the last one with a base of at most `offset` on. O(log n), then O(1) each."""
         if self._sorted is None:
             pages = self._pages
-            for index in range(max(bisect_right(self._bases, offset) - 1, 0), len(pages)):
+            for index in range(max(self._place(offset) - 1, 0), len(pages)):
                 yield pages[index]
             return
         below, _ = self.around(offset)
@@ -70,7 +75,7 @@ class PageIndex:
     def add(self, page: Page) -> None:
         """O(log n)."""
         if self._sorted is None:
-            index = bisect_right(self._bases, page.base)
+            index = self._place(page.base)
             self._bases.insert(index, page.base)
             self._pages.insert(index, page)
             if len(self._pages) > PLAIN_PAGES:

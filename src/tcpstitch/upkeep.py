@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from .bounds import Bounds
 from .details import NOTHING
@@ -116,9 +116,9 @@ class Upkeep(Bounds):
             self._idle_mark = order[-1].last_packet
             self._idle_batch = order[::-1]
 
-    def _states(self) -> Iterator[StreamState]:
-        """Every connection."""
-        return (half.state for half in self._halves.values() if half is half.state.client)
+    def _states(self) -> List[StreamState]:
+        """Every connection. O(connections); a list, because PyPy runs a generator slowly where C code asks it."""
+        return [half.state for half in self._halves.values() if half is half.state.client]
 
     def _is_established(self, state: StreamState) -> bool:
         return not (state.closed or state.embryonic or state in self._closed)
@@ -207,7 +207,11 @@ class Upkeep(Bounds):
 
     def note_present(self) -> None:
         """Take in the time of the last packet, which may have taken the short path. O(connections)."""
-        self.present = max([self.present, *(state.last_seen for state in self._states())])
+        present = self.present
+        for half in self._halves.values():
+            if half.state.last_seen > present:
+                present = half.state.last_seen
+        self.present = present
 
     def flush_state(self, state: StreamState, before: float) -> bool:
         """Give up what has waited since before `before`; True if something was delivered."""
