@@ -15,7 +15,7 @@ MAX_FUNCTION_LINES = 60
 
 # Room to floor. A fraction orders rooms of one floor of docs/architecture.md that build on each other.
 FLOORS = {
-    "errors": 0, "sequence": 0, "notices": 0,
+    "errors": 0, "sequence": 0, "notices": 0, "apart": 0,
     "segment": 1, "chunk": 1.5, "redblack": 1, "page": 1, "cuts": 1, "limits": 1.2, "statistics": 1, "details": 1,
     "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2.5,
     "pages": 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
+from .apart import apart
 from .chunk import Chunk, DetailedChunk, Gap
 from .details import NOTHING, unusual
 from .errors import UsageError
@@ -54,6 +55,7 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     # -- waiting for the acknowledgement
 
+    @apart
     def _deliver(
         self, data: bytes, timestamp: float, marks: Optional[List[Mark]], owners: Optional[Owners] = None
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Optional
 
+from .apart import apart
 from .chunk import DetailedChunk
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
 from .delivery import Delivery, Owners
@@ -66,6 +67,7 @@ class HalfStream(Delivery):
 
     # -- data in
 
+    @apart
     def receive(self, start: int, segment: Segment, timestamp: float) -> None:
         """Data at `start`. The next expected byte is delivered whatever the bounds; the rest waits in pages."""
         data = segment.payload
@@ -127,6 +129,7 @@ class HalfStream(Delivery):
             self._report_conflicts(queue.conflicts, timestamp)
         self._deliver(data, timestamp, None if context is None else [(start, timestamp, context)], owners)
 
+    @apart
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
         if self.queue is None:
@@ -156,6 +159,7 @@ class HalfStream(Delivery):
 
     # -- data out
 
+    @apart
     def drain(self) -> None:
         """Deliver what has become contiguous."""
         if self.holding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
+from .apart import apart
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import NEEDS_RULES, PLAIN, WAITS
@@ -212,6 +213,7 @@ class Ordinary(Routing):
         self.pages.touch(side.state)
         return True
 
+    @apart
     def _ordinary_wait(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
         """Data that follows what waits behind a hole already."""
         key, tcp, start, end, seq, ack, word, window = at

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, List, NamedTuple, Optional, Tuple
 
+from .apart import apart
 from .overlap import OwnerMap, Policy, Sent
 from .page import Mark, Page
 from .pageindex import PageIndex
@@ -45,9 +46,7 @@ class ReorderQueue:
         self._owner = owner
         self._policy = policy
         self._index = PageIndex()
-        self._claims = 0
-        self._charged = 0
-        self.buffered_bytes = 0
+        self._claims = self._charged = self.buffered_bytes = 0
         self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
 
     def __bool__(self) -> bool:
@@ -62,6 +61,7 @@ class ReorderQueue:
         """Whether `append` may be used: nothing needs to be known of a segment but its bytes and when it came."""
         return not self._policy.needs_owner
 
+    @apart
     def append(self, start: int, data: bytes, timestamp: float) -> None:
         """Buffer `data` at `start`, which is `end_offset`: the usual segment behind a hole. What `insert` would do.
 
@@ -161,6 +161,7 @@ class ReorderQueue:
         self._index.add(page)
         return page
 
+    @apart
     def insert(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> int:
         """Buffer `data` at `start`; returns how many bytes were new. The caller has seen to `pages_needed`.
 
@@ -268,6 +269,7 @@ class ReorderQueue:
                         owners.assign(low, high, old)
         return owners.within(start, end)
 
+    @apart
     def pop(
         self, offset: int, limit: Optional[int] = None, owners: Optional[List[Tuple[int, int, Sent]]] = None
     ) -> Tuple[bytes, List[Mark]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .apart import apart
 from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
@@ -31,6 +32,7 @@ class Routing(Timers):
         """Take one packet, by the short path or the rules."""
         raise NotImplementedError
 
+    @apart
     def _take(self, packet: Any, timestamp: Any) -> None:
         """Any packet: decode it and apply its segments."""
         if timestamp.__class__ is not float and not isinstance(timestamp, (float, int)):
@@ -70,6 +72,7 @@ class Routing(Timers):
         if self._error is not None:
             self.raise_pending()
 
+    @apart
     def _route(self, segment: Segment, timestamp: float) -> None:
         self.counters.segments += 1
         half = self._halves.get(segment.key)

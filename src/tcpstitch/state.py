@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+from .apart import apart
 from .details import NOTHING, unusual
 from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
 from .overlap import Sent
@@ -56,6 +57,7 @@ class StreamState(Resets):
 
     # -- a segment
 
+    @apart
     def receive(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Apply one segment of the direction `half`."""
         flags = segment.flags
@@ -364,6 +366,7 @@ class StreamState(Resets):
                 half.refused = None
         self.refresh()
 
+    @apart
     def refresh(self) -> None:
         """Decide, per direction, whether the next plain segment may take the short path."""
         if self.closed:

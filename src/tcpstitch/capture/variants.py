@@ -50,10 +50,10 @@ def aix_linktype(version: Tuple[int, int], linktype: int) -> int:
 
 def unpacker(order: str, size: int, version: Tuple[int, int]) -> Unpack:
     """Function giving seconds, fraction and captured length of the record header at an offset."""
-    padding = f"{size - 16}x"
+    # Nothing is said about the rest of the header: PyPy makes an object of each byte of padding.
     if version[0] != 543 and version >= (2, 4):
-        return struct.Struct(f"{order}IIIxxxx{padding}").unpack_from
-    both = struct.Struct(f"{order}IIII{padding}").unpack_from
+        return struct.Struct(f"{order}III").unpack_from
+    both = struct.Struct(f"{order}IIII").unpack_from
 
     def either(buffer: bytes, pos: int) -> Tuple[Any, ...]:
         # Up to version 2.3, and in DG/UX' 543.0, the two lengths came in either order; the captured is the smaller.
