@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Tuple
 
 import pytest
 
@@ -12,12 +12,18 @@ from tcpstitch import Assembler, Limits, Segment
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
 
 
-def test_the_other_side_of_a_half_closed_connection_may_be_silent_for_minutes() -> None:
-    """A FIN from one side ends that direction alone; what the other sends four minutes later is the same connection."""
+def opened(**options: Any) -> Tuple[Recorder, Assembler]:
+    """A connection whose two SYNs were seen."""
     recorder = Recorder()
-    assembler = Assembler(recorder)
+    assembler = Assembler(recorder, **options)
     assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
     assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    return recorder, assembler
+
+
+def test_the_other_side_of_a_half_closed_connection_may_be_silent_for_minutes() -> None:
+    """A FIN from one side ends that direction alone; what the other sends four minutes later is the same connection."""
+    recorder, assembler = opened()
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"request", ack=501), 1000.2)
     assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="FA", ack=501), 1000.3)
     assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"late", flags="FPA", ack=109), 1240.0)
@@ -29,10 +35,7 @@ def test_the_other_side_of_a_half_closed_connection_may_be_silent_for_minutes() 
 def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() -> None:
     """RFC 9293 3.10.7.1: a closed host answers late data with RST at the number it acknowledges, its own FIN's or the
     one behind it; the connection is over once nothing follows."""
-    recorder = Recorder()
-    assembler = Assembler(recorder)
-    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
-    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    recorder, assembler = opened()
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=501), 1000.2)
     assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one ", ack=101), 1000.3)
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.4)
@@ -49,10 +52,7 @@ def test_data_in_flight_when_a_closed_host_resets_is_still_its_peers_stream() ->
 
 def test_a_reset_behind_an_acknowledged_fin_ends_the_connection_at_once_when_it_answers_nothing() -> None:
     """All that the peer sent was acknowledged: nothing is in flight that the RST could be an answer to."""
-    recorder = Recorder()
-    assembler = Assembler(recorder)
-    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
-    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    recorder, assembler = opened()
     assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one", ack=101), 1000.2)
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=504), 1000.3)
     assembler.assemble(Segment.make(SERVER, CLIENT, 504, ack=102), 1000.4)
@@ -63,10 +63,7 @@ def test_a_reset_behind_an_acknowledged_fin_ends_the_connection_at_once_when_it_
 def test_a_closed_hosts_reset_for_data_that_knows_little_does_not_end_its_peers_stream() -> None:
     """The RST bears the number that the late data acknowledged, here before the last data and the FIN: by the time the
     peer has it, it has received more, and the RST is outside its window."""
-    recorder = Recorder()
-    assembler = Assembler(recorder)
-    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
-    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    recorder, assembler = opened()
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"request", ack=501), 1000.2)
     assembler.assemble(Segment.make(CLIENT, SERVER, 108, b"bye", flags="FPA", ack=501), 1000.3)
     assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one ", ack=108), 1000.4)
@@ -79,10 +76,7 @@ def test_a_closed_hosts_reset_for_data_that_knows_little_does_not_end_its_peers_
 
 def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -> None:
     """A RST at the sender's own FIN, then silence: the connection is over as reset once the linger has passed."""
-    recorder = Recorder()
-    assembler = Assembler(recorder)
-    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
-    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    recorder, assembler = opened()
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="FA", ack=501), 1000.2)
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.3)
     assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
@@ -91,10 +85,7 @@ def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -
 
 def closed(*segments: Segment, **options: Any) -> Recorder:
     """A connection in which the client said "abcdef" and both sides closed, followed by `segments`."""
-    recorder = Recorder()
-    assembler = Assembler(recorder, limits=Limits(max_history_bytes_per_connection=100), **options)
-    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
-    assembler.assemble(Segment.make(SERVER, CLIENT, 500, flags="SA", ack=101), 1000.1)
+    recorder, assembler = opened(limits=Limits(max_history_bytes_per_connection=100), **options)
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"abcdef", flags="FPA", ack=501), 1000.2)
     assembler.assemble(Segment.make(SERVER, CLIENT, 501, flags="FA", ack=108), 1000.3)
     assert recorder.only.completions == ["fin"]
