@@ -37,7 +37,7 @@ class Union:
     def __init__(self, first: int) -> None:
         self.first = first
         self.held: Dict[int, int] = {}
-        self.end = 0
+        self.end = -(1 << 32)  # nothing yet: what comes first need not be the lowest
 
     def put(self, seq: int, segment: Segment) -> None:
         start = (seq - self.first + (1 << 31)) % (1 << 32) - (1 << 31)
