@@ -7,6 +7,7 @@ changes anything, whatever is unusual about the segment or the connection. Short
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any, Dict, Tuple
 
 from .apart import apart
@@ -19,6 +20,8 @@ from .sequence import HALF, MASK, MODULUS
 from .sequencing import LINES
 from .validate import TIMESTAMP_LAYOUT, VERIFY_BYTES
 
+OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
+LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
 # A segment in its frame: its directed key, the offsets of TCP header, payload and end, and header fields: seq, ack,
 # offset and flags, window. A plain tuple, because a named one costs as much to make as a step takes.
@@ -241,8 +244,8 @@ class Ordinary(Routing):
 
     def _renews(self, half: Any, packet: bytes, tcp: int) -> bool:
         """RFC 7323 5.3, for the options as appendix A lays them out."""
-        stamp = int.from_bytes(packet[tcp + 24 : tcp + 28], "big")
-        if stamp < half.ts_recent or packet[tcp + 20 : tcp + 24] != TIMESTAMP_LAYOUT:
+        layout, stamp = OPTION_WORDS(packet, tcp + 20)
+        if stamp < half.ts_recent or layout != LAYOUT_WORD:
             return False
         half.ts_recent = stamp
         return True
