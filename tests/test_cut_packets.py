@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import List
+
+import pytest
+
 from support.frames import CLIENT, SERVER, tcp_frame
-from support.recorder import C2S, Recorder
-from tcpstitch import Assembler
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, Chunk
 
 HEADERS = 14 + 20 + 20
 
@@ -54,3 +58,28 @@ def test_a_wrong_length_does_not_swallow_the_bytes_that_follow() -> None:
     assembler.assemble(tcp_frame(CLIENT, SERVER, 119, b"of it", ack=500), 2.3)
     assert recorder.only.data(C2S) == b"0123456789the rest of it"
     assert recorder.only.gaps == []
+
+
+@pytest.mark.parametrize("captured", [0, 4])
+@pytest.mark.parametrize("cut_first", [False, True])
+def test_a_stopped_direction_hears_of_no_cut_bytes(cut_first: bool, captured: int) -> None:
+    """Neither of those behind the place where it was stopped, nor of those that were cut off before that."""
+    chunks: List[Chunk] = []
+    recorder = Recorder(lambda recording, chunk: chunks.append(chunk) if cut_first else chunk.stop())
+    assembler = Assembler(recorder)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S"), 1.0)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100), 1.1)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 100, b"heard", ack=500), 1.2)
+    for number in range(3):
+        whole = tcp_frame(CLIENT, SERVER, 105 + 100 * number, bytes(100), ack=500)
+        assembler.assemble(whole[: HEADERS + captured], 2.0 + number)
+        if chunks and not number:
+            chunks[0].stop()
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 500, ack=405), 6.0)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 405, flags="FA", ack=500), 6.1)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 500, flags="FA", ack=406), 6.2)
+    assembler.check()
+    assert recorder.only.gaps == []
+    assert assembler.statistics().missing_bytes == 0
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.ended == {C2S, S2C}

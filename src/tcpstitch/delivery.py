@@ -161,7 +161,9 @@ class Delivery(Sequencing, Keeping, Evidence):
             self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
 
     def _note_gap(self, start: int, length: int, reason: str) -> None:
-        """Tell the handler that these bytes do not come."""
+        """Tell the handler that these bytes do not come, if it still wants to hear of any."""
+        if self.stopped:
+            return
         host = self.state.host
         if self.skip >= 0:
             self.skip += length
@@ -215,6 +217,7 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     def request_stop(self) -> None:
         self.stopped = self.state.host.asked = True
+        self.cuts = ()
         for queue in (self.queue, self.held):
             if queue:
                 queue.clear()

@@ -86,15 +86,14 @@ class HalfStream(Delivery):
             self.anomaly("retransmission", start, timestamp)
             data = data[self.next_offset - start :]
             start = self.next_offset
-        if data:
-            if self.stopped:
-                self._advance(max(self.next_offset, end))
-            elif start == self.next_offset and not self.holding:
-                self._deliver_now(start, data, sent, timestamp, context)
-            else:
-                if end > self.ahead:
-                    self.ahead = end
-                self._buffer(start, data, sent, timestamp, context)
+        if self.stopped:
+            self._advance(max(self.next_offset, end))
+        elif data and start == self.next_offset and not self.holding:
+            self._deliver_now(start, data, sent, timestamp, context)
+        elif data:
+            if end > self.ahead:
+                self.ahead = end
+            self._buffer(start, data, sent, timestamp, context)
         self.drain()
 
     def compare_old(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> None:
@@ -111,7 +110,7 @@ class HalfStream(Delivery):
         self._buffer(start, data, sent, timestamp, segment.context, True)
 
     def _note_cut(self, start: int, end: int) -> None:
-        if end > self.next_offset or self.holding:
+        if not self.stopped and (end > self.next_offset or self.holding):
             if not self.cuts:
                 self.cuts = Cuts()
             self.cuts.add(start, end, FREE_CUTS + CUTS_PER_PAGE * self.state.page_count)
