@@ -4,6 +4,7 @@
 
 All shapes of hostile.py take turns, each over and over with other numbers, beside short honest conversations and one
 long honest stream whose bytes are compared. Once the bounds were reached, resident size is sampled once a second.
+A line a minute on standard error says how far it is.
 Exit status 1 when the mean of the last quarter of the samples is not within 2% of that of the second quarter, or honest
 bytes were lost.
 """
@@ -20,13 +21,14 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any, BinaryIO, Iterator
+from typing import Any, BinaryIO, Iterator, List
 
 from frames import ACK, PSH, numbered
 from hostile import SHAPES
 from runners import memory_kib
 from workloads import conversation, payload
 
+REPORT_EVERY = 60  # samples, that is seconds, between two lines on standard error
 TURN = 200  # packets of one shape before the next has its turn
 WARM_UP = 200_000  # packets until every bound was reached; sampling starts behind them
 STEP = 1e-4  # seconds of capture time between two packets
@@ -105,12 +107,19 @@ def handlers(received: Any) -> Any:
     return Factory()
 
 
+def quarters(samples: List[int]) -> List[float]:
+    """The mean of each quarter of the samples, in MiB."""
+    size = len(samples) // 4
+    return [statistics.mean(samples[turn * size : (turn + 1) * size]) / 1024 for turn in range(4)]
+
+
 def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
     from tcpstitch import Assembler, Limits
 
     sent, received = hashlib.sha256(), hashlib.sha256()
     assembler = Assembler(handlers(received), limits=Limits.from_memory(budget))
-    timestamp, total, samples = 1.0, 0, []
+    timestamp, total = 1.0, 0
+    samples: List[int] = []
     started = now = time.monotonic()
     next_sample = started + 1
     while now - started < seconds or total < WARM_UP:
@@ -129,16 +138,18 @@ def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
         if now >= next_sample:
             samples.append(memory_kib("VmRSS"))
             next_sample += 1
+            if len(samples) % REPORT_EVERY == 0:
+                means = ", ".join(f"{mean:.2f}" for mean in quarters(samples))
+                print(f"{len(samples)} s, {total:,} packets, mean MiB of each quarter so far: {means}",
+                      file=sys.stderr, flush=True)  # fmt: skip
     counts = assembler.statistics()
     assembler.flush_all()
-    quarter = len(samples) // 4
-    second = statistics.mean(samples[quarter : 2 * quarter])
-    last = statistics.mean(samples[3 * quarter :])
+    means = quarters(samples)
     return {
         "seconds": round(now - started), "packets": total,
         "packets_per_second": round((total - WARM_UP) / (now - started)),
-        "start_mib": round(samples[0] / 1024, 1), "second_quarter_mib": round(second / 1024, 2),
-        "last_quarter_mib": round(last / 1024, 2), "change": round(last / second - 1, 4),
+        "start_mib": round(samples[0] / 1024, 1), "quarters_mib": [round(mean, 2) for mean in means],
+        "change": round(means[3] / means[1] - 1, 4),
         "peak_mib": round(memory_kib("VmHWM") / 1024, 1), "honest": sent.digest() == received.digest(),
         "given_up": dict(counts.evictions_by_kind), "after_flush_mib": round(memory_kib("VmRSS") / 1024, 1),
     }  # fmt: skip

@@ -10,7 +10,7 @@ import hashlib
 import random
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, List
 
 import pytest
 
@@ -38,6 +38,7 @@ GIVES_UP = {
     "reverse-bytes": (2000, {"page_limit"}),
     "every-second-byte": (1200, {"page_limit"}),
     "one-hole": (300, {"page_limit"}),
+    "speakers": (500, {"total_limit", "connection_idle"}),
     "page-each": (500, {"total_limit", "connection_idle"}),
     "stay-recent": (500, {"total_limit"}),
     "overlapping": (500, {"page_limit"}),
@@ -147,3 +148,38 @@ def test_segments_kept_in_doubt_have_a_bound_of_their_own() -> None:
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < limits.memory_bound / 16 + IN_FLIGHT + 300 * 600
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_connection_that_gives_way_is_exactly_the_one_without_a_packet_for_longest(seed: int) -> None:
+    """Whoever spoke in between: among all, among the oldest only, or nobody."""
+    rng = random.Random(seed)
+    order: List[bytes] = []  # what a model knows: the keys of open connections, the least recent first
+    ended: List[bytes] = []
+
+    class Named(Stream):
+        def __init__(self, key: bytes) -> None:
+            self.key = key
+
+        def complete(self, reason: str) -> None:
+            ended.append(self.key)
+
+    class Naming(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Named(flow.key)
+
+    limit = 40
+    assembler = Assembler(Naming(), limits=Limits(max_connections=limit))
+    connections = {numbered(number).sides[0].key: numbered(number) for number in range(1500)}
+    for step, (key, connection) in enumerate(connections.items()):
+        for frame in connection.handshake():
+            assembler.assemble(frame, 1.0)
+        expected = [order.pop(0)] if len(order) == limit else []
+        order.append(key)
+        assert ended == expected
+        ended.clear()
+        among = (len(order), (len(order) + 3) // 4, 0)[step % 300 // 100]
+        for place in [rng.randrange(among) for _ in range(2) if among]:
+            speaker = connections[order[place]]
+            assembler.assemble(speaker.segment(rng.randrange(2), bytes(rng.choice((0, 5, 100)))), 1.0)
+            order.append(order.pop(place))

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
 from typing import Tuple
 
-FREE_CUTS = 16  # a direction remembers so many, and `CUTS_PER_PAGE` for each page that its connection holds
+FREE_CUTS = 4  # a direction remembers so many, and `CUTS_PER_PAGE` for each page that its connection holds
 CUTS_PER_PAGE = 2
 
 
-class Cuts:
-    """Sorted ranges, a few bytes each. They are claims, and may overlap."""
+class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many connections may have such ranges
+    """Sorted ranges, as start, end, start, end, ... They are claims, and may overlap."""
 
-    __slots__ = ("_starts", "_ends")
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._starts = array("q")
-        self._ends = array("q")
-
-    def __len__(self) -> int:
-        return len(self._starts)
+    def __new__(cls) -> Cuts:
+        return super().__new__(cls, "q")  # type: ignore[return-value]
 
     def first(self) -> Tuple[int, int]:
         """The lowest range; only while there is one."""
-        return self._starts[0], self._ends[0]
+        return self[0], self[1]
 
     def pop_first(self) -> None:
-        del self._starts[0], self._ends[0]
+        del self[:2]
 
     def add(self, start: int, end: int, most: int) -> None:
         """Remember `[start, end)`; of more than `most` ranges the highest is forgotten. O(ranges)."""
-        index = bisect_right(self._starts, start)
-        if index and self._starts[index - 1] == start and self._ends[index - 1] == end:
+        low, high = 0, len(self) // 2
+        while low < high:
+            middle = (low + high) // 2
+            if self[2 * middle] > start:
+                high = middle
+            else:
+                low = middle + 1
+        index = 2 * low
+        if index >= 2 * most or index and self[index - 2] == start and self[index - 1] == end:
             return
-        self._starts.insert(index, start)
-        self._ends.insert(index, end)
-        if len(self._starts) > most:
-            del self._starts[-1], self._ends[-1]
+        del self[2 * most - 2 :]
+        self[index:index] = array("q", (start, end))
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later."""
-        self._starts = array("q", (start - delta for start in self._starts))
-        self._ends = array("q", (end - delta for end in self._ends))
+        self[:] = array("q", (offset - delta for offset in self))

@@ -11,17 +11,15 @@ from operator import attrgetter
 from typing import Any, Callable, Dict
 
 
-class Details:
-    """One direction's, or one connection's, unusual values."""
+class DirectionDetails:
+    """One direction's unusual values."""
 
     __slots__ = (
         "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "fin_unsure", "held", "held_segments", "history",
         "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent", "waiting_start", "window_edge",
-        "crossed_syn", "depth", "pending_syn", "syn_data",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        # Of a direction.
         self.acked_since: Any = None  # capture time since when the receiver is known to have what is missing here
         self.acked_mark = 0  # what it had then
         self.ahead = -1  # the highest offset seen beyond the next expected one
@@ -32,7 +30,7 @@ class Details:
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
         self.held_segments = 0
         self.history = b""  # the last delivered bytes, where conflicts with them are to be seen
-        self.isns: Any = ()
+        self.isns: Any = ()  # other initial sequence numbers that it offered: nothing, or an array
         self.kept: Any = None  # what the handler holds back
         self.refused: Any = None  # bytes that the receiver did not take
         self.rst_offset: Any = None
@@ -41,31 +39,54 @@ class Details:
         self.urgent: Any = ()  # offsets of urgent bytes that the handler has not come to
         self.waiting_start: Any = None
         self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
-        # Of a connection.
+
+
+class ConnectionDetails:
+    """A connection's."""
+
+    __slots__ = ("crossed_syn", "depth", "pending_syn", "syn_data")
+
+    def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
         self.depth: Any = None  # how many bytes of each direction the handler wants
         self.pending_syn: Any = None
         self.syn_data: Any = None
 
 
-NOTHING = Details()
-_DEFAULTS: Dict[str, Any] = {name: getattr(NOTHING, name) for name in Details.__slots__}
+def _defaults(kind: Any) -> Dict[str, Any]:
+    values = kind()
+    return {name: getattr(values, name) for name in kind.__slots__}
 
 
-def settled(details: Details) -> bool:
-    """Whether all values are at their defaults again. O(1)."""
-    return all(getattr(details, name) is value for name, value in _DEFAULTS.items())
+_OF_DIRECTION, _OF_CONNECTION = _defaults(DirectionDetails), _defaults(ConnectionDetails)
+
+
+class _Nothing:
+    __slots__ = (*DirectionDetails.__slots__, *ConnectionDetails.__slots__)
+
+    def __init__(self) -> None:
+        for name, value in (*_OF_DIRECTION.items(), *_OF_CONNECTION.items()):
+            setattr(self, name, value)
+
+
+NOTHING: Any = _Nothing()
+
+
+def settled(details: Any) -> bool:
+    """Whether all values of a direction are at their defaults again. O(1)."""
+    return all(getattr(details, name) is value for name, value in _OF_DIRECTION.items())
 
 
 def unusual(name: str) -> Any:
     """An attribute of this name that lives in `details`. Reading is O(1); writing a default makes no object."""
-    default = _DEFAULTS[name]
+    kind: Any = DirectionDetails if name in _OF_DIRECTION else ConnectionDetails
+    default = getattr(NOTHING, name)
 
     def write(owner: Any, value: Any) -> None:
         if owner.details is NOTHING:
             if value is default:
                 return
-            owner.details = Details()
+            owner.details = kind()
         setattr(owner.details, name, value)
 
     return property(_reader(name), write)

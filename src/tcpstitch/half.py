@@ -218,6 +218,12 @@ class HalfStream(Delivery):
             self.set_base(self.seq_at(first))
         self.drain()
 
+    def hole_end(self) -> int:
+        """Where the lowest missing range ends, as far as something is known to lie behind it; -1 if nothing is."""
+        if self.queue:
+            return self.queue.first_offset
+        return self.cuts.first()[0] if self.cuts else -1
+
     def skip_hole(self, reason: str) -> bool:
         """Give up the lowest missing range and deliver what lies behind it; False if nothing waits."""
         queue = self.queue
@@ -228,7 +234,13 @@ class HalfStream(Delivery):
             self.drain()
             return True
         if not queue:
-            return False
+            start = self.hole_end()
+            if start > self.window_end():
+                self.cuts.pop_first()  # a claim that nobody would have accepted
+            elif start > self.next_offset:
+                self._give_up(start, reason)
+                self._cross_cuts(self.max_offset)
+            return start >= 0
         first = queue.first_offset
         if first >= self.window_end() and first > self.next_offset and not self._continued(first):
             queue.discard_from(first)  # nobody would have accepted it, and nothing followed: a decoy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 from .details import unusual
@@ -41,7 +42,7 @@ class Handshake:
                 half.anomaly("syn_in_established", 0, timestamp)
         elif not half.started and (self.embryonic or not half.acked):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            half.isns = (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:]
+            half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
             taken = bool(segment.flags & ACK or self.embryonic)
             if taken:
                 half.set_base(base)

@@ -11,11 +11,11 @@ from .page import page_cost
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
-# What one connection takes at most besides pages, its lingering included: measured on CPython 3.11 with a stream object
-# of `__slots__ = ()`, what few connections have (a SYN kept for later, cut ranges) included; see docs/memory.md.
-CONNECTION_BYTES = 2048
+# What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
+# by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
+CONNECTION_BYTES = 2304
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
-_PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.35, 0.05  # the rest: what is in flight, the allocator's slack
+_PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
 _LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": 1 << 17}  # 1 elsewhere; the latter: one datagram
 
 
@@ -90,7 +90,7 @@ class Limits:
     ) -> Limits:
         """Limits that keep all that grows with traffic inside `size` bytes: "256MiB" or an int.
 
-        45% goes to pages with their records, 35% to connections, 5% to IP fragments; the rest is left for what is being
+        45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for what is being
         delivered and for the allocator. One connection gets at most a quarter of the pages.
         Raises `LimitsError` below 1 MiB.
         """

@@ -6,6 +6,7 @@ answered with a RST, RFC 9293 3.10.7.2). So it waits for the next packet on its 
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
@@ -75,7 +76,7 @@ class Openings:
         if before is not None and before.kind:
             half.anomaly(before.kind, 0, before.timestamp)
             if before.kind == "bad_checksum":
-                half.isns = (before.seq,)
+                half.isns = array("I", (before.seq,))
 
     def clear(self) -> None:
         self.table.clear()

@@ -11,8 +11,9 @@ from array import array
 from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
 
 ORIGINS_PER_PAGE = 8  # records of origin; beyond that they coarsen
-# The Page with its integers, its origins and its places in slab and index; measured on CPython 3.11, rounded up.
-PAGE_RECORD_BYTES = 576
+# The Page with its integers, its origins, its places in slab and index, and the queue if it is the only page there;
+# measured by `benchmarks/parts.py`, rounded up.
+PAGE_RECORD_BYTES = 720
 
 Mark = Tuple[int, float, Any]  # offset of the first byte, capture time, user context
 

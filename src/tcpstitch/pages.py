@@ -58,6 +58,7 @@ class PageCache:
         self.peak = 0
         self.charged = 0
         self._slots = 0
+        self._places = [slot * page_size for slot in range(self.pages_per_slab)]  # one object for each, not one a page
         self._slabs: Dict[int, Slab] = {}  # by id
         self._open: Dict[int, Slab] = {}  # slabs with vacant slots, by id
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
@@ -98,7 +99,7 @@ class PageCache:
             del self._open[id(slab)]
         slab.slots[slot] = page
         page.slab = slab
-        page.at = slot * self.page_size
+        page.at = self._places[slot]
 
     def _count(self, owner: Any, pages: int) -> None:
         self.used += pages

@@ -152,12 +152,12 @@ class StreamState(Resets):
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
-        if not self.page_count:
-            return
+        if not self.page_count and self.client.details is self.server.details:
+            return  # of NOTHING
         for side in (self.client, self.server):
             if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host.start_any:
                 side.release_hold()
-            if side.queue and side.acked > side.next_offset and not side.holding:
+            if side.acked > side.next_offset and not side.holding and (side.queue or side.cuts):
                 self._acknowledged_hole(side, timestamp)
 
     def _acknowledged_hole(self, side: HalfStream, timestamp: float) -> None:
@@ -169,9 +169,9 @@ class StreamState(Resets):
         if since is not None and 0 <= timestamp - since < grace:
             return
         side.acked_since, side.acked_mark = timestamp, side.acked
-        while since is not None and timestamp >= since and side.queue and side.queue.first_offset <= mark:
+        while since is not None and timestamp >= since and -1 < side.hole_end() <= mark:
             side.skip_hole("acknowledged")
-        if not (side.queue and side.acked > side.next_offset):
+        if side.hole_end() < 0 or side.acked <= side.next_offset:
             side.acked_since = None
 
     # -- acknowledgements

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from operator import attrgetter
 from typing import Any, Callable, Dict, List, Optional
 
 from .bounds import Bounds
@@ -14,6 +15,8 @@ from .limits import Limits, Timeouts
 from .notices import WARNING, notice
 from .segment import FlowKey, reverse_key
 from .state import StreamState
+
+_last_packet = attrgetter("last_packet")
 
 
 class Upkeep(Bounds):
@@ -105,13 +108,14 @@ class Upkeep(Bounds):
         self.forget(state)
 
     def _longest_idle(self) -> StreamState:
-        """Exact least recently active established connection; O(log n) amortised, by sorting one batch at a time."""
+        """Exactly the least recently active connection, where none is half open or over. O(log n) amortised, by sorting
+        one batch at a time: docs/decisions/0004 says why."""
         while True:
             while self._idle_batch:
                 state = self._idle_batch.pop()
-                if self._is_established(state) and state.last_packet <= self._idle_mark:
+                if not state.closed and state.last_packet <= self._idle_mark:
                     return state
-            order = sorted(filter(self._is_established, self._states()), key=_last_packet)
+            order = sorted(self._states(), key=_last_packet)
             del order[len(order) // 4 + 1 :]
             self._idle_mark = order[-1].last_packet
             self._idle_batch = order[::-1]
@@ -157,6 +161,8 @@ class Upkeep(Bounds):
             self.counters.count_completion(state.reason)
             state.watcher, state.stream = state.stream, None
             state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
+            if not self.history_bytes:
+                state.client.details = state.server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
             self._closed.pop(state, None)  # it goes to the end
@@ -235,7 +241,3 @@ class Upkeep(Bounds):
                 if queue is not None:
                     queue.check()
             assert half.plain < 0 or not half.queue
-
-
-def _last_packet(state: StreamState) -> int:
-    return state.last_packet

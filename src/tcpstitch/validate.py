@@ -7,6 +7,7 @@ Only for captures that hold both directions: what the other side said decides.
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Optional
 
 from .segment import (
@@ -199,7 +200,7 @@ def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:
         return True
     half.anomaly("bad_checksum", half.max_offset, timestamp)
     if segment.flags & SYN and not half.syn_seen and not half.isns:
-        half.isns = (segment.seq,)
+        half.isns = array("I", (segment.seq,))
     segment.flags &= ~FIN
     if half.state.host.strict or half.good_checksums or segment.flags & (SYN | RST):
         return False
