@@ -8,14 +8,17 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from typing import Any, Dict, Iterator, List, Tuple
 
 from frames import ACK, PSH, Connection, numbered
-from runners import memory_kib
+from runners import memory_kib, own_factory
 
 MIB = 1 << 20
 SEGMENT_BYTES = 1460
@@ -105,12 +108,56 @@ def idle(count: int) -> Dict[str, Any]:
     return watch.answer(connections=known, bytes_each=round(held_kib * 1024 / count))
 
 
+def arenas() -> Tuple[float, float]:
+    """(MiB that CPython's allocator of small objects has from the system, MiB of these in use), by its own report."""
+    with tempfile.TemporaryFile() as report:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        os.dup2(report.fileno(), 2)
+        try:
+            sys._debugmallocstats()
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+        report.seek(0)
+        text = report.read().decode()
+    found = [re.search(name + r".* = +([\d,]+)", text) for name in (r"arenas \*", "bytes in allocated blocks")]
+    taken, used = (int(value.group(1).replace(",", "")) / MIB if value else 0.0 for value in found)
+    return taken, used
+
+
+def burst() -> Dict[str, Any]:
+    """The story's burst of reordering: what remains when all of it was delivered, part by part."""
+    from story import BUDGET, reordering_then_quiet
+
+    from tcpstitch import Assembler, Limits
+
+    factory, _ = own_factory(None)
+    assembler = Assembler(factory, limits=Limits.from_memory(BUDGET))
+    frames = reordering_then_quiet(20)
+    opening = next(frames)
+    watch = Watch()
+    before_burst = arenas()
+    assembler.assemble(opening, 1.0)
+    for index, frame in enumerate(frames):
+        assembler.assemble(frame, 1.0 + index * 1e-6)
+    above = memory_kib("VmRSS") - watch.start_kib
+    taken, used = (now - before for now, before in zip(arenas(), before_burst))
+    ctypes.CDLL(None).malloc_trim(0)
+    slack = above - (memory_kib("VmRSS") - watch.start_kib)
+    return watch.answer(
+        above_mib=round(above / 1024, 2), slabs_mib=assembler.statistics().pages_allocated * 2048 / MIB,
+        objects_mib=round(used, 2), free_in_arenas_mib=round(taken - used, 2),
+        free_in_malloc_mib=round(slack / 1024, 2),
+    )  # fmt: skip
+
+
 def in_own_process(case: str, arguments: List[str]) -> str:
     words = [sys.executable, os.path.abspath(__file__), case, "--here", *arguments]
     return subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
 
 
-CASES = ("no-syn", "no-syn-held", "lost-byte", "idle")
+CASES = ("no-syn", "no-syn-held", "lost-byte", "idle", "burst")
 
 
 def main() -> None:
@@ -122,8 +169,10 @@ def main() -> None:
     options = parser.parse_args()
     for case in options.cases:
         if options.here:
-            answer = idle(options.connections) if case == "idle" else transfer(case, options.megabytes)
-            print(json.dumps(answer))
+            if case in ("idle", "burst"):
+                print(json.dumps(idle(options.connections) if case == "idle" else burst()))
+            else:
+                print(json.dumps(transfer(case, options.megabytes)))
         else:
             sizes = ["--megabytes", str(options.megabytes), "--connections", str(options.connections)]
             print(f"{case}: {in_own_process(case, sizes)}", flush=True)

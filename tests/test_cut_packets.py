@@ -83,3 +83,26 @@ def test_a_stopped_direction_hears_of_no_cut_bytes(cut_first: bool, captured: in
     assert assembler.statistics().missing_bytes == 0
     assert recorder.only.completions == ["fin"]
     assert recorder.only.ended == {C2S, S2C}
+
+
+@pytest.mark.parametrize("later", [1, 3, 10, 30, 0])
+def test_a_capture_of_headers_only_accounts_for_every_byte_around_a_retransmission(later: int) -> None:
+    """However many segments overtake the one that is sent again after `later` others, or (0) was never captured."""
+    assembler, recorder = opened()
+    count, size, lost = 60, 1000, 10
+    now = 2.0
+    for number in range(count):
+        whole = tcp_frame(CLIENT, SERVER, 100 + size * number, bytes(size), ack=500)
+        if number != lost:
+            assembler.assemble(whole[:HEADERS], now)
+        if number == lost + later and later:
+            again = tcp_frame(CLIENT, SERVER, 100 + size * lost, bytes(size), ack=500)
+            assembler.assemble(again[:HEADERS], now)
+        arrived = number + 1 if number >= lost + later or number < lost else lost
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 500, ack=100 + size * arrived), now + 0.01)
+        now += 0.05
+    assembler.check()
+    assembler.flush_all()
+    gaps = recorder.only.gaps
+    assert [gap.offset for gap in gaps] == [sum(gap.length for gap in gaps[:place]) for place in range(len(gaps))]
+    assert sum(gap.length for gap in gaps) == count * size

@@ -39,6 +39,7 @@ GIVES_UP = {
     "every-second-byte": (1200, {"page_limit"}),
     "one-hole": (300, {"page_limit"}),
     "speakers": (500, {"total_limit", "connection_idle"}),
+    "returning": (500, {"total_limit", "connection_idle"}),
     "page-each": (500, {"total_limit", "connection_idle"}),
     "stay-recent": (500, {"total_limit"}),
     "overlapping": (500, {"page_limit"}),

@@ -25,7 +25,7 @@ from .segment import (
 )
 from .sequence import difference
 
-MAX_URGENT = 64  # received, but not acknowledged
+MAX_URGENT = 16  # received, but not acknowledged
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
 VERIFY_BYTES = 64  # data up to this length has its checksum verified: decoys are short, and a short sum costs little
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
