@@ -84,7 +84,7 @@ class Line:
 
 # -- connections
 
-COUNT = 400
+COUNT = 200
 
 
 def established(assembler: Any) -> int:
