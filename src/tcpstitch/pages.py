@@ -19,7 +19,7 @@ from __future__ import annotations
 import mmap
 from array import array
 from collections import OrderedDict
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 from .page import Page, page_cost
 
@@ -58,7 +58,9 @@ class PageCache:
         self.peak = 0
         self.charged = 0
         self._slots = 0
-        self._places = [slot * page_size for slot in range(self.pages_per_slab)]  # one object for each, not one a page
+        # Of the slots: one object for each, not one for each page, where the table of them is small.
+        places = range(0, page_size * self.pages_per_slab, page_size)
+        self._places: Sequence[int] = places if len(places) > 1024 else list(places)
         self._slabs: Dict[int, Slab] = {}  # by id
         self._open: Dict[int, Slab] = {}  # slabs with vacant slots, by id
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
