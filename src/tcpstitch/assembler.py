@@ -72,7 +72,7 @@ class Assembler(ShortPath):
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
-        self._ethernet = linktype == 1 and flow_key == "plain"
+        self._frames = bytes if linktype == 1 and flow_key == "plain" else None
         self._sources: List[Any] = []
         self._openings = Openings()
 

@@ -24,6 +24,9 @@ from .stream import ON_LIMIT, OverLimit, Stream
 class Bounds:
     """The part of the assembler that owns the limits."""
 
+    # What every packet reads: a slot is found sooner than an entry in a dict of more than thirty.
+    __slots__ = ("__dict__", "__weakref__", "_frames", "_halves", "_next_timer", "_packets", "asked", "busy", "counters")
+
     busy: Any
     now: float
     on_error: Optional[Callable[[Any, BaseException], None]]

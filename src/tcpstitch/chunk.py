@@ -54,12 +54,12 @@ class Chunk:
     chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
     """
 
-    # The ordinary chunk stores four values, and the short path stores them itself; skip, start and end are class
-    # constants here and slots in the subclass for the rare chunk that needs them.
+    # The ordinary chunk stores four values, and the short path stores them itself; what else there is has one value for
+    # all of them, or follows, and has slots in the subclass for the rare chunk that needs them. Few classes, because code
+    # that sees several at one place is not specialised for any.
     __slots__ = ("data", "offset", "timestamp", "_half")
 
     skip: int = 0
-    start: bool = False
     end: bool = False
     _marks: Tuple[Any, ...] = ()
 
@@ -67,6 +67,10 @@ class Chunk:
     offset: int
     timestamp: float
     _half: Any
+
+    @property
+    def start(self) -> bool:
+        return self.offset == 0 and self._half.syn_seen  # type: ignore[no-any-return]
 
     @property
     def direction(self) -> Direction:
@@ -125,17 +129,11 @@ class Chunk:
         )
 
 
-class FirstChunk(Chunk):
-    """The first data of a stream whose SYN was seen."""
-
-    __slots__ = ()
-    start = True
-
-
 class LastChunk(Chunk):
     """A FIN without data, behind all that came."""
 
     __slots__ = ()
+    start = False
     end = True
 
 

@@ -31,11 +31,10 @@ class HalfStream(Delivery):
     """
 
     __slots__ = (
-        "plain", "ts_recent", "state", "peer", "queue", "scale", "syn_seen",
+        "plain", "ts_recent", "state", "peer", "queue", "scale", "syn_seen", "direction",
         "holding", "fin_offset", "ended", "good_checksums", "details",
     )  # fmt: skip
 
-    direction: Direction
     acked_since = unusual("acked_since")
     acked_mark = unusual("acked_mark")
     ahead = unusual("ahead")
@@ -54,13 +53,14 @@ class HalfStream(Delivery):
     waiting_start = unusual("waiting_start")
     window_edge = unusual("window_edge")
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: Any, direction: Direction) -> None:
         self.state = state
+        self.direction = direction
         self.details = NOTHING
         self.peer: Any = None  # set by the state
         self.plain = self.expected_seq = self.last_ack = self.ts_recent = -1
-        self.scale = self.window = self.max_window = -1
-        self.next_offset = self.acked = self.line = 0
+        self.scale = self.window = self.max_window = self.line = -1
+        self.next_offset = self.acked = 0
         self.queue: Optional[Queue] = None
         self.fin_offset: Optional[int] = None
         self.syn_seen = self.holding = self.ended = self.started = self.stopped = self.good_checksums = False
@@ -339,17 +339,3 @@ class HalfStream(Delivery):
         for queue in (self.queue, self.kept, self.held):
             if queue:
                 queue.clear()
-
-
-class ClientHalf(HalfStream):
-    """What the client sends. A class of its own, so that the direction costs no memory."""
-
-    __slots__ = ()
-    direction = Direction.CLIENT_TO_SERVER
-
-
-class ServerHalf(HalfStream):
-    """What the server sends."""
-
-    __slots__ = ()
-    direction = Direction.SERVER_TO_CLIENT

@@ -8,43 +8,46 @@ changes anything, whatever is unusual about the segment or the connection. Short
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 from .apart import apart
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import NEEDS_RULES, PLAIN, WAITS
 from .routing import Routing
-from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, FlowKey, Segment, parse_options, word_sum
+from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, Segment, parse_options, word_sum
 from .sequence import HALF, MASK, MODULUS
-from .sequencing import LINES
-from .validate import TIMESTAMP_LAYOUT, VERIFY_BYTES
+from .sequencing import LINES, plain_tcp, ttl_of
+from .validate import TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
-NO_OPTIONS: Dict[int, bytes] = {}
-# A segment in its frame: its directed key, the offsets of TCP header, payload and end, and header fields: seq, ack,
-# offset and flags, window. A plain tuple, because a named one costs as much to make as a step takes.
-Lying = Tuple[FlowKey, int, int, int, int, int, int, int]
+NO_OPTIONS: Dict[int, bytes] = {}  # or just an MSS, which is of no use
+MSS = b"\x02"
+
+# The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end, and the
+# header's fields. One by one, because an object to hold them costs as much to make as a step takes.
 
 
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
-    def _ordinary_syn(self, packet: bytes, timestamp: float, at: Lying) -> bool:
-        """A SYN that opens a connection."""
-        key, tcp, start, end, seq, ack, word, window = at
+    def _ordinary_syn(
+        self, packet: bytes, timestamp: float, key: bytes, middle: int, tcp: int, end: int, seq: int, ack: int,
+        word: int, window: int,
+    ) -> bool:  # fmt: skip
+        """A SYN without data that opens a connection."""
         if self.always_rules or self._openings.table and self._openings.knows(key):
             return False
-        if not sound(None, packet, key, tcp, end):
+        if not sound(None, packet, tcp, end):
             return False
-        options = packet[tcp + 20 : start]
-        found = parse_options(options) if len(options) > 4 else NO_OPTIONS  # in four bytes only an MSS is of use
+        options = packet[tcp + 20 : end]
+        found = parse_options(options) if len(options) > 4 or options[:1] != MSS and options else NO_OPTIONS
         if OPTION_MD5 in found:
             return False
         self._packets += 1
         self.present = timestamp
-        ttl = _ttl(packet, key, tcp)
+        ttl = ttl_of(middle)
         segment = Segment(key, seq, ack, word & 0xFF, window, b"", 0, options, ttl, 0, packet, tcp, end)
         self.busy = self
         try:
@@ -54,7 +57,7 @@ class Ordinary(Routing):
                 if state.accepts:
                     self._apply(half, segment, timestamp)
                 else:
-                    half.line = LINES[ttl]
+                    half.line = LINES.setdefault(middle, middle)
                     _take_syn(half, seq, window, found)
             else:
                 self.counters.ignored += 1
@@ -66,9 +69,11 @@ class Ordinary(Routing):
             self.raise_pending()
         return True
 
-    def _ordinary_answer(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
-        """The SYN/ACK that answers the one SYN."""
-        key, tcp, start, end, seq, ack, _, window = at
+    def _ordinary_answer(
+        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
+        window: int,
+    ) -> bool:  # fmt: skip
+        """The SYN/ACK, without data, that answers the one SYN."""
         state = half.state
         peer = half.peer
         if (
@@ -77,14 +82,14 @@ class Ordinary(Routing):
             or half is not state.server
             or not (half.details is peer.details is state.details is NOTHING)
             or state.accepts
-            or not sound(half, packet, key, tcp, end)
+            or not sound(half, packet, tcp, end)
         ):
             return False
-        options = packet[tcp + 20 : start]
-        found = parse_options(options) if options else NO_OPTIONS
+        options = packet[tcp + 20 : end]
+        found = parse_options(options) if len(options) > 4 or options[:1] != MSS and options else NO_OPTIONS
         if OPTION_MD5 in found:
             return False
-        half.line = LINES[_ttl(packet, key, tcp)]
+        half.line = LINES.setdefault(middle, middle)
         _take_syn(half, seq, window, found)
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
@@ -93,9 +98,10 @@ class Ordinary(Routing):
         state.last_seen = timestamp
         return True
 
-    def _ordinary_ack(self, packet: bytes, half: Any, at: Lying) -> bool:
+    def _ordinary_ack(
+        self, packet: bytes, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int, window: int
+    ) -> bool:
         """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
-        key, tcp, start, end, seq, ack, word, window = at
         state = half.state
         peer = half.peer
         stamped = start - tcp == 32 and packet[tcp + 20 : tcp + 24] == TIMESTAMP_LAYOUT
@@ -111,29 +117,30 @@ class Ordinary(Routing):
             or peer.ended
             or stamped != (half.ts_recent >= 0)
             or not (stamped or start - tcp == 20)
-            or 0 < end - start <= VERIFY_BYTES and not sound(half, packet, key, tcp, end)
+            or 0 < end - start <= VERIFY_BYTES and not sound(half, packet, tcp, end)
         ):
             return False
-        half.note_window(window)
+        if half.scale > 0 or window > half.max_window:
+            half.note_window(window)
         half.last_ack = peer.expected_seq
         self.established(state)
         half.plain = PLAIN[stamped]
         peer.plain = PLAIN[peer.ts_recent >= 0]
         return bool(half.plain == word & 0xFFF7)
 
-    def _ordinary_fin(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
-        """The FIN of a direction that has delivered everything (RFC 9293 3.6)."""
-        key, tcp, _, end, _, ack, word, window = at
+    def _ordinary_fin(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, ack: int, word: int, window: int
+    ) -> bool:
+        """The FIN, without data, of a direction that has delivered everything (RFC 9293 3.6)."""
         state = half.state
         peer = half.peer
         if (
             not (half.details is peer.details is NOTHING)
-            or not sound(half, packet, key, tcp, end)
+            or not sound(half, packet, tcp, end)
             or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
             or word & 0x8000 and not self._renews(half, packet, tcp)
         ):
             return False
-        half.note_window(window)
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = self.present = timestamp
         half.fin_offset = half.next_offset
@@ -217,9 +224,11 @@ class Ordinary(Routing):
         return True
 
     @apart
-    def _ordinary_wait(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> bool:
+    def _ordinary_wait(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> bool:  # fmt: skip
         """Data that follows what waits behind a hole already."""
-        key, tcp, start, end, seq, ack, word, window = at
         length = end - start
         offset = half.next_offset + ((seq - half.expected_seq) & MASK)
         state = half.state
@@ -244,6 +253,8 @@ class Ordinary(Routing):
 
     def _renews(self, half: Any, packet: bytes, tcp: int) -> bool:
         """RFC 7323 5.3, for the options as appendix A lays them out."""
+        if len(packet) < tcp + 32:
+            return False
         layout, stamp = OPTION_WORDS(packet, tcp + 20)
         if stamp < half.ts_recent or layout != LAYOUT_WORD:
             return False
@@ -264,13 +275,19 @@ def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None
     half.expected_seq = (seq + 1) & MASK
 
 
-def _ttl(packet: bytes, key: FlowKey, tcp: int) -> int:
-    return packet[tcp - 12] if len(key) == 12 else packet[tcp - 33]
+def same_path(half: Any, line: int) -> bool:
+    """Whether TCP with this line may have come from where the others came; it becomes the usual one if its TTL is."""
+    if not plain_tcp(line, half.state.key):
+        return False
+    usual, ttl = half.ttl, ttl_of(line)
+    if usual == ttl:
+        half.line = LINES.setdefault(line, line)
+    return not usual or -TTL_MARGIN < usual - ttl < TTL_MARGIN
 
 
-def sound(half: Any, packet: bytes, key: FlowKey, tcp: int, end: int) -> bool:
+def sound(half: Any, packet: bytes, tcp: int, end: int) -> bool:
     """Whether the TCP checksum holds (RFC 9293 3.1); then `half` is known to send good ones. O(length)."""
-    start = tcp - 8 if len(key) == 12 else tcp - 32  # the addresses lie before the TCP header
+    start = tcp - 8 if tcp < 54 else tcp - 32  # the addresses of IPv4 or IPv6 lie before the TCP header
     if (word_sum(packet[start:end]) + 6 + end - tcp) % 0xFFFF:
         return False
     if half is not None:

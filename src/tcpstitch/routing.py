@@ -24,7 +24,7 @@ class Routing(Timers):
     _openings: Openings
     always_rules: bool  # no short path
     _taken: int  # packets that met the rules
-    _ethernet: bool  # whether bytes are Ethernet frames and keys are plain
+    _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None
     _usual_class: Any = None  # of the stream made last, and whether that class has an `accept` of its own
     _usual_accepts = False
 
@@ -38,7 +38,7 @@ class Routing(Timers):
         if timestamp.__class__ is not float and not isinstance(timestamp, (float, int)):
             return self.assemble(packet, seconds(timestamp))
         kind = packet.__class__
-        if kind is not bytes and self._ethernet:
+        if kind is not bytes and self._frames is not None:
             frame = as_ethernet(packet)
             if frame is not None:
                 return self.assemble(frame, timestamp)  # it has the short path open to it

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Dict
 
 from .sequence import MASK, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 
-# By TTL: the 16 bits that begin with it in an IPv4 header with TCP behind it. One object for each.
-LINES = tuple(ttl << 8 | 6 for ttl in range(256))
+# What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and protocol,
+# in IPv6 the 16 bits of next header and hop limit. One object for each; 8 * 256 and 256 of them are TCP in one piece.
+LINES: Dict[int, int] = {}
+
+
+def plain_tcp(line: int, key: Any) -> bool:
+    """Whether the line says, of a packet with this key, that it is TCP and no fragment."""
+    return line >> 8 == 6 if len(key) == 36 else line & 0x3FFF00FF == 6
+
+
+def ttl_of(line: int) -> int:
+    """TTL or hop limit in the line of TCP, 0 where none is known. A line that can be read both ways says the same."""
+    if line & 0xFF == 6:
+        return line >> 8 & 0xFF
+    return line & 0xFF if line > 0 else 0
 
 
 class Sequencing:
@@ -18,6 +31,7 @@ class Sequencing:
     __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "window", "max_window", "line")
 
     peer: Any
+    state: Any
     queue: Any
     expected_seq: int
     next_offset: int
@@ -26,7 +40,7 @@ class Sequencing:
     max_window: int
     window: int
     scale: int
-    line: int  # of LINES: the usual TTL
+    line: int  # of LINES: the usual one, -1 before the first packet
     syn_seen: bool
     ahead: Any
     cuts: Any
@@ -35,11 +49,12 @@ class Sequencing:
     @property
     def ttl(self) -> int:
         """The usual TTL or hop limit of the direction, 0 before its first packet."""
-        return self.line >> 8
+        return ttl_of(self.line)
 
     @ttl.setter
     def ttl(self, ttl: int) -> None:
-        self.line = LINES[ttl & 0xFF]
+        line = 0x600 | ttl & 0xFF if len(self.state.key) == 36 else (ttl & 0xFF) << 8 | 6
+        self.line = LINES.setdefault(line, line)
 
     @property
     def known(self) -> bool:

@@ -1,35 +1,40 @@
 """The short path: plain segments in order, on open connections about which nothing is pending.
 
 It works on the frame as it lies: one struct over the headers, one look-up under the addresses and ports as they lie
-side by side in the frame, two comparisons. Everything it declines meets the rules in `state`, which would do the same
+side by side in the frame, three comparisons. Everything it declines meets the rules in `state`, which would do the same
 with more work.
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Optional, Tuple
+from struct import error as HeaderError
+from typing import Any, Callable, Tuple
 
-from .chunk import Chunk, FirstChunk
+from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import IGNORED, OVER, WAITS
-from .ordinary import Lying, Ordinary, sound
+from .ordinary import Ordinary, same_path, sound
 from .segment import ACK, FIN, PSH, SYN
 from .sequence import MASK
-from .validate import TTL_MARGIN, VERIFY_BYTES
+from .sequencing import plain_tcp
+from .validate import VERIFY_BYTES
 
-# An Ethernet frame with IPv4 and TCP, from the EtherType on: EtherType, version and IHL and service; total length;
-# fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags; window.
-HEADERS = Struct("!IH2xI2x12sIIHH").unpack_from
-IPV4 = 0x08004500  # the first of these, without the service
-PLAIN_MASK, TCP_MASK, TCP = 0x3FFFFFFF, 0x3FFF00FF, 6  # the third, without the flags; and without the TTL too
-# IPv6 and TCP: version; payload length; next header, hop limit; addresses and ports; as above.
-HEADERS6 = Struct("!B3xHBB36sIIHH").unpack_from
+# An Ethernet frame with IPv4 and TCP, from the second byte of the EtherType on: that byte, version and IHL; total
+# length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags; window.
+HEADERS = Struct("!HxH2xI2x12sIIHH4x").unpack_from
+# The same without the first; and IPv6: payload length; next header and hop limit; then as above.
+TAGGED = Struct("!3xH2xI2x12sIIHH4x").unpack_from
+HEADERS6 = Struct("!5xHH36sIIHH4x").unpack_from
+IPV4 = 0x0045  # the first of these
+Layout = Tuple[Callable[[bytes, int], Tuple[Any, ...]], int, int, int]  # the struct, its place, TCP's, and the end's base
+IPV4_TAGGED: Layout = (TAGGED, 17, 38, 18)
+IPV6: Layout = (HEADERS6, 13, 54, 54)
+IPV6_TAGGED: Layout = (HEADERS6, 17, 58, 58)
+
 
 class ShortPath(Ordinary):
     """The part of the assembler that most packets see."""
-
-    _ethernet: bool
 
     def assemble(self, packet: Any, timestamp: float) -> None:
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
@@ -39,31 +44,32 @@ class ShortPath(Ordinary):
         """
         if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
             return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
-        if packet.__class__ is not bytes or len(packet) < 54 or not self._ethernet:
+        if type(packet) is not self._frames:
             return self._take(packet, timestamp)
-        first, at = 0, 16 if packet[12] == 0x81 and not packet[13] else 12  # behind a VLAN tag, or at its place
-        if packet[at] == 8:
-            first, total, middle, key, seq, ack, word, window = HEADERS(packet, at)
-            half = self._halves.get(key)
-            line = 0 if half is None else half.line
-        if first & 0xFFFFFF00 == IPV4 and (middle & PLAIN_MASK == line or not line and middle & TCP_MASK == TCP):
-            tcp, end = at + 22, at + 2 + total  # IPv4 without options, no fragment, the usual TTL, TCP
-        else:
-            found = self._locate(packet, at)
-            if found is None:
-                return self._take(packet, timestamp)
-            half, key, tcp, end, seq, ack, word, window = found
-        start = tcp + (word >> 10 & 0x3C)
-        if (
-            half is None or word & 0xFFF7 != half.plain or seq != half.expected_seq
-            or not window or not start <= end <= len(packet)
-        ):  # fmt: skip
-            return self._other(packet, timestamp, half, (key, tcp, start, end, seq, ack, word, window))
+        try:
+            if packet[12] == 8:
+                first, total, middle, key, seq, ack, word, window = HEADERS(packet, 13)
+                if first != IPV4:
+                    return self._take(packet, timestamp)
+                tcp, end = 34, total + 14
+            else:
+                unpack, at, tcp, end = layout(packet)
+                total, middle, key, seq, ack, word, window = unpack(packet, at)
+                end += total
+        except (IndexError, HeaderError):  # too short
+            return self._take(packet, timestamp)
+        half = self._halves[key]
+        if half is None or middle != half.line and not same_path(half, middle):
+            return self._stranger(packet, timestamp, half, key, middle, tcp, end, seq, ack, word, window)
+        if word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
+            return self._other(packet, timestamp, half, middle, tcp, end, seq, ack, word, window)
+        start = tcp + 20 if word < 0x8000 else tcp + 32  # the only two that `plain` allows
         length, state = end - start, half.state
         if (
-            0 < length <= VERIFY_BYTES and (length == 1 or not sound(half, packet, key, tcp, end))
-            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
-            or word & 0x8000 and not self._renews(half, packet, tcp)
+            (end > len(packet) if length > VERIFY_BYTES else length
+             and (length < 2 or end > len(packet) or not sound(half, packet, tcp, end)))
+            or (ack != half.last_ack or not length) and not self._acknowledges(half, ack, window, timestamp)
+            or word >= 0x8000 and not self._renews(half, packet, tcp)
             or state.page_count and not self._may_wait(half.peer, timestamp)
         ):  # fmt: skip
             return self._take(packet, timestamp)
@@ -71,11 +77,10 @@ class ShortPath(Ordinary):
         state.last_seen = timestamp
         if length:
             self.counters.bytes += length
-            if offset := half.next_offset:
-                chunk = Chunk()
-            else:
-                chunk = FirstChunk() if half.syn_seen else Chunk()
+            offset = half.next_offset
+            if not offset:
                 half.started = True
+            chunk = Chunk()
             chunk.data = packet[start:end]  # filled here: a call of __init__ costs as much as all of it
             chunk.offset = offset
             chunk.timestamp = timestamp
@@ -108,58 +113,44 @@ class ShortPath(Ordinary):
             self._next_timer = float("-inf")  # look at the next packet too
         return self._error is None
 
-    def _locate(self, packet: bytes, at: int) -> Optional[Tuple[Any, bytes, int, int, int, int, int, int]]:
-        """TCP over both IP versions, its EtherType at `at`: the direction, if known, and a `Lying` but for `start`.
+    def _stranger(
+        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int, seq: int,
+        ack: int, word: int, window: int,
+    ) -> None:  # fmt: skip
+        """A packet that belongs to no known connection, or whose TTL says that it may not come from where others came."""
+        if half is None and word & 0x3F == SYN and end == tcp + (word >> 10 & 0x3C) <= len(packet) and plain_tcp(middle, key):
+            if end >= tcp + 20 and self._ordinary_syn(packet, timestamp, key, middle, tcp, end, seq, ack, word, window):
+                return
+        self._take(packet, timestamp)
 
-        None too where the TTL says that it may not come from where the others came from.
-        """
-        if packet[at] == 0x86 and packet[at + 1] == 0xDD and len(packet) >= at + 62:
-            first, total, number, ttl, key, seq, ack, word, window = HEADERS6(packet, at + 2)
-            if number != 6 or first >> 4 != 6:
-                return None
-            tcp = at + 42
-            end = tcp + total
-        elif len(packet) >= at + 42:
-            first, total, middle, key, seq, ack, word, window = HEADERS(packet, at)
-            if first & 0xFFFFFF00 != IPV4 or middle & TCP_MASK != TCP:
-                return None
-            ttl = middle >> 8 & 0xFF
-            tcp = at + 22
-            end = at + 2 + total
-        else:
-            return None
-        half = self._halves.get(key)
-        if half is not None and half.line >> 8 != ttl and half.line:
-            if not -TTL_MARGIN < (half.line >> 8) - ttl < TTL_MARGIN:
-                return None
-        return half, key, tcp, end, seq, ack, word, window
-
-    def _other(self, packet: bytes, timestamp: float, half: Any, at: Lying) -> None:
+    def _other(
+        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> None:  # fmt: skip
         """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
-        key, tcp, start, end, seq, _, word, window = at
         flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
-        if not tcp + 20 <= start <= end <= len(packet):
+        plain = half.plain
+        start = tcp + (word >> 10 & 0x3C)
+        if word < 0x5000 or start > end or end > len(packet):
             pass
-        elif half is None:
-            if flags == SYN and start == end and self._ordinary_syn(packet, timestamp, at):
-                return
-        elif half.plain >= 0:
-            if word & 0xFFF7 == half.plain | FIN and seq == half.expected_seq and start == end:
-                if window and self._ordinary_fin(packet, timestamp, half, at):
+        elif plain >= 0:
+            if word & 0xFFF7 == plain | FIN and seq == half.expected_seq and start == end:
+                if window and self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
                     return
-        elif half.plain == WAITS:
-            if window and seq != half.expected_seq and self._ordinary_wait(packet, timestamp, half, at):
-                return
-        elif half.plain == IGNORED and not flags & 7 or half.plain == OVER and start == end and not flags & 7:
+        elif plain == WAITS:
+            if window and seq != half.expected_seq:
+                if self._ordinary_wait(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
+                    return
+        elif plain == IGNORED and not flags & 7 or plain == OVER and start == end and not flags & 7:
             self._packets += 1
             self.counters.ignored += 1
             half.state.last_seen = timestamp
             return
         elif half.state.embryonic and not self.always_rules:
             if flags == SYN | ACK and start == end:
-                if self._ordinary_answer(packet, timestamp, half, at):
+                if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
                     return
-            elif flags & ~PSH == ACK and self._ordinary_ack(packet, half, at):
+            elif flags & ~PSH == ACK and self._ordinary_ack(packet, half, tcp, start, end, seq, ack, word, window):
                 if start < end:
                     return self.assemble(packet, timestamp)  # data in order on an open connection now
                 self._packets = half.state.last_packet = self._packets + 1
@@ -172,3 +163,15 @@ class ShortPath(Ordinary):
         half.answer(chunk)
         half.state.refresh()
         self.raise_pending()
+
+
+def layout(packet: bytes) -> Layout:
+    """How TCP lies behind IPv6, or behind a VLAN tag. Raises `HeaderError` if it does neither, IndexError for a runt."""
+    tagged = packet[12] == 0x81 and not packet[13]
+    at = 16 if tagged else 12
+    if packet[at] == 0x86:
+        if packet[at + 1] == 0xDD and packet[at + 2] >> 4 == 6:
+            return IPV6_TAGGED if tagged else IPV6
+    elif tagged and packet[16] == 8 and not packet[17] and packet[18] == 0x45:
+        return IPV4_TAGGED
+    raise HeaderError

@@ -10,14 +10,15 @@ from typing import Any, Optional
 
 from .apart import apart
 from .details import NOTHING, unusual
-from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, ClientHalf, HalfStream, ServerHalf
+from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .resets import Resets
-from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment, reverse_key
+from .segment import ACK, FIN, RST, SYN, URG, Direction, Flow, FlowKey, Segment, reverse_key
 from .sequence import MASK, unwrap
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
 
 SMALL_IN_FLIGHT = 16
+CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 
 
@@ -42,8 +43,8 @@ class StreamState(Resets):
         self.watcher: Any = None  # the handler after completion: evidence may still come
         self.closed = self.embryonic = self.restartable = self.accepts = False
         self.reason = ""
-        self.client: Any = ClientHalf(self)
-        self.server: Any = ServerHalf(self)
+        self.client: Any = HalfStream(self, CLIENT_TO_SERVER)
+        self.server: Any = HalfStream(self, SERVER_TO_CLIENT)
         self.client.peer = self.server
         self.server.peer = self.client
 
