@@ -25,7 +25,9 @@ class Bounds:
     """The part of the assembler that owns the limits."""
 
     # What every packet reads: a slot is found sooner than an entry in a dict of more than thirty.
-    __slots__ = ("__dict__", "__weakref__", "_frames", "_halves", "_next_timer", "_packets", "asked", "busy", "counters")
+    __slots__ = (
+        "__dict__", "__weakref__", "_frames", "_halves", "_next_timer", "_packets", "asked", "busy", "counters",
+    )  # fmt: skip
 
     busy: Any
     now: float

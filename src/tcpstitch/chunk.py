@@ -54,9 +54,9 @@ class Chunk:
     chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
     """
 
-    # The ordinary chunk stores four values, and the short path stores them itself; what else there is has one value for
-    # all of them, or follows, and has slots in the subclass for the rare chunk that needs them. Few classes, because code
-    # that sees several at one place is not specialised for any.
+    # The ordinary chunk stores four values, and the short path stores them itself; the others are class constants or
+    # follow from these, and are slots in the subclass for the rare chunk that needs them. Few classes, because code
+    # that sees several at one place is specialised for none.
     __slots__ = ("data", "offset", "timestamp", "_half")
 
     skip: int = 0
@@ -70,7 +70,7 @@ class Chunk:
 
     @property
     def start(self) -> bool:
-        return self.offset == 0 and self._half.syn_seen  # type: ignore[no-any-return]
+        return self.offset == 0 and bool(self._half.syn_seen)
 
     @property
     def direction(self) -> Direction:
@@ -158,6 +158,6 @@ class DetailedChunk(Chunk):
         self.timestamp = timestamp
         self._half = half
         self.skip = skip
-        self.start = start
+        self.start = start  # type: ignore[misc]  # a slot here
         self.end = end
         self._marks = marks or ()

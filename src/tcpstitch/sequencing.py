@@ -8,8 +8,8 @@ from .sequence import MASK, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 
-# What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and protocol,
-# in IPv6 the 16 bits of next header and hop limit. One object for each; 8 * 256 and 256 of them are TCP in one piece.
+# What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and
+# protocol, in IPv6 the 16 bits of next header and hop limit. One object for each of the few that mean TCP in one piece.
 LINES: Dict[int, int] = {}
 
 

@@ -21,13 +21,15 @@ from .sequencing import plain_tcp
 from .validate import VERIFY_BYTES
 
 # An Ethernet frame with IPv4 and TCP, from the second byte of the EtherType on: that byte, version and IHL; total
-# length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags; window.
+# length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags;
+# window.
 HEADERS = Struct("!HxH2xI2x12sIIHH4x").unpack_from
 # The same without the first; and IPv6: payload length; next header and hop limit; then as above.
 TAGGED = Struct("!3xH2xI2x12sIIHH4x").unpack_from
 HEADERS6 = Struct("!5xHH36sIIHH4x").unpack_from
 IPV4 = 0x0045  # the first of these
-Layout = Tuple[Callable[[bytes, int], Tuple[Any, ...]], int, int, int]  # the struct, its place, TCP's, and the end's base
+# The struct, its place, that of TCP, and what to add to the length to get TCP's end.
+Layout = Tuple[Callable[[bytes, int], Tuple[Any, ...]], int, int, int]
 IPV4_TAGGED: Layout = (TAGGED, 17, 38, 18)
 IPV6: Layout = (HEADERS6, 13, 54, 54)
 IPV6_TAGGED: Layout = (HEADERS6, 17, 58, 58)
@@ -117,15 +119,16 @@ class ShortPath(Ordinary):
         self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int, seq: int,
         ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
-        """A packet that belongs to no known connection, or whose TTL says that it may not come from where others came."""
-        if half is None and word & 0x3F == SYN and end == tcp + (word >> 10 & 0x3C) <= len(packet) and plain_tcp(middle, key):
-            if end >= tcp + 20 and self._ordinary_syn(packet, timestamp, key, middle, tcp, end, seq, ack, word, window):
-                return
+        """A packet of no known connection, or one whose TTL says that it may not come from where the others came."""
+        if half is None and word & 0x3F == SYN and plain_tcp(middle, key):
+            if tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet):
+                if self._ordinary_syn(packet, timestamp, key, middle, tcp, end, seq, ack, word, window):
+                    return
         self._take(packet, timestamp)
 
     def _other(
-        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int, word: int,
-        window: int,
+        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
+        word: int, window: int,
     ) -> None:  # fmt: skip
         """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
         flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
@@ -166,7 +169,7 @@ class ShortPath(Ordinary):
 
 
 def layout(packet: bytes) -> Layout:
-    """How TCP lies behind IPv6, or behind a VLAN tag. Raises `HeaderError` if it does neither, IndexError for a runt."""
+    """How TCP lies behind IPv6 or a VLAN tag. Raises `HeaderError` if it does neither, IndexError for a runt."""
     tagged = packet[12] == 0x81 and not packet[13]
     at = 16 if tagged else 12
     if packet[at] == 0x86:
