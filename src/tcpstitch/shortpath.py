@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as HeaderError
-from typing import Any, Callable, Tuple
+from typing import Any
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
@@ -24,15 +24,11 @@ from .validate import VERIFY_BYTES
 # length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags;
 # window.
 HEADERS = Struct("!HxH2xI2x12sIIHH4x").unpack_from
-# The same without the first; and IPv6: payload length; next header and hop limit; then as above.
-TAGGED = Struct("!3xH2xI2x12sIIHH4x").unpack_from
-HEADERS6 = Struct("!5xHH36sIIHH4x").unpack_from
-IPV4 = 0x0045  # the first of these
-# The struct, its place, that of TCP, and what to add to the length to get TCP's end.
-Layout = Tuple[Callable[[bytes, int], Tuple[Any, ...]], int, int, int]
-IPV4_TAGGED: Layout = (TAGGED, 17, 38, 18)
-IPV6: Layout = (HEADERS6, 13, 54, 54)
-IPV6_TAGGED: Layout = (HEADERS6, 17, 58, 58)
+PLAIN = 0x0045  # the first of these
+# With IPv6, from the EtherType on: that, version and the upper half of what follows; payload length; next header and
+# hop limit; as above.
+HEADERS6 = Struct("!I2xHH36sIIHH4x").unpack_from
+IPV6 = 0x86DD6  # the first of these, without traffic class
 
 
 class ShortPath(Ordinary):
@@ -45,28 +41,32 @@ class ShortPath(Ordinary):
         Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler did, `ReentrantCallError` in one.
         """
         if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
-            return self._take(packet, timestamp)  # a handler failed in a timer: the error follows this packet
+            return self._take(packet, timestamp)
         if type(packet) is not self._frames:
             return self._take(packet, timestamp)
         try:
-            if packet[12] == 8:
+            if (kind := packet[12]) == 8:
                 first, total, middle, key, seq, ack, word, window = HEADERS(packet, 13)
-                if first != IPV4:
-                    return self._take(packet, timestamp)
                 tcp, end = 34, total + 14
+            elif kind == 0x86:
+                first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 12)
+                first, tcp, end = PLAIN if first >> 12 == IPV6 else 0, 54, total + 54
+            elif kind == 0x81 and packet[16] == 8:  # behind a VLAN tag
+                first, total, middle, key, seq, ack, word, window = HEADERS(packet, 17)
+                first, tcp, end = 0 if packet[13] else first, 38, total + 18
             else:
-                unpack, at, tcp, end = layout(packet)
-                total, middle, key, seq, ack, word, window = unpack(packet, at)
-                end += total
-        except (IndexError, HeaderError):  # too short
+                first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 16)
+                tcp, end = 58, total + 58
+                first = PLAIN if first >> 12 == IPV6 and kind == 0x81 and not packet[13] else 0
+        except (IndexError, HeaderError):
             return self._take(packet, timestamp)
         half = self._halves[key]
-        if half is None or middle != half.line and not same_path(half, middle):
-            return self._stranger(packet, timestamp, half, key, middle, tcp, end, seq, ack, word, window)
+        if half is None or first != PLAIN or middle != half.line and not same_path(half, middle):
+            return self._stranger(packet, timestamp, first, key, middle, tcp, end, seq, ack, word, window)
         if word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
             return self._other(packet, timestamp, half, middle, tcp, end, seq, ack, word, window)
-        start = tcp + 20 if word < 0x8000 else tcp + 32  # the only two that `plain` allows
-        length, state = end - start, half.state
+        state, start = half.state, tcp + 20 if word < 0x8000 else tcp + 32  # the only two that `plain` allows
+        length = end - start
         if (
             (end > len(packet) if length > VERIFY_BYTES else length
              and (length < 2 or end > len(packet) or not sound(half, packet, tcp, end)))
@@ -79,16 +79,11 @@ class ShortPath(Ordinary):
         state.last_seen = timestamp
         if length:
             self.counters.bytes += length
-            offset = half.next_offset
-            if not offset:
-                half.started = True
-            chunk = Chunk()
-            chunk.data = packet[start:end]  # filled here: a call of __init__ costs as much as all of it
-            chunk.offset = offset
-            chunk.timestamp = timestamp
-            chunk._half = half
-            half.next_offset = offset + length
-            half.expected_seq = (seq + length) & MASK
+            half.started = True
+            chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
+            chunk.offset = offset = half.next_offset
+            chunk.data, chunk.timestamp, chunk._half = packet[start:end], timestamp, half
+            half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
             self.busy = chunk
             try:
                 state.stream.reassembled(chunk)
@@ -116,11 +111,11 @@ class ShortPath(Ordinary):
         return self._error is None
 
     def _stranger(
-        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int, seq: int,
+        self, packet: bytes, timestamp: float, first: int, key: bytes, middle: int, tcp: int, end: int, seq: int,
         ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
-        """A packet of no known connection, or one whose TTL says that it may not come from where the others came."""
-        if half is None and word & 0x3F == SYN and plain_tcp(middle, key):
+        """A packet of no known connection, or no TCP, or one whose TTL says that it may come from elsewhere."""
+        if word & 0x3F == SYN and first == PLAIN and plain_tcp(middle, key) and self._halves[key] is None:
             if tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet):
                 if self._ordinary_syn(packet, timestamp, key, middle, tcp, end, seq, ack, word, window):
                     return
@@ -166,15 +161,3 @@ class ShortPath(Ordinary):
         half.answer(chunk)
         half.state.refresh()
         self.raise_pending()
-
-
-def layout(packet: bytes) -> Layout:
-    """How TCP lies behind IPv6 or a VLAN tag. Raises `HeaderError` if it does neither, IndexError for a runt."""
-    tagged = packet[12] == 0x81 and not packet[13]
-    at = 16 if tagged else 12
-    if packet[at] == 0x86:
-        if packet[at + 1] == 0xDD and packet[at + 2] >> 4 == 6:
-            return IPV6_TAGGED if tagged else IPV6
-    elif tagged and packet[16] == 8 and not packet[17] and packet[18] == 0x45:
-        return IPV4_TAGGED
-    raise HeaderError
