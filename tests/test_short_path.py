@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Limits, PacketDecoder, Timeouts
+from tcpstitch.capture import make_packet
 
 SYN_OPTIONS = (
     b"",
@@ -158,6 +159,54 @@ def test_bytes_and_segments_lead_to_the_same_calls(
     decoder = PacketDecoder()
     segments = [segment for frame in frames for segment in decoder.decode(frame)]
     assert calls(frames, settings_of_assembler) == calls(segments, settings_of_assembler)
+
+
+def damage(frames: List[bytes], position: int, how: str, place: int, value: int) -> None:
+    """Change one frame behind its link-layer addresses, or put a changed copy of it before it."""
+    position %= len(frames)
+    frame = bytearray(frames[position])
+    place = min(12 + place, len(frame) - 1)
+    if how == "cut":
+        del frame[place:]
+    elif how == "pad":
+        frame += bytes(value % 20)
+    elif how == "type":
+        frame[12:14] = ((0x0800, 0x86DD, 0x8100, 0x0806, 0x08DD, 0x8864)[value % 6]).to_bytes(2, "big")
+    else:
+        frame[place] = value
+    if how != "cut" and value & 1:
+        frames[position] = bytes(frame)
+    else:
+        frames.insert(position, bytes(frame))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([4, 6]),
+    st.sampled_from([b"", b"\x81\0\0\5", b"\x88\xa8\0\5", b"\x81\1\0\5", b"\x81\0\x86\xdd", b"\x81\0\x08\0"]),
+    st.sampled_from([SYN_OPTIONS[0], SYN_OPTIONS[2]]),
+    pieces,
+    st.lists(
+        st.tuples(st.integers(0, 20), st.sampled_from(["byte", "byte", "cut", "pad", "type"]), st.integers(0, 70),
+                  st.integers(0, 255)),
+        max_size=3,
+    ),
+)  # fmt: skip
+@example(4, b"", SYN_OPTIONS[2], [], [(2, "byte", 46, 0x90)])
+def test_damaged_frames_lead_to_the_calls_that_they_lead_to_behind_another_header(
+    version: int,
+    tag: bytes,
+    options: bytes,
+    pieces: List[Tuple[bool, bytes]],
+    alterations: List[Tuple[int, str, int, int]],
+) -> None:
+    """Ethernet, which may take the short path, and Linux cooked capture, which never does, lead to the same."""
+    talk = Talk(version, 7, (options, options), pieces)
+    frames = [frame[:12] + tag + frame[12:] for frame in (tcp_frame(**packet) for packet in talk.packets)]
+    for alteration in alterations:
+        damage(frames, *alteration)
+    cooked = [make_packet(113, bytes(14) + frame[12:]) for frame in frames]
+    assert calls(frames, {}) == calls(cooked, {})
 
 
 def test_an_orderly_connection_is_delivered_whole() -> None:

@@ -104,7 +104,7 @@ class Ordinary(Routing):
         """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
         state = half.state
         peer = half.peer
-        stamped = start - tcp == 32 and packet[tcp + 20 : tcp + 24] == TIMESTAMP_LAYOUT
+        stamped = start - tcp == 32
         if (
             seq != half.expected_seq
             or ack != peer.expected_seq
@@ -118,6 +118,7 @@ class Ordinary(Routing):
             or stamped != (half.ts_recent >= 0)
             or not (stamped or start - tcp == 20)
             or 0 < end - start <= VERIFY_BYTES and not sound(half, packet, tcp, end)
+            or stamped and not self._renews(half, packet, tcp)
         ):
             return False
         if half.scale > 0 or window > half.max_window:
@@ -256,7 +257,7 @@ class Ordinary(Routing):
         if len(packet) < tcp + 32:
             return False
         layout, stamp = OPTION_WORDS(packet, tcp + 20)
-        if stamp < half.ts_recent or layout != LAYOUT_WORD:
+        if not 0 <= stamp - half.ts_recent < HALF or layout != LAYOUT_WORD:
             return False
         half.ts_recent = stamp
         return True
