@@ -14,7 +14,7 @@ from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Direction, Flow, FlowKey, Segment, reverse_key
-from .sequence import MASK, unwrap
+from .sequence import MASK, difference, unwrap
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
 
 SMALL_IN_FLIGHT = 16
@@ -237,6 +237,8 @@ class StreamState(Resets):
                 return
             half.expected_seq = seq
             half.holding = True
+            if abs(difference(seq, half.peer.last_ack)) > 65535:
+                half.peer.last_ack = -1  # it was taken on trust; the rules are to look at the next one
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
             if seq != half.base_seq and half.acked == 0:
