@@ -13,9 +13,9 @@ from typing import Any
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
-from .half import IGNORED, OVER, WAITS
+from .half import IGNORED, NEEDS_RULES, WAITS
 from .ordinary import Ordinary, same_path, sound
-from .segment import ACK, FIN, PSH, SYN
+from .segment import ACK, FIN, PSH, RST, SYN
 from .sequence import MASK
 from .sequencing import plain_tcp
 from .validate import VERIFY_BYTES
@@ -126,7 +126,6 @@ class ShortPath(Ordinary):
         word: int, window: int,
     ) -> None:  # fmt: skip
         """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
-        flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
         plain = half.plain
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
@@ -135,17 +134,11 @@ class ShortPath(Ordinary):
             if word & 0xFFF7 == plain | FIN and seq == half.expected_seq and start == end:
                 if window and self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
                     return
-        elif plain == WAITS:
-            if window and seq != half.expected_seq:
-                if self._ordinary_wait(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
-                    return
-        elif plain == IGNORED and not flags & 7 or plain == OVER and start == end and not flags & 7:
-            self._packets += 1
-            self.counters.ignored += 1
-            half.state.last_seen = timestamp
-            return
-        elif half.state.embryonic and not self.always_rules:
-            if flags == SYN | ACK and start == end:
+        elif plain == NEEDS_RULES:
+            flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
+            if not half.state.embryonic or self.always_rules:
+                pass
+            elif flags == SYN | ACK and start == end:
                 if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
                     return
             elif flags & ~PSH == ACK and self._ordinary_ack(packet, half, tcp, start, end, seq, ack, word, window):
@@ -154,6 +147,15 @@ class ShortPath(Ordinary):
                 self._packets = half.state.last_packet = self._packets + 1
                 half.state.last_seen = timestamp
                 return
+        elif plain == WAITS:
+            if window and seq != half.expected_seq:
+                if self._ordinary_wait(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
+                    return
+        elif not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or the connection is over
+            self._packets += 1
+            self.counters.ignored += 1
+            half.state.last_seen = timestamp
+            return
         self._take(packet, timestamp)
 
     def _answer(self, half: Any, chunk: Chunk) -> None:
