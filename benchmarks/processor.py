@@ -33,7 +33,8 @@ PROGRAMS = {
 
 def instructions(program: str, path: str) -> int:
     words = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={os.devnull}", sys.executable, "-c"]
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": HERE}
+    folders = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": folders}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or else modules are compiled each time
     words.append(program.format(path=path))
     done = subprocess.run(words, stderr=subprocess.PIPE, env=environment, check=True)
