@@ -172,14 +172,14 @@ def test_bounds_hold_and_bytes_and_gaps_add_up(events: List[Event], isn: int, po
 
 
 def test_a_conflict_before_the_acknowledgement_is_decided_and_reported() -> None:
-    for policy, expected in (("first", b"XXX"), ("last", b"abc"), ("linux-kernel", b"XXX")):
+    for policy, expected in (("first", b"QQQ"), ("last", b"abc"), ("linux-kernel", b"QQQ")):
         wire = Wire(5, overlap=policy)
-        wire.send(0, b"XXX")
+        wire.send(0, b"QQQ")
         wire.send(0, b"abc")
         wire.ack(3)
         assert wire.only.data() == expected
         (conflict,) = [anomaly for anomaly in wire.only.anomalies if anomaly.kind == "overlap_conflict"]
-        assert (conflict.offset, conflict.detail["old"], conflict.detail["new"]) == (0, b"XXX", b"abc")
+        assert (conflict.offset, conflict.detail["old"], conflict.detail["new"]) == (0, b"QQQ", b"abc")
 
 
 def test_what_is_acknowledged_is_final() -> None:

@@ -24,7 +24,7 @@ class DirectionDetails:
         self.acked_mark = 0  # what it had then
         self.ahead = -1  # the highest offset seen beyond the next expected one
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
-        # Data with a wrong checksum, strict checks: a low TTL, that waits for the receiver's ACK.
+        # Data that waits for the receiver's ACK: with a wrong checksum (lenient checks), or a low TTL (strict ones).
         self.doubtful: Any = None
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement

@@ -22,7 +22,7 @@ from .validate import TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
-NO_OPTIONS: Dict[int, bytes] = {}  # or just an MSS, which is of no use
+NO_OPTIONS: Dict[int, bytes] = {}
 MSS = b"\x02"
 
 # The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end, and the
@@ -42,7 +42,7 @@ class Ordinary(Routing):
         if not sound(None, packet, tcp, end):
             return False
         options = packet[tcp + 20 : end]
-        found = parse_options(options) if len(options) > 4 or options[:1] != MSS and options else NO_OPTIONS
+        found = _options_of_syn(options)
         if OPTION_MD5 in found:
             return False
         self._packets += 1
@@ -86,7 +86,7 @@ class Ordinary(Routing):
         ):
             return False
         options = packet[tcp + 20 : end]
-        found = parse_options(options) if len(options) > 4 or options[:1] != MSS and options else NO_OPTIONS
+        found = _options_of_syn(options)
         if OPTION_MD5 in found:
             return False
         half.line = LINES.setdefault(middle, middle)
@@ -261,6 +261,11 @@ class Ordinary(Routing):
             return False
         half.ts_recent = stamp
         return True
+
+
+def _options_of_syn(options: bytes) -> Dict[int, bytes]:
+    """Those that matter, by kind: most SYNs with no more than an MSS need no search."""
+    return NO_OPTIONS if not options or len(options) == 4 and options[:1] == MSS else parse_options(options)
 
 
 def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None:

@@ -120,8 +120,8 @@ class StreamState(Resets):
         return True
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Strict checks: whether data that may die on the way to the receiver, by its TTL, is set aside. It counts
-        once the receiver acknowledges it, unless other data took its place; a second such segment is a new path."""
+        """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
+        on the way, by its TTL; a second such segment is a new path. Other data in the place of what waits replaces it."""
         doubted = half.doubtful
         if self.host.strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
