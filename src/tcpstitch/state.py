@@ -121,7 +121,7 @@ class StreamState(Resets):
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
-        on the way, by its TTL; a second such segment is a new path. Other data in the place of what waits replaces it."""
+        on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
         doubted = half.doubtful
         if self.host.strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
