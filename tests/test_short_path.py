@@ -42,8 +42,11 @@ pieces = st.lists(
 class Talk:
     """An orderly connection as a list of packets in the form of arguments for `tcp_frame`."""
 
-    def __init__(self, version: int, isn: int, options: Tuple[bytes, bytes], pieces: List[Tuple[bool, bytes]]) -> None:
-        self.ends = (CLIENT, SERVER) if version == 4 else (CLIENT6, SERVER6)
+    def __init__(
+        self, version: int, isn: int, options: Tuple[bytes, bytes], pieces: List[Tuple[bool, bytes]], port: int = 0
+    ) -> None:
+        (client, client_port), server = (CLIENT, SERVER) if version == 4 else (CLIENT6, SERVER6)
+        self.ends = ((client, client_port + port), server)
         self.seq = [isn, isn ^ 0x5A5A5A5A]
         self.stamped = all(b"\x08\x0a" in option for option in options)
         self.packets: List[Dict[str, Any]] = []
@@ -97,15 +100,45 @@ def change(packets: List[Dict[str, Any]], position: int, what: str, value: int) 
         packet["payload"] += b"+" * (value % 80)
 
 
-def calls(packets: List[Any], options: Dict[str, Any]) -> List[Any]:
-    """Everything that the handlers hear, and the counters that do not depend on the path."""
-    recorder = Recorder()
+class Unruly(Recorder):
+    """One whose handlers, at the chunk or the anomaly of this number, stop, keep bytes back, or fail."""
+
+    def __init__(self, at: int, what: str) -> None:
+        super().__init__(self.behave)
+        self.left = at
+        self.what = what
+
+    def new(self, *arguments: Any) -> Any:
+        recording = super().new(*arguments)
+        recording.anomaly = lambda anomaly: (recording.anomalies.append(anomaly), self.behave(recording, None))
+        return recording
+
+    def behave(self, recording: Any, chunk: Any) -> None:
+        self.left -= 1
+        if self.left == 0 and self.what == "fail":
+            raise ValueError("a handler's")
+        if self.what == "keep" and chunk is not None and self.left % 3 == 0:
+            chunk.keep_from(len(chunk) // 2)
+        if self.left == 0 and self.what == "stop" and recording.chunks:
+            (chunk or recording.chunks[-1]).stop()
+
+
+def calls(
+    packets: List[Any], options: Dict[str, Any], step: float = 0.001, unruly: Tuple[int, str] = (0, "")
+) -> List[Any]:
+    """Everything that the handlers hear, and the counters that do not depend on the path, in passing and at the end."""
+    recorder = Unruly(*unruly) if unruly[0] else Recorder()
+    failures: List[str] = []
+    passing = []
+    options = {**options, "on_error": lambda handler, error: failures.append(str(error))}
     assembler = Assembler(recorder, **options)
     for number, packet in enumerate(packets):
-        assembler.assemble(packet, 1.0 + number / 1000)
+        assembler.assemble(packet, 1.0 + number * step)
+        counts = assembler.statistics()
+        passing.append((counts.pages_used, counts.gaps, counts.retransmissions, counts.anomalies, counts.evictions))
     assembler.check()
     assembler.flush_all()
-    heard: List[Any] = []
+    heard: List[Any] = [passing, failures]
     for connection in recorder.connections:
         chunks = [
             (chunk.direction, bytes(chunk.data), chunk.offset, chunk.skip, chunk.start, chunk.end, chunk.timestamp)
@@ -159,6 +192,92 @@ def test_bytes_and_segments_lead_to_the_same_calls(
     decoder = PacketDecoder()
     segments = [segment for frame in frames for segment in decoder.decode(frame)]
     assert calls(frames, settings_of_assembler) == calls(segments, settings_of_assembler)
+
+
+# Data behind holes, holes filled from both ends, doubles, losses: for each segment, who sends it, its size, how many
+# packets later it comes (-1: never), and how many later it comes again (0: it does not).
+disorder = st.lists(
+    st.tuples(
+        st.sampled_from([True, True, True, False]),
+        st.sampled_from([65, 100, 700, 1460, 3000, 20]),
+        st.sampled_from([0, 0, 0, 1, 2, 3, 5, 9, 20, -1]),
+        st.sampled_from([0, 0, 0, 0, 0, 1, 4, 12]),
+    ),
+    min_size=3,
+    max_size=30,
+)
+
+
+def on_the_wire(packets: List[Any], late: Dict[int, Tuple[int, int]]) -> List[Any]:
+    """The packets in the order in which they come, some late, some twice, some never."""
+    come = []
+    for place, packet in enumerate(packets):
+        delay, again = late.get(place, (0, 0))
+        if delay >= 0:
+            come.append((place + delay + 0.5 * (delay > 0), place, packet))
+        if again:
+            come.append((place + again + 0.7, place, packet))
+    return [packet for _, _, packet in sorted(come, key=lambda item: item[:2])]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([4, 6]),
+    st.sampled_from([0, 5000, 2**32 - 2000]),
+    st.sampled_from([SYN_OPTIONS[0], SYN_OPTIONS[0], SYN_OPTIONS[2]]),
+    st.lists(disorder, min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from([0.0, 0.0001, 0.001, 0.03, 0.4]),
+    st.one_of(st.just((0, "")), st.tuples(st.integers(1, 20), st.sampled_from(["fail", "keep", "stop"]))),
+    changes,
+    st.sampled_from(
+        [
+            {},
+            {},
+            {"overlap": "last"},
+            {"overlap": "solaris"},
+            {"overlap": "linux-kernel"},
+            {"timeouts": Timeouts(acknowledged=0.003)},
+            {"timeouts": Timeouts(acknowledged=0.0)},
+            {"timeouts": Timeouts(acknowledged=None, gap=0.9)},
+            {"limits": Limits(max_buffered_pages_per_connection=5)},
+            {"limits": Limits(max_buffered_pages_per_connection=9, page_size=256)},
+            {"limits": Limits(max_buffered_pages_total=7, page_size=512)},
+            {"limits": Limits(max_buffered_pages_total=12)},
+        ]
+    ),
+)
+def test_disorder_leads_to_the_same_calls(
+    version: int,
+    isn: int,
+    options: bytes,
+    connections: List[List[Tuple[bool, int, int, int]]],
+    in_turn: bool,
+    step: float,
+    unruly: Tuple[int, str],
+    alterations: List[Tuple[int, str, int]],
+    settings_of_assembler: Dict[str, Any],
+) -> None:
+    """Late, lost and doubled data of several connections at a time: the same from frames as from segments."""
+    wires = []
+    for number, segments in enumerate(connections):
+        pieces = [
+            (mine, bytes((place + i) & 255 for i in range(size))) for place, (mine, size, *_) in enumerate(segments)
+        ]
+        talk = Talk(version, isn + number, (options, options), pieces, number)
+        data = [place for place, packet in enumerate(talk.packets) if packet["payload"]]
+        late = {place: (delay, again) for place, (_, _, delay, again) in zip(data, segments)}
+        for position, what, value in alterations if not number else ():  # behind the handshake
+            change(talk.packets, 3 + position % (len(talk.packets) - 3), what, value)
+        wires.append(on_the_wire(talk.packets, late))
+    if in_turn:
+        wire = [wire[place] for place in range(max(map(len, wires))) for wire in wires if place < len(wire)]
+    else:
+        wire = [packet for wire in wires for packet in wire]
+    frames = [tcp_frame(**packet) for packet in wire]
+    decoder = PacketDecoder()
+    decoded = [segment for frame in frames for segment in decoder.decode(frame)]
+    assert calls(frames, settings_of_assembler, step, unruly) == calls(decoded, settings_of_assembler, step, unruly)
 
 
 def damage(frames: List[bytes], position: int, how: str, place: int, value: int) -> None:

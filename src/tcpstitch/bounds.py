@@ -95,7 +95,7 @@ class Bounds:
         elif waiting and choice == "drop":
             half = min(waiting, key=_first_timestamp)
             assert half.queue is not None
-            half.queue.drop_first_page()
+            half.queue.drop_pages()
             half.holding = half.holding and bool(half.queue)
         elif waiting:
             half = min(waiting, key=_first_timestamp)

@@ -129,12 +129,14 @@ class Delivery(Sequencing, Keeping, Evidence):
         end = offset + len(data)
         if self.stopped:
             return
-        while self.urgent and self.urgent[0] < offset:
-            self.urgent = self.urgent[1:]
-        if self.urgent and self.urgent[0] < end:
-            self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
-            return
-        self.history = self._history_after(data)
+        if self.urgent:
+            while self.urgent and self.urgent[0] < offset:
+                self.urgent = self.urgent[1:]
+            if self.urgent and self.urgent[0] < end:
+                self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
+                return
+        if self.history or self.state.host.history_bytes:
+            self.history = self._history_after(data)
         start = offset == 0 and self.syn_seen and self.skip == 0
         depth = self.state.depth
         if depth is not None and end > depth:

@@ -168,7 +168,7 @@ class HalfStream(Delivery):
                 self._settle()
             return
         while self.state.stream is not None:
-            if self.queue:
+            if self.queue and self.queue.first_offset <= self.next_offset:
                 owners: Optional[Owners] = [] if self.state.host.acked_only else None
                 data, marks = self.queue.pop(self.next_offset, owners=owners)
                 if getattr(self.queue, "fin_reached", False):
@@ -325,9 +325,10 @@ class HalfStream(Delivery):
 
     def _settle_details(self) -> None:
         """No hole any more: keep nothing of it."""
-        self.ahead, self.waiting_start, self.acked_since, self.acked_mark = -1, None, None, 0
-        self.kept, self.held = self.kept or None, self.held or None
-        if settled(self.details):
+        details = self.details
+        details.ahead, details.waiting_start, details.acked_since, details.acked_mark = -1, None, None, 0
+        details.kept, details.held = details.kept or None, details.held or None
+        if settled(details):
             self.details = NOTHING
 
     def request_stop(self) -> None:

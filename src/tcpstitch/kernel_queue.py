@@ -199,15 +199,12 @@ class KernelQueue:
         self.buffered_bytes += len(data)
         while position < run.end:
             if not run.pages or position == run.pages[-1].limit:
-                page = self._cache.take(self._owner)
-                page.place(position, position + self._cache.page_size)
+                page = self._cache.take(self._owner, position, position + self._cache.page_size)
                 run.pages.append(page)
                 self.page_count += 1
             page = run.pages[-1]
             stop = min(run.end, page.limit)
-            page.write(position, data[position - start : stop - start])
-            page.note_origin(position, timestamp, context)
-            page.cover(position, stop)
+            page.put(position, data[position - start : stop - start], timestamp, context)
             position = stop
 
     def _release(self, run: _Run) -> None:
@@ -346,7 +343,7 @@ class KernelQueue:
             for page in run.pages:
                 page.shift(delta)
 
-    def drop_first_page(self) -> int:
+    def drop_pages(self) -> int:
         """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""
         before = self.buffered_bytes
         node = self._first()

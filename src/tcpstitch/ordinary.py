@@ -10,15 +10,14 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Dict
 
-from .apart import apart
 from .chunk import LastChunk
 from .details import NOTHING
-from .half import NEEDS_RULES, PLAIN, WAITS
+from .half import NEEDS_RULES, PLAIN
 from .routing import Routing
 from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, Segment, parse_options, word_sum
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import LINES, plain_tcp, ttl_of
-from .validate import TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
+from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
@@ -193,73 +192,35 @@ class Ordinary(Routing):
             half.last_ack = ack
             peer.acked = peer.next_offset + 1
             return True
-        if behind >= HALF and last >= 0:
-            return self._acknowledges_beyond(half, ack, MODULUS - behind, timestamp)
+        if last < 0:
+            return False  # the first confirmation
+        if behind >= HALF:
+            return self._acknowledges_beyond(half, ack, MODULUS - behind)
         before = (expected - last) & MASK
-        if last < 0 or before >= HALF:
-            return False  # the first confirmation, or the last one was of bytes that were not seen
-        gained = before - behind
-        if gained < 0:
-            return bool(-gained <= max(half.max_window, 0xFFFF))  # overtaken on the way
+        if behind > before or before >= HALF:
+            return self._acknowledges_again(half, ack, behind, before)
         # One object for one number: an idle connection, all confirmed, consists of little else.
         half.last_ack = ack if behind else expected
         return True
 
-    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int, timestamp: float) -> bool:
-        """The same for bytes behind a hole that is known to be acknowledged, and has some of its grace left."""
-        peer = half.peer
-        if peer.plain != WAITS or beyond > peer.ahead - peer.next_offset:
-            return False
-        half.last_ack = ack
-        peer.acked = max(peer.acked, peer.next_offset + beyond)
-        return self._may_wait(peer, timestamp)
+    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
+        """The same for `beyond` bytes that were not seen; stands in `waiting`, as does the next."""
+        raise NotImplementedError
 
-    def _may_wait(self, side: Any, timestamp: float) -> bool:
-        """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
-        grace = self.timeouts.acknowledged
-        if grace is not None and side.acked > side.next_offset and side.queue:
-            since = side.acked_since
-            if since is None or not 0 <= timestamp - since < grace:
-                return False
-        self.pages.touch(side.state)
-        return True
-
-    @apart
-    def _ordinary_wait(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
-        window: int,
-    ) -> bool:  # fmt: skip
-        """Data that follows what waits behind a hole already."""
-        length = end - start
-        offset = half.next_offset + ((seq - half.expected_seq) & MASK)
-        state = half.state
-        pages = length // self.pages.page_size + 2
-        if (
-            length <= VERIFY_BYTES
-            or word & 0xFFF7 != PLAIN[half.ts_recent >= 0]
-            or offset != half.queue.end_offset
-            or offset + length > half.window_end()
-            or state.page_count + pages >= self.max_pages_per_connection
-            or pages > self.pages.room()
-            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
-            or word & 0x8000 and not self._renews(half, packet, tcp)
-            or not (self._may_wait(half, timestamp) and self._may_wait(half.peer, timestamp))
-        ):
-            return False
-        self._packets = state.last_packet = self._packets + 1
-        state.last_seen = timestamp
-        half.queue.append(offset, packet[start:end], timestamp)
-        half.ahead = max(half.ahead, offset + length)
-        return True
+    def _acknowledges_again(self, half: Any, ack: int, behind: int, before: int) -> bool:
+        """The same for less than what was confirmed `before`."""
+        raise NotImplementedError
 
     def _renews(self, half: Any, packet: bytes, tcp: int) -> bool:
-        """RFC 7323 5.3, for the options as appendix A lays them out."""
+        """RFC 7323 5.3, for the options as appendix A lays them out. What was overtaken has an older one."""
         if len(packet) < tcp + 32:
             return False
         layout, stamp = OPTION_WORDS(packet, tcp + 20)
-        if not 0 <= stamp - half.ts_recent < HALF or layout != LAYOUT_WORD:
+        ahead = stamp - half.ts_recent
+        if not -OLD_TIMESTAMP <= ahead < HALF or layout != LAYOUT_WORD:
             return False
-        half.ts_recent = stamp
+        if ahead > 0:
+            half.ts_recent = stamp
         return True
 
 

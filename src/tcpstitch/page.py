@@ -42,21 +42,19 @@ class Page:
         "claims",
     )  # fmt: skip
 
-    def __init__(self, slab: Memory, at: int, owner: Any) -> None:
-        self.slab = slab
-        self.at = at
-        self.owner = owner
-        self.base = self.limit = self.start = self.end = 0
+    slab: Memory
+    at: int  # in bytes
+
+    def __init__(self, owner: Any, base: int, limit: int) -> None:
+        self.owner = owner  # who gives it a place sets `slab` and `at`
+        self.base = self.start = self.end = base
+        self.limit = limit
         self.mask: Optional[int] = None
         self.timestamp = 0.0
         self.context: Any = None
         self.later: Optional[array[float]] = None
         self.contexts: Optional[Dict[int, Any]] = None  # of the later origins that have one, by offset from base
         self.claims: Any = None  # the overlap policy's, see reorder
-
-    def place(self, base: int, limit: int) -> None:
-        self.base = self.start = self.end = base
-        self.limit = limit
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later."""
@@ -74,6 +72,18 @@ class Page:
     def write(self, start: int, data: bytes) -> None:
         at = self.at - self.base + start
         self.slab.memory[at : at + len(data)] = data
+
+    def put(self, start: int, data: bytes, timestamp: float, context: Any) -> None:
+        """Take `data` in, none of which is here, from one packet."""
+        end = start + len(data)
+        if self.start == self.end:
+            self.timestamp, self.context = timestamp, context
+            self.start, self.end = start, end
+        else:
+            self.note_origin(start, timestamp, context)
+            self.cover(start, end)
+        at = self.at - self.base
+        self.slab.memory[at + start : at + end] = data
 
     # -- which bytes are here
 
@@ -156,6 +166,12 @@ class Page:
             return self.end
         probe = ~(self.mask >> (offset - self.base))
         return offset + (probe & -probe).bit_length() - 1
+
+    def has_some(self, start: int, end: int) -> bool:
+        """Whether some byte of `[start, end)` is here."""
+        start = start if start > self.start else self.start
+        end = end if end < self.end else self.end
+        return start < end and (self.mask is None or self.mask >> (start - self.base) & ((1 << (end - start)) - 1) != 0)
 
     def covered_bytes(self) -> int:
         return self.end - self.start if self.mask is None else bin(self.mask).count("1")

@@ -84,6 +84,14 @@ class PageIndex:
         else:
             self._sorted.add(page)
 
+    def push(self, page: Page) -> None:
+        """Add a page behind all others. O(1) amortised."""
+        if self._sorted is not None or len(self._pages) >= PLAIN_PAGES:
+            return self.add(page)
+        self._bases.append(page.base)
+        self._pages.append(page)
+        return None
+
     def pop_first(self, count: int) -> List[Page]:
         """Take the `count` lowest pages out. O(count), amortised over those that came in."""
         if self._sorted is None:

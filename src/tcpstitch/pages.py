@@ -82,15 +82,20 @@ class PageCache:
         per_page = page_cost(self.page_size)
         return self.used * per_page + self.free * self.page_size + len(self._slabs) * self.pages_per_slab * 10
 
-    def take(self, owner: Any) -> Page:
-        """A page for `owner`. The caller has checked `room`."""
+    def take(self, owner: Any, base: int, limit: int) -> Page:
+        """A page for the bytes `[base, limit)` of `owner`. The caller has checked `room`."""
         if not self._open:
             slab = Slab(self.page_size, self.pages_per_slab)
             self._slabs[id(slab)] = self._open[id(slab)] = slab
             self._slots += self.pages_per_slab
-        page = Page(None, 0, owner)  # type: ignore[arg-type]
+        page = Page(owner, base, limit)
         self._seat(page)
-        self._count(owner, 1)
+        self.used = used = self.used + 1
+        if used > self.peak:
+            self.peak = used
+        if not owner.page_count:
+            self.lru[owner] = None
+        owner.page_count += 1
         return page
 
     def _seat(self, page: Page) -> None:
@@ -103,7 +108,9 @@ class PageCache:
         page.slab = slab
         page.at = self._places[slot]
 
-    def _count(self, owner: Any, pages: int) -> None:
+    def charge(self, owner: Any, pages: int) -> None:
+        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1)."""
+        self.charged += pages
         self.used += pages
         if self.used > self.peak:
             self.peak = self.used
@@ -113,11 +120,6 @@ class PageCache:
         if owner.page_count == 0:
             self.lru.pop(owner, None)
 
-    def charge(self, owner: Any, pages: int) -> None:
-        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1)."""
-        self.charged += pages
-        self._count(owner, pages)
-
     def release(self, page: Page) -> None:
         """Give a page back; slabs beyond the reserve go back to the operating system as they empty."""
         slab: Any = page.slab
@@ -125,9 +127,17 @@ class PageCache:
         slab.slots[slot] = None
         slab.vacant.append(slot)
         self._open[id(slab)] = slab
-        if not slab.used and len(self._slabs) > RESERVE_SLABS:
+        owner = page.owner
+        self.used -= 1
+        owner.page_count -= 1
+        if not owner.page_count:
+            del self.lru[owner]
+        if len(self._slabs) > RESERVE_SLABS:
+            self._give_back(slab)
+
+    def _give_back(self, slab: Slab) -> None:
+        if not slab.used:
             self._drop(slab)
-        self._count(page.owner, -1)
         # One slab's pages move only after half as many were released: the cost per release stays constant.
         if self.free > max(self.used - self.charged, RESERVE_SLABS * self.pages_per_slab) + self.pages_per_slab:
             self._compact()
@@ -151,7 +161,7 @@ class PageCache:
 
     def touch(self, owner: Any) -> None:
         """Make `owner` the most recently active. O(1)."""
-        if owner in self.lru:
+        if owner.page_count:
             self.lru.move_to_end(owner)
 
     def victim(self, speaker: Any) -> Optional[Any]:

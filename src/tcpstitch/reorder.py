@@ -63,27 +63,33 @@ class ReorderQueue:
 
     @apart
     def append(self, start: int, data: bytes, timestamp: float) -> None:
-        """Buffer `data` at `start`, which is `end_offset`: the usual segment behind a hole. What `insert` would do.
+        """Buffer `data` at or behind `end_offset`: the usual segment behind a hole. What `insert` would do.
 
         The caller knows that there is room for two pages more than the bytes alone would fill. O(pages filled).
         """
         end = start + len(data)
         position = start
-        page = self._index.last()
-        while position < end:
+        page = self._index.last() if self.buffered_bytes else None
+        while True:
             packing = self._owner.page_count >= PACK_FROM
-            if not packing or position >= page.limit:
-                base = self._new_base(position, page, packing)
-                page.limit = min(page.limit, base)
-                page = self._cache.take(self._owner)
-                page.place(base, base + self._cache.page_size)
-                self._index.add(page)
-            stop = page.limit if page.limit < end else end
-            page.note_origin(position, timestamp, None)
-            page.write(position, data[position - start : stop - start])
-            page.cover(position, stop)
-            position = stop
+            if page is None or position >= page.limit or not packing:
+                base = self._new_base(position, page, packing) if packing else position
+                if page is not None and page.limit > base:
+                    page.limit = base
+                page = self._cache.take(self._owner, base, base + self._cache.page_size)
+                self._index.push(page)
+            if end <= page.limit:
+                page.put(position, data if position == start else data[position - start :], timestamp, None)
+                break
+            page.put(position, data[position - start : page.limit - start], timestamp, None)
+            position = page.limit
         self.buffered_bytes += end - start
+
+    def is_free(self, start: int, end: int) -> bool:
+        """Whether no byte of `[start, end)` is here; only while not empty. O(log n)."""
+        if start >= self._index.last().end or end <= self._index.first().start:
+            return True
+        return not any([page.has_some(start, end) for page in self._touched(start, end)])
 
     @property
     def first_offset(self) -> int:
@@ -156,8 +162,7 @@ class ReorderQueue:
         base = self._new_base(position, below, self._owner.page_count >= PACK_FROM)
         if below is not None and below.limit > base:
             below.limit = base
-        page = self._cache.take(self._owner)
-        page.place(base, limit)
+        page = self._cache.take(self._owner, base, limit)
         self._index.add(page)
         return page
 
@@ -189,9 +194,7 @@ class ReorderQueue:
         for low, high, covered in list(page.pieces(start, end)) if page.end > page.start else ((start, end, False),):
             piece = data[low - start : high - start]
             if not covered:
-                page.write(low, piece)
-                page.note_origin(low, timestamp, context)
-                page.cover(low, high)
+                page.put(low, piece, timestamp, context)
                 added += high - low
                 self._claim(page, low, high, sent)
                 continue
@@ -285,7 +288,7 @@ class ReorderQueue:
         for page in self._index:
             if page.start > position or done == POP_PAGES:
                 break
-            stop = page.run_end(position)
+            stop = page.end if page.mask is None else page.run_end(position)
             if limit is not None and stop > limit:
                 stop = limit
             if stop <= position:
@@ -293,14 +296,18 @@ class ReorderQueue:
             if owners is not None and page.claims is not None:
                 owners += page.claims.within(position, stop)
             parts.append(page.read(position, stop))
-            marks += page.origins(position, stop)
+            if page.later is None:
+                marks.append((position, page.timestamp, page.context))
+            else:
+                marks += page.origins(position, stop)
             position = stop
             if stop < page.end:
                 page.uncover_below(stop)
                 break
             done += 1
         self.buffered_bytes -= position - offset
-        self._release_first(done)
+        if done:
+            self._release(self._index.pop_first(done))
         return (parts[0] if len(parts) == 1 else b"".join(parts)), marks
 
     def peek(self) -> Tuple[List[bytes], List[Mark]]:
@@ -324,10 +331,6 @@ class ReorderQueue:
         if self._claims or self._charged:
             self._settle_charge()
 
-    def _release_first(self, count: int) -> None:
-        if count:
-            self._release(self._index.pop_first(count))
-
     def discard_below(self, offset: int) -> None:
         """Drop what is buffered below `offset`. O(pages dropped)."""
         done = 0
@@ -342,7 +345,8 @@ class ReorderQueue:
             page.uncover_below(offset)
             self.buffered_bytes -= before - page.covered_bytes()
             break
-        self._release_first(done)
+        if done:
+            self._release(self._index.pop_first(done))
 
     def discard_from(self, offset: int) -> int:
         """Drop what is buffered at or above `offset`; returns the bytes dropped. O(pages dropped)."""
@@ -366,7 +370,7 @@ class ReorderQueue:
     def clear(self) -> None:
         """Drop everything."""
         self.buffered_bytes = 0
-        self._release_first(len(self._index))
+        self._release(self._index.pop_first(len(self._index)))
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
@@ -376,11 +380,7 @@ class ReorderQueue:
                 if page.claims is not None:
                     page.claims.shift(delta)
 
-    def drop_first_page(self) -> int:
-        """Drop the page with the lowest offsets; returns the bytes dropped."""
-        return self.drop_pages(1)
-
-    def drop_pages(self, count: int) -> int:
+    def drop_pages(self, count: int = 1) -> int:
         """Drop the `count` pages with the lowest offsets, or all; returns the bytes dropped. O(count)."""
         pages = self._index.pop_first(min(count, len(self._index)))
         dropped = sum(page.covered_bytes() for page in pages)

@@ -14,11 +14,12 @@ from typing import Any
 from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import IGNORED, NEEDS_RULES, WAITS
-from .ordinary import Ordinary, same_path, sound
+from .ordinary import same_path, sound
 from .segment import ACK, FIN, PSH, RST, SYN
 from .sequence import MASK
 from .sequencing import plain_tcp
 from .validate import VERIFY_BYTES
+from .waiting import Waiting
 
 # An Ethernet frame with IPv4 and TCP, from the second byte of the EtherType on: that byte, version and IHL; total
 # length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags;
@@ -31,7 +32,7 @@ HEADERS6 = Struct("!I2xHH36sIIHH4x").unpack_from
 IPV6 = 0x86DD6  # the first of these, without traffic class
 
 
-class ShortPath(Ordinary):
+class ShortPath(Waiting):
     """The part of the assembler that most packets see."""
 
     def assemble(self, packet: Any, timestamp: float) -> None:
@@ -134,6 +135,9 @@ class ShortPath(Ordinary):
             if word & 0xFFF7 == plain | FIN and seq == half.expected_seq and start == end:
                 if window and self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
                     return
+            elif window:
+                if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
+                    return
         elif plain == NEEDS_RULES:
             flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
             if not half.state.embryonic or self.always_rules:
@@ -148,8 +152,8 @@ class ShortPath(Ordinary):
                 half.state.last_seen = timestamp
                 return
         elif plain == WAITS:
-            if window and seq != half.expected_seq:
-                if self._ordinary_wait(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
+            if window:
+                if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
         elif not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or the connection is over
             self._packets += 1
@@ -161,5 +165,7 @@ class ShortPath(Ordinary):
     def _answer(self, half: Any, chunk: Chunk) -> None:
         """What the handler asked for, or did wrong, in the call that the short path made."""
         half.answer(chunk)
+        half.catch_up()
+        half.peer.catch_up()
         half.state.refresh()
         self.raise_pending()

@@ -31,6 +31,7 @@ VERIFY_BYTES = 64  # data up to this length has its checksum verified: decoys ar
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
 # Ticks (1 ms in most stacks): the receiver allows 1, but a tap before it sees another order than it does.
 PAWS_SLACK = 1000
+OLD_TIMESTAMP = 100_000  # what is older by more was not merely overtaken, or lost and sent again
 
 
 def refusal(half: Any, segment: Segment) -> Optional[str]:
@@ -182,7 +183,7 @@ def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -
     ahead = difference(half.ts_recent, value) if half.ts_recent >= 0 else 0
     if ahead < 0:
         # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
-        if ahead < -100_000 and (not strict or segment.flags & RST):
+        if ahead < -OLD_TIMESTAMP and (not strict or segment.flags & RST):
             half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=value, recent=half.ts_recent)
         return
     # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.

@@ -1,0 +1,211 @@
+"""Segments out of order on open connections, in short steps: what waits behind a hole, what fills it, what is old.
+
+As in `ordinary`, a step takes the segment as it lies, leaves exactly what the rules in `state` would leave, and
+declines whatever is unusual before it changes anything. It takes the bytes to the queue or to the handler by the rules'
+own functions; what it saves is all that comes before: decoding, the header, the cases that it has excluded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .apart import apart
+from .details import NOTHING
+from .half import PLAIN, WAITS
+from .kernel_queue import make_queue
+from .ordinary import Ordinary
+from .overlap import Sent
+from .sequence import HALF, MASK
+from .validate import VERIFY_BYTES
+
+
+class Waiting(Ordinary):
+    """The part of the assembler that takes what is usual on a wire that loses, doubles and reorders."""
+
+    def _out_of_order(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> bool:  # fmt: skip
+        """A plain segment elsewhere than at the next expected byte, or there while something waits behind it."""
+        length = end - start
+        behind = (half.expected_seq - seq) & MASK
+        details = half.details
+        if word & 0xFFF7 != PLAIN[half.ts_recent >= 0] or details is not NOTHING and details.isns:
+            return False
+        if not length:
+            return behind != 1 and self._lone_ack(packet, timestamp, half, tcp, ack, word, window)
+        if length <= VERIFY_BYTES:
+            return False
+        if not behind:
+            return self._ordinary_fill(packet, timestamp, half, tcp, start, end, ack, word, window)
+        if behind >= HALF:
+            offset = half.next_offset + MASK + 1 - behind
+            return self._ordinary_wait(packet, timestamp, half, tcp, start, end, offset, ack, word, window)
+        offset = half.next_offset - behind
+        if offset < 0 or behind < length:
+            return False
+        return self._ordinary_old(packet, timestamp, half, tcp, offset, ack, word, window)
+
+    def _header_taken(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, ack: int, word: int, window: int
+    ) -> bool:
+        """Take in what such a segment says beside its data, if that is nothing unusual."""
+        return (
+            (ack == half.last_ack or self._acknowledges(half, ack, window, timestamp))
+            and (word < 0x8000 or self._renews(half, packet, tcp))
+            and (not half.state.page_count or self._may_wait(half.peer, timestamp))
+        )
+
+    def _lone_ack(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, ack: int, word: int, window: int
+    ) -> bool:
+        """An acknowledgement from a direction whose own data is not all there."""
+        state = half.state
+        if (
+            not self._acknowledges(half, ack, window, timestamp)
+            or word >= 0x8000 and not self._renews(half, packet, tcp)
+            or state.page_count and not (self._may_wait(half, timestamp) and self._may_wait(half.peer, timestamp))
+        ):  # fmt: skip
+            return False
+        self._packets = state.last_packet = self._packets + 1
+        state.last_seen = timestamp
+        return True
+
+    @apart
+    def _ordinary_wait(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, offset: int, ack: int,
+        word: int, window: int,
+    ) -> bool:  # fmt: skip
+        """Data behind a hole."""
+        state, queue = half.state, half.queue
+        stop = offset + end - start
+        pages = (end - start) // self.pages.page_size + 2
+        first = not queue
+        if first and queue is None:
+            queue = make_queue(self.pages, state, self.policies.of(half))
+        behind_all = first or offset >= queue.end_offset
+        if (
+            not (behind_all or queue.is_free(offset, stop))
+            or first and not queue.appends
+            or stop > half.window_end()
+            or state.page_count + pages >= self.max_pages_per_connection
+            or pages > self.pages.room()
+            or not self._header_taken(packet, timestamp, half, tcp, ack, word, window)
+            or not (first or self._may_wait(half, timestamp))
+        ):
+            return False
+        self._packets = state.last_packet = self._packets + 1
+        state.last_seen = timestamp
+        if not behind_all:
+            queue.insert(offset, packet[start:end], Sent(offset, stop, self.next_arrival()), timestamp)
+        else:
+            if stop > half.ahead:
+                half.ahead = stop
+            queue.append(offset, packet[start:end], timestamp)
+            if first:
+                half.queue = queue
+                half.plain = WAITS
+                if half.acked > half.next_offset and self.timeouts.acknowledged is not None:
+                    half.acked_since, half.acked_mark = timestamp, half.acked  # the receiver has what is missing
+        if self.gauge is not None:
+            self._watch()
+        return True
+
+    def _watch(self) -> None:
+        self.busy = self
+        try:
+            self.watch_pressure()
+        finally:
+            self.busy = None
+        self.raise_pending()
+
+    @apart
+    def _ordinary_fill(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, ack: int, word: int,
+        window: int,
+    ) -> bool:  # fmt: skip
+        """The data at the next expected byte, while other data waits behind it: some of that follows at once."""
+        state = half.state
+        if half.next_offset + end - start > half.queue.first_offset:
+            return False
+        if not self._header_taken(packet, timestamp, half, tcp, ack, word, window):
+            return False
+        self.present = timestamp
+        self.busy = self
+        self._packets += 1
+        try:
+            half._deliver(packet[start:end], timestamp, None)
+            half.drain()
+            state.after_segment(half, timestamp)
+            state.last_packet = self._packets
+            state.last_seen = timestamp
+            state.refresh()
+            if self.gauge is not None:
+                self.watch_pressure()
+        finally:
+            self.busy = None
+        if self._error is not None:
+            self.raise_pending()
+        return True
+
+    @apart
+    def _ordinary_old(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, offset: int, ack: int, word: int, window: int
+    ) -> bool:
+        """Data that came before: nothing of it is known any more, so there is nothing to compare it with."""
+        state, details = half.state, half.details
+        if details is not NOTHING and (details.history or details.held):
+            return False
+        if not self._header_taken(packet, timestamp, half, tcp, ack, word, window):
+            return False
+        if half.queue and not self._may_wait(half, timestamp):
+            return False
+        self._packets = state.last_packet = self._packets + 1
+        state.last_seen = self.present = timestamp
+        self.counters.retransmissions += 1
+        self.busy = self
+        try:
+            half.anomaly("retransmission", offset, timestamp)
+        finally:
+            self.busy = None
+        if self.asked or self._error is not None:
+            state.refresh()
+            self.raise_pending()
+        return True
+
+    # -- acknowledgements
+
+    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
+        """Bytes that the peer sent, as the receiver says, and that have not come: they are late, or lost."""
+        peer = half.peer
+        if peer.plain < 0 and peer.plain != WAITS:
+            return False
+        offset = peer.next_offset + beyond
+        if offset > peer.max_offset + max(half.max_window, 0xFFFF):
+            return False
+        half.last_ack = ack
+        if offset > peer.acked:
+            peer.acked = offset
+        return True
+
+    def _acknowledges_again(self, half: Any, ack: int, behind: int, before: int) -> bool:
+        """An acknowledgement that was overtaken on the way, or that follows one of bytes that have not come yet."""
+        peer = half.peer
+        highest = peer.acked
+        if before >= HALF:
+            half.last_ack = ack
+        elif highest < peer.next_offset - before:
+            highest = peer.next_offset - before
+        return bool(peer.next_offset - behind >= highest - max(half.max_window, 0xFFFF))
+
+    def _may_wait(self, side: Any, timestamp: float) -> bool:
+        """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
+        grace = self.timeouts.acknowledged
+        if grace is not None and side.acked > side.next_offset and side.queue and not side.holding:
+            since = side.acked_since
+            if since is None and grace > 0:
+                side.acked_since, side.acked_mark = timestamp, side.acked
+            elif since is None or not 0 <= timestamp - since < grace:
+                return False
+        self.pages.touch(side.state)
+        return True
