@@ -346,3 +346,64 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_read(
 def test_no_source_gives_no_result() -> None:
     outcome = run([], Factory)
     assert (outcome.results, outcome.failures, outcome.parts) == ([], [], [])
+
+
+def rewritten(path: Path, kind: str, frames: List[bytes]) -> Path:
+    """The frames, a millisecond apart from second 1000 on, in another format than a little-endian pcap's."""
+    out = path.with_suffix("." + kind)
+    if kind == "pcapng":
+        data = struct.pack("<IIIHHqI", 0x0A0D0D0A, 28, 0x1A2B3C4D, 1, 0, -1, 28)
+        data += struct.pack("<IIHHII", 1, 20, 1, 0, 1 << 16, 20)
+    else:
+        order, magic = (">", 0xA1B2C3D4) if kind == "big" else ("<", 0xA1B23C4D)
+        data = struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, 1 << 16, 1)
+    for number, packet in enumerate(frames):
+        size = len(packet)
+        seconds, micros = 1000 + number // 1000, number % 1000 * 1000
+        if kind == "pcapng":
+            ticks, padding = seconds * 10**6 + micros, bytes(-size % 4)
+            total = 32 + size + len(padding)
+            data += struct.pack("<7I", 6, total, 0, ticks >> 32, ticks & 0xFFFFFFFF, size, size)
+            data += packet + padding + struct.pack("<I", total)
+        else:
+            data += struct.pack(order + "IIII", seconds, micros * (1 if kind == "big" else 1000), size, size) + packet
+    out.write_bytes(data)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["big", "nano", "pcapng"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_share_is_the_same_packets_in_every_format(tmp_path: Path, kind: str, count: int) -> None:
+    path = tmp_path / "plain.pcap"
+    frames = [*big(path), *varied()]
+    path.write_bytes(capture(*frames).getvalue())
+    other = rewritten(path, kind, frames)
+    for index in range(count):
+        shares = Share(index, count), Share(index, count)
+        expected = [(shares[0].number, packet) for _, packet in open_capture(path, share=shares[0])]
+        got = [(shares[1].number, time, packet) for time, packet in open_capture(other, share=shares[1])]
+        assert [(number, packet) for number, _, packet in got] == expected
+        assert all(time == pytest.approx(1000 + (number - 1) / 1000) for number, time, _ in got)
+        assert shares[0].number == shares[1].number == len(frames)
+
+
+@pytest.mark.parametrize("linktype,head", [(101, b""), (113, bytes(14)), (276, None)])
+def test_a_share_of_other_link_types_has_whole_connections(tmp_path: Path, linktype: int, head: Any) -> None:
+    def relinked(packet: bytes) -> bytes:
+        if head is None:
+            return packet[12:14] + bytes(18) + packet[14:]
+        return head + packet[12:] if head else packet[14:]
+
+    frames = [packet for number in range(40) for packet in numbered(number, ipv6=number % 2 == 1)]
+    data = bytearray(capture(*map(relinked, frames)).getvalue())
+    struct.pack_into("<I", data, 20, linktype)
+    path = tmp_path / "other.pcap"
+    path.write_bytes(data)
+    seen = [0] * len(frames)
+    for index in range(3):
+        share = Share(index, 3)
+        for _, _packet in open_capture(path, share=share):
+            raw = frames[share.number - 1]
+            assert share.owns(raw[26:38] if raw[12] == 8 else raw[22:58])
+            seen[share.number - 1] += 1
+    assert seen == [1] * len(frames)

@@ -15,7 +15,7 @@ import os
 import pickle
 import traceback
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from heapq import merge
+from operator import itemgetter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .assembler import Assembler
@@ -275,8 +275,9 @@ def _merged(tasks: List[_Task], answers: List[_Answer]) -> Outcome:
     results: List[Any] = []
     count = tasks[0].parts if tasks else 1
     for first in range(0, len(tasks), count):
-        lists = [answer.results for answer in answers[first : first + count]]
-        results += [result for _, result in merge(*lists, key=lambda pair: pair[0])]
+        pairs = [pair for answer in answers[first : first + count] for pair in answer.results]
+        pairs.sort(key=itemgetter(0))  # stable, and quick, as each part's are in order already
+        results += [result for _, result in pairs]
     reports = [PartReport(*task[:3], answer.statistics) for task, answer in zip(tasks, answers)]
     return Outcome(results, [answer.failure for answer in answers if answer.failure is not None], reports)
 

@@ -64,8 +64,7 @@ def find_reader(source: Source, report: Report, share: Optional[Share] = None) -
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)
     if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
-        records = pcapng.read_pcapng(source, held, report)
-        return records if share is None else share.of(records)
+        return pcapng.read_pcapng(source, held, report, share)
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
         records = snoop.read_snoop(source, held, report)
         return records if share is None else share.of(records)

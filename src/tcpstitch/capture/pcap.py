@@ -46,8 +46,8 @@ def read_pcap(source: Source, held: bytes, report: Report, share: Optional[Share
     records = _records(source, rest, report, unpack, scale, head, make)
     if share is None:
         return records
-    quick = make is None and order == "<" and head == 16 and version == (2, 4)
-    return quick_share(share, source, rest, scale, records) if quick else share.of(records)
+    quick = make is None and head == 16 and version == (2, 4)
+    return quick_share(share, source, rest, order, scale, records) if quick else share.of(records)
 
 
 def _records(

@@ -7,6 +7,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 from .pcap import end
 from .report import MAX_RECORD, Record, Report, packet_class
+from .share import Share
 from .source import Source
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
@@ -161,7 +162,7 @@ def check_section(held: bytes) -> Optional[str]:
     return "<" if magic == b"\x4d\x3c\x2b\x1a" else ">" if magic == b"\x1a\x2b\x3c\x4d" else None
 
 
-def read_pcapng(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+def read_pcapng(source: Source, held: bytes, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
     """Packets of a pcapng file whose first bytes, at least 12, are `held`. Unknown blocks are skipped unread."""
     section = _Section(report)
     buffer, pos, base = held, 0, 0
@@ -177,8 +178,9 @@ def read_pcapng(source: Source, held: bytes, report: Report) -> Iterator[Record]
             if kind != ENHANCED or index != current or after > size or not 4 <= after - stop < 8 or length & 3:
                 break
             section.timestamp = timestamp = (high << 32 | low) / units + shift
-            data = buffer[start:stop]
-            yield timestamp, data if make is bytes else make(data)
+            if share is None or share.takes(buffer, start, captured, report.linktype):
+                data = buffer[start:stop]
+                yield timestamp, data if make is bytes else make(data)
             pos = after
         need, problem = section.look(buffer, pos)
         if problem:
@@ -186,7 +188,7 @@ def read_pcapng(source: Source, held: bytes, report: Report) -> Iterator[Record]
         have = len(buffer) - pos
         if have >= need:
             record = section.block(base + pos, buffer[pos : pos + need])
-            if record is not None:
+            if record is not None and (share is None or share.takes_record(record)):
                 yield record
             pos += need
             continue

@@ -14,15 +14,24 @@ from ..errors import UsageError
 from .report import ETHERNET, Record
 from .source import Source
 
-# 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order.
+# 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
+# the bytes of each word swapped it is what was missing to 257, as 2**8 leaves -1.
 _BUCKETS = 257
-# Link types in which the EtherType and the IP header stand at fixed places; raw IP has no EtherType.
-_LAYOUTS = {ETHERNET: (12, 14), 113: (14, 16), 276: (0, 20), **dict.fromkeys((12, 14, 101, 228, 229), (-1, 0))}
+_RAW = frozenset((12, 14, 101, 228, 229))  # link types that begin with the IP header
 _RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
-# Record header of a little-endian pcap file, then the frame's EtherType, version and IHL; fragment word and protocol;
-# addresses; ports. All little-endian, as the sum must be taken in one order: 8 is EtherType 0x0800, the bits 0xFF3F of
-# the fragment word are its offset and "more fragments".
-_RECORD = struct.Struct("<III16xHB5xHxB2xQI")
+
+# From the EtherType on: that, version, IHL and type of service; fragment word; protocol; addresses; ports.
+_IPV4 = "I4xHxB2xQI"
+_HEADERS = struct.Struct("<" + _IPV4).unpack_from
+# From the next header of IPv6 on: that; addresses and ports.
+_HEADERS6 = struct.Struct("Bx36s").unpack_from
+# By byte order: EtherType 0x0800, version and IHL of the first word above, and their bits; the bits of the fragment
+# word that are its offset and "more fragments".
+_MARKS = {"<": (0x00450008, 0x00FFFFFF, 0xFF3F), ">": (0x08004500, 0xFFFFFF00, 0x3FFF)}
+_PLAIN, _PLAIN_BITS, _FRAGMENT = _MARKS["<"]
+# EtherType 0x86DD and version 6, and their bits.
+_IPV6, _IPV6_BITS = 0x0060DD86, 0x00F0FFFF
+_LONGEST = 128  # bytes of a packet beyond which nothing is looked at
 
 
 class Share:
@@ -42,32 +51,51 @@ class Share:
         """Whether the connection with these addresses and ports belongs to this share. O(1)."""
         return self.mine[int.from_bytes(key, "little") % _BUCKETS]
 
-    def wants(self, packet: bytes) -> bool:
-        """False if `packet` is sure to belong to another share. O(1)."""
-        layout = _LAYOUTS.get(getattr(packet, "linktype", ETHERNET))
-        if layout is None:
-            return True
-        kind_at, at = layout
-        if kind_at < 0:
-            kind = _RAW_KINDS.get(packet[:1], b"")
+    def takes(self, buffer: bytes, start: int, length: int, linktype: int) -> bool:
+        """Count the packet of `length` bytes at `start`; False if it is sure to belong to another share. O(1)."""
+        self.number += 1
+        if linktype == ETHERNET:
+            return self.may_own(buffer, start + 12, length - 12)
+        if linktype == 113:  # Linux cooked
+            return self.may_own(buffer, start + 14, length - 14)
+        packet = buffer[start : start + min(length, _LONGEST)]
+        if linktype == 276:  # Linux cooked, version 2
+            packet = packet[:2] + packet[20:]
+        elif linktype in _RAW:
+            packet = _RAW_KINDS.get(packet[:1], b"") + packet
         else:
-            kind = packet[kind_at : kind_at + 2]
-            if kind == b"\x81\x00" and kind_at == 12:
-                at = 18
-                kind = packet[16:18]
-        if kind == b"\x08\x00" and len(packet) >= at + 40:
-            whole = packet[at] == 0x45 and packet[at + 9] == 6 and not (packet[at + 6] & 0x3F or packet[at + 7])
-            return not whole or self.owns(packet[at + 12 : at + 24])
-        if kind == b"\x86\xdd" and len(packet) >= at + 60 and packet[at] >> 4 == 6 and packet[at + 6] == 6:
-            return self.owns(packet[at + 8 : at + 44])
-        return True
+            return True
+        return self.may_own(packet, 0, len(packet))
+
+    def may_own(self, buffer: bytes, at: int, length: int) -> bool:
+        """False if the `length` bytes from the EtherType at `at` on are sure to belong to another share. O(1)."""
+        if length < 42:  # no whole TCP header
+            return True
+        if buffer[at] == 0x81 and buffer[at + 1] == 0:  # behind a VLAN tag
+            at += 4
+            length -= 4
+            if length < 42:
+                return True
+        first, fragment, protocol, addresses, ports = _HEADERS(buffer, at)
+        if first & _PLAIN_BITS == _PLAIN:
+            if protocol != 6 or fragment & _FRAGMENT:
+                return True
+            words: int = addresses + ports
+            return self.mine[words % _BUCKETS]
+        if first & _IPV6_BITS != _IPV6 or length < 62:
+            return True
+        protocol, key = _HEADERS6(buffer, at + 8)
+        return protocol != 6 or self.owns(key)
+
+    def takes_record(self, record: Record) -> bool:
+        """The same of a packet that was read already."""
+        packet = record[1]
+        linktype = ETHERNET if packet.__class__ is bytes else packet.linktype  # type: ignore[attr-defined]
+        return self.takes(packet, 0, len(packet), linktype)
 
     def of(self, records: Iterator[Record]) -> Iterator[Record]:
         """Those of `records` that belong to this share, or may."""
-        for record in records:
-            self.number += 1
-            if self.wants(record[1]):
-                yield record
+        return filter(self.takes_record, records)
 
 
 class Rest:
@@ -84,34 +112,39 @@ class Rest:
 
 
 def quick_share(
-    share: Share, source: Source, rest: Rest, scale: float, usual: Iterator[Record]
+    share: Share, source: Source, rest: Rest, order: str, scale: float, usual: Iterator[Record]
 ) -> Iterator[Record]:
-    """The packets of a share out of an Ethernet pcap file in little-endian order; at what is odd `usual` takes over.
+    """The packets of a share out of an Ethernet pcap file of either byte order; at what is odd `usual` takes over.
 
-    A packet of another share costs no slice, no time stamp and no switch between generators: about half of a read.
+    A packet of another share costs no slice, no time stamp and no switch between generators.
     """
-    mine = share.mine
-    unpack = _RECORD.unpack_from
+    record = struct.Struct(f"{order}III16x{_IPV4}")  # a record's header and the frame in it
+    unpack, need = record.unpack_from, record.size
+    plain, plain_bits, fragment_bits = _MARKS[order]
+    mine = share.mine if order == "<" else [share.mine[-bucket % _BUCKETS] for bucket in range(_BUCKETS)]
     number = share.number
     while True:
         buffer, pos, size = rest.buffer, rest.pos, rest.size
-        last = size - _RECORD.size
-        need = _RECORD.size
-        while pos <= last:
-            seconds, fraction, length, kind, version, fragment, protocol, addresses, ports = unpack(buffer, pos)
-            stop = pos + 16 + length
-            if stop > size:
-                need = 16 + length
+        need, last = record.size, size - record.size
+        while True:  # so written since CPython 3.11 makes a loop quick at unconditional jumps only
+            if pos > last:
                 break
+            seconds, fraction, length, first, fragment, protocol, addresses, ports = unpack(buffer, pos)
+            start = pos + 16
+            pos = start + length
             number += 1
-            if kind == 8 and version == 0x45:
-                if mine[(addresses + ports) % 257] or protocol != 6 or fragment & 0xFF3F or length < 54:
-                    share.number = number
-                    yield seconds + fraction * scale, buffer[pos + 16 : stop]
-            elif share.wants(buffer[pos + 16 : stop]):
+            if first == plain or first & plain_bits == plain:
+                if mine[(addresses + ports) % 257] or protocol != 6 or fragment & fragment_bits or length < 54:
+                    if pos <= size:
+                        share.number = number
+                        yield seconds + fraction * scale, buffer[start:pos]
+            elif pos <= size and share.may_own(buffer, start + 12, length - 12):
                 share.number = number
-                yield seconds + fraction * scale, buffer[pos + 16 : stop]
-            pos = stop
+                yield seconds + fraction * scale, buffer[start:pos]
+        if pos > size:  # the last one is not all there
+            number -= 1
+            need = pos - start + 16
+            pos = start - 16
         share.number = number
         rest.pos = pos
         if not source.can_hold(need - (size - pos)):
