@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import io
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -98,6 +100,24 @@ def test_closing_ends_the_wait_for_a_followed_file_without_a_warning(tmp_path):
         threading.Timer(0.05, capture.close).start()
         assert list(capture) == PACKETS[:2]
         assert capture.warnings == []
+
+
+CLOSED_BY_A_SIGNAL = """
+import signal, sys
+from tcpstitch.capture import open_capture
+for turn in range(300):
+    capture = open_capture(sys.argv[1], follow=True, poll_seconds=1e-5)
+    signal.signal(signal.SIGALRM, lambda number, frame: capture.close())
+    signal.setitimer(signal.ITIMER_REAL, 1e-3 + turn * 1e-6)
+    assert len(list(capture)) == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no signals by a timer on this system")
+def test_a_signals_handler_may_close_whatever_the_wait_is_doing(tmp_path):
+    path = tmp_path / "growing.pcap"
+    path.write_bytes(pcap()[:-3])
+    subprocess.run([sys.executable, "-c", CLOSED_BY_A_SIGNAL, str(path)], check=True, timeout=120)
 
 
 def test_closing_in_the_middle_ends_the_iteration_without_a_warning(tmp_path):

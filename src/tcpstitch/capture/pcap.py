@@ -61,6 +61,7 @@ def _records(
 ) -> Iterator[Record]:
     buffer, pos, size, base = rest.buffer, rest.pos, rest.size, rest.base
     problem: Optional[str] = None
+    second, time = -1, -1.0  # a second has many packets: adding an int of more than 30 bits to a float is slow
     while problem is None:
         last = size - head
         need = head
@@ -71,10 +72,12 @@ def _records(
             if stop > size:
                 need = head + length
                 break
+            if seconds != second:
+                second, time = seconds, float(seconds)
             if make is None:
-                yield seconds + fraction * scale, buffer[start:stop]
+                yield time + fraction * scale, buffer[start:stop]
             else:
-                yield seconds + fraction * scale, make(buffer[start:stop])
+                yield time + fraction * scale, make(buffer[start:stop])
             pos = stop
         have = size - pos
         if need > MAX_RECORD:
@@ -92,7 +95,7 @@ def _records(
 
 def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:
     """Say how a source ended, and let go of it. A followed file's last packet is not cut but still being written."""
-    if source.stopped.is_set():
+    if source.stopped:
         problem = None  # closed by the caller, who did not want the rest
     elif source.damage is not None:
         problem = f"{problem} ({source.damage})" if problem else source.damage

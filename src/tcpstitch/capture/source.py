@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Callable, List, Optional, Tuple
 
 from ..errors import CaptureError, UsageError
@@ -26,7 +27,11 @@ class Source:
     def __init__(self, what: Any, follow: bool, poll_seconds: float, idle_seconds: Optional[float]) -> None:
         self.follow = follow
         self.damage: Optional[str] = None
-        self.stopped = threading.Event()
+        self.stopped: Any = False  # set by other threads or a handler, of which mypy knows nothing
+        # What a wait waits for. A lock, since a signal's handler may close while this very thread waits: an `Event`
+        # would wait for itself there.
+        self._closed = threading.Lock()
+        self._closed.acquire()
         self._poll = poll_seconds
         self._idle = idle_seconds
         self._decompressor: Any = None
@@ -68,7 +73,7 @@ class Source:
     def _attempt(self, read: Callable[[Any], Any], argument: Any) -> Any:
         """What `read(argument)` gives once there is something; nothing at the end, or when the waiting is over."""
         deadline = None if self._idle is None else time.monotonic() + self._idle
-        while not self.stopped.is_set():
+        while not self.stopped:
             # Before the first read bytes may lie in a buffer of the file object, of which its descriptor knows nothing.
             if self._wait_readable is not None and self._consumed and not self._wait_readable(self._poll):
                 if deadline is not None and time.monotonic() >= deadline:
@@ -80,7 +85,7 @@ class Source:
                 self.damage = f"cannot be read: {error}"
                 return None
             except ValueError:
-                if self.stopped.is_set():
+                if self.stopped:
                     break
                 raise
             if data:
@@ -90,7 +95,7 @@ class Source:
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            self.stopped.wait(self._poll)
+            self._closed.acquire(timeout=self._poll)
         return None
 
     def at_least(self, held: bytes, need: int) -> bytes:
@@ -162,8 +167,10 @@ class Source:
         return self.at_least(b"", 24)
 
     def close(self) -> None:
-        """End a wait, and close the file if it was opened here."""
-        self.stopped.set()
+        """End a wait, and close the file if it was opened here. May be called by a signal's handler, and again."""
+        self.stopped = True
+        with suppress(RuntimeError):  # released before
+            self._closed.release()
         if self._owned:
             self._file.close()
 
