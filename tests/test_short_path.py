@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any, Dict, List, Tuple
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
-from tcpstitch import Assembler, Limits, PacketDecoder, Timeouts
+from tcpstitch import Assembler, Limits, PacketDecoder, StreamFactory, Timeouts
 from tcpstitch.capture import make_packet
 
 SYN_OPTIONS = (
@@ -349,3 +352,35 @@ def test_a_gap_given_up_at_the_end_bears_the_time_of_the_last_packet() -> None:
         for number, packet in enumerate([*talk.packets[:5], hole, {**talk.packets[4], "ack": talk.packets[4]["ack"]}]):
             assembler.assemble(tcp_frame(**packet), 1.0 + number / 10)
     assert [(gap.reason, gap.timestamp) for gap in recorder.only.gaps] == [("flushed", 1.6)]
+
+
+@given(
+    version=st.sampled_from([4, 6]),
+    isn=st.integers(0, 0xFFFFFFFF),
+    options=st.sampled_from(SYN_OPTIONS),
+    tagged=st.booleans(),
+)
+def test_the_factory_is_given_the_segment_that_opened_the_connection(version, isn, options, tagged):
+    """Each field of it is what the decoder reads, asked for in any order, also of a copy; what is no field is none."""
+    source, destination = (CLIENT, SERVER) if version == 4 else (CLIENT6, SERVER6)
+    frame = tcp_frame(source, destination, seq=isn, flags="S", options=options)
+    if tagged:
+        frame = frame[:12] + b"\x81\0\0\x05" + frame[12:]
+    given_segments: List[Any] = []
+
+    class Factory(StreamFactory):
+        def new(self, flow, segment, timestamp):
+            given_segments.append(segment)
+
+    Assembler(Factory()).assemble(frame, 1.0)
+    (expected,) = PacketDecoder().decode(frame, 1.0)
+    (segment,) = given_segments
+    twin = pickle.loads(pickle.dumps(segment))
+    for name in reversed(type(expected).__slots__):
+        for found in (segment, twin, copy.copy(segment)):
+            assert getattr(found, name) == getattr(expected, name), name
+    assert (segment.checksum_ok(), segment.source, segment.mss) == (True, expected.source, expected.mss)
+    with pytest.raises(AttributeError, match="no attribute 'sequence'"):
+        segment.sequence  # noqa: B018
+    Assembler(Factory()).assemble(segment, 1.0)
+    assert given_segments[1].key == expected.key

@@ -17,7 +17,7 @@ from .pressure import DEFAULT_MARKS, PressureGauge
 from .shortpath import ShortPath
 from .statistics import FlushResult, Statistics
 from .stream import ON_LIMIT, StreamFactory
-from .timers import seconds
+from .timers import BeforeAll, seconds
 
 
 class Assembler(ShortPath):
@@ -73,6 +73,8 @@ class Assembler(ShortPath):
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
         self._frames = bytes if linktype == 1 and flow_key == "plain" else None
+        self._next_timer = BeforeAll()
+        self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []
         self._openings = Openings()
 
@@ -169,12 +171,14 @@ class Assembler(ShortPath):
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters. O(kinds of anomalies)."""
+        self._note_peak()
         counters, pages, decoder = self.counters, self.pages, self._decoder
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
             counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
             counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
-            counters.opened, counters.completed, counters.evicted, pages.used, pages.free, pages.allocated, pages.peak,
+            counters.opened, sum(counters.completion_reasons.values()), counters.evicted,
+            pages.used, pages.free, pages.allocated, pages.peak,
             counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
             dict(decoder.counts), sum(source.dropped for source in self._sources),
             len(self._embryonic), len(self._closed), counters.connections_peak, dict(counters.gap_reasons),

@@ -24,9 +24,14 @@ from .stream import ON_LIMIT, OverLimit, Stream
 class Bounds:
     """The part of the assembler that owns the limits."""
 
-    # What every packet reads: a slot is found sooner than an entry in a dict of more than thirty.
+    # What packets read and write, whichever part of the assembler owns it: with 30 attributes or more in `__dict__`,
+    # CPython specialises neither these nor the calls of methods.
     __slots__ = (
         "__dict__", "__weakref__", "_frames", "_halves", "_next_timer", "_packets", "asked", "busy", "counters",
+        "_arrivals", "_closed", "_decoder", "_embryonic", "_error", "_openings", "_state_count", "_taken",
+        "_usual_accepts", "_usual_class", "acked_only", "always_rules", "factory", "gauge", "history_bytes",
+        "keep_offset", "last_end", "max_connections", "max_pages_per_connection", "now", "pages", "policies", "present",
+        "strict", "timeouts",
     )  # fmt: skip
 
     busy: Any
@@ -38,7 +43,7 @@ class Bounds:
     evict_connection: Callable[[], None]
     _error: Optional[StreamCallbackError]
     _closed: Any
-    _next_timer: float
+    _next_timer: Any
 
     def __init__(self, limits: Limits, on_limit: str) -> None:
         self.counters = Counters()

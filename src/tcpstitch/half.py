@@ -18,7 +18,10 @@ NEEDS_RULES = -1  # something is pending
 OVER = -2  # the connection was completed
 IGNORED = -3  # nobody follows it
 WAITS = -4  # data waits behind a hole, and nothing else is unusual
+ANSWERS = -5  # the SYN was as usual and the only packet so far: this direction has to answer it
+CONFIRMS = -6  # so was the SYN/ACK: this direction has to confirm it
 PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # a plain segment: no options, or just timestamps
+CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
@@ -53,17 +56,12 @@ class HalfStream(Delivery):
     waiting_start = unusual("waiting_start")
     window_edge = unusual("window_edge")
 
-    def __init__(self, state: Any, direction: Direction) -> None:
-        self.state = state
-        self.direction = direction
-        self.details = NOTHING
-        self.peer: Any = None  # set by the state
-        self.plain = self.expected_seq = self.last_ack = self.ts_recent = -1
-        self.scale = self.window = self.max_window = self.line = -1
-        self.next_offset = self.acked = 0
-        self.queue: Optional[Queue] = None
-        self.fin_offset: Optional[int] = None
-        self.syn_seen = self.holding = self.ended = self.started = self.stopped = self.good_checksums = False
+    details: Any
+    direction: Direction
+    queue: Optional[Queue]
+    fin_offset: Optional[int]
+    ts_recent: int  # RFC 7323 4.3, -1 without timestamps
+    good_checksums: bool
 
     # -- data in
 
@@ -340,3 +338,21 @@ class HalfStream(Delivery):
         for queue in (self.queue, self.kept, self.held):
             if queue:
                 queue.clear()
+
+
+def make_pair(state: Any) -> None:
+    """Give `state` its two directions, about which nothing is known."""
+    state.client = client = HalfStream()
+    state.server = server = HalfStream()
+    client.state = server.state = state
+    client.peer, server.peer = server, client
+    client.direction, server.direction = CLIENT_TO_SERVER, SERVER_TO_CLIENT
+    client.details = server.details = NOTHING
+    client.plain = client.expected_seq = client.last_ack = client.ts_recent = -1
+    server.plain = server.expected_seq = server.last_ack = server.ts_recent = -1
+    client.scale = client.window = client.max_window = client.line = -1
+    server.scale = server.window = server.max_window = server.line = -1
+    client.next_offset = client.acked = server.next_offset = server.acked = 0
+    client.queue = client.fin_offset = server.queue = server.fin_offset = None
+    client.syn_seen = client.holding = client.ended = client.started = client.stopped = client.good_checksums = False
+    server.syn_seen = server.holding = server.ended = server.started = server.stopped = server.good_checksums = False

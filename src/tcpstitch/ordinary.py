@@ -12,9 +12,9 @@ from typing import Any, Dict
 
 from .chunk import LastChunk
 from .details import NOTHING
-from .half import NEEDS_RULES, PLAIN
+from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN
 from .routing import Routing
-from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, Segment, parse_options, word_sum
+from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, SYN, UnreadSegment, parse_options, word_sum
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import LINES, plain_tcp, ttl_of
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
@@ -23,6 +23,7 @@ OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
 MSS = b"\x02"
+PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 without options, or what counts as that
 
 # The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end, and the
 # header's fields. One by one, because an object to hold them costs as much to make as a step takes.
@@ -31,42 +32,51 @@ MSS = b"\x02"
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
-    def _ordinary_syn(
-        self, packet: bytes, timestamp: float, key: bytes, middle: int, tcp: int, end: int, seq: int, ack: int,
-        word: int, window: int,
-    ) -> bool:  # fmt: skip
-        """A SYN without data that opens a connection."""
-        if self.always_rules or self._openings.table and self._openings.knows(key):
-            return False
-        if not sound(None, packet, tcp, end):
-            return False
-        options = packet[tcp + 20 : end]
-        found = _options_of_syn(options)
+    def _stranger(
+        self, packet: bytes, timestamp: float, half: Any, first: int, key: bytes, middle: int, tcp: int, end: int,
+        seq: int, word: int, window: int,
+    ) -> None:  # fmt: skip
+        """A packet of no known connection, which a SYN without data opens; or no TCP, or one whose TTL says that it may
+        come from elsewhere."""
+        if (
+            half is not None
+            or word & 0x3F != SYN
+            or first != PLAIN_HEAD
+            or not tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet)
+            or not plain_tcp(middle, key)
+            or self.always_rules
+            or self._openings.table
+            and self._openings.knows(key)
+            or not sound(None, packet, tcp, end)
+        ):
+            return self._take(packet, timestamp)
+        found = _options_of_syn(packet[tcp + 20 : end])
         if OPTION_MD5 in found:
-            return False
+            return self._take(packet, timestamp)
         self._packets += 1
         self.present = timestamp
-        ttl = ttl_of(middle)
-        segment = Segment(key, seq, ack, word & 0xFF, window, b"", 0, options, ttl, 0, packet, tcp, end)
+        segment = UnreadSegment()
+        segment.key, segment.flags, segment.context = key, word & 0xFF, None
+        segment.frame, segment.tcp_start, segment.tcp_end = packet, tcp, end
         self.busy = self
         try:
             half = self._open(segment, timestamp)
             state = half.state
-            if state.stream is not None:
-                if state.accepts:
-                    self._apply(half, segment, timestamp)
-                else:
-                    half.line = LINES.setdefault(middle, middle)
-                    _take_syn(half, seq, window, found)
-            else:
+            if state.stream is None:
                 self.counters.ignored += 1
+            elif state.accepts:
+                self._apply(half, segment, timestamp)
+            else:
+                half.line = LINES.setdefault(middle, middle)
+                _take_syn(half, seq, window, found)
+                if state.details is NOTHING:
+                    half.peer.plain = ANSWERS
             if self.gauge is not None:
                 self.watch_pressure()
         finally:
             self.busy = None
         if self._error is not None:
             self.raise_pending()
-        return True
 
     def _ordinary_answer(
         self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
@@ -75,14 +85,7 @@ class Ordinary(Routing):
         """The SYN/ACK, without data, that answers the one SYN."""
         state = half.state
         peer = half.peer
-        if (
-            half.expected_seq >= 0
-            or ack != peer.expected_seq
-            or half is not state.server
-            or not (half.details is peer.details is state.details is NOTHING)
-            or state.accepts
-            or not sound(half, packet, tcp, end)
-        ):
+        if ack != peer.expected_seq or not sound(half, packet, tcp, end):
             return False
         options = packet[tcp + 20 : end]
         found = _options_of_syn(options)
@@ -93,6 +96,7 @@ class Ordinary(Routing):
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
         half.last_ack = peer.expected_seq
+        half.plain, peer.plain = NEEDS_RULES, CONFIRMS
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         return True
@@ -101,32 +105,26 @@ class Ordinary(Routing):
         self, packet: bytes, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int, window: int
     ) -> bool:
         """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
-        state = half.state
         peer = half.peer
-        stamped = start - tcp == 32
+        plain = PLAIN[half.ts_recent >= 0]
         if (
-            seq != half.expected_seq
+            word & 0xFFF7 != plain
+            or seq != half.expected_seq
             or ack != peer.expected_seq
             or not (window and half.window and peer.window)
-            or not (half.details is peer.details is state.details is NOTHING)
-            or state.accepts
-            or state.restartable
-            or state.page_count
-            or half.ended
-            or peer.ended
-            or stamped != (half.ts_recent >= 0)
-            or not (stamped or start - tcp == 20)
-            or 0 < end - start <= VERIFY_BYTES and not sound(half, packet, tcp, end)
-            or stamped and not self._renews(half, packet, tcp)
+            or 0 < end - start <= VERIFY_BYTES
+            and not sound(half, packet, tcp, end)
+            or word & 0x8000
+            and not self._renews(half, packet, tcp)
         ):
             return False
         if half.scale > 0 or window > half.max_window:
             half.note_window(window)
         half.last_ack = peer.expected_seq
-        self.established(state)
-        half.plain = PLAIN[stamped]
-        peer.plain = PLAIN[peer.ts_recent >= 0]
-        return bool(half.plain == word & 0xFFF7)
+        half.state.embryonic = False
+        del self._embryonic[half.state]
+        half.plain, peer.plain = plain, PLAIN[peer.ts_recent >= 0]
+        return True
 
     def _ordinary_fin(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, ack: int, word: int, window: int
@@ -162,7 +160,8 @@ class Ordinary(Routing):
             if self.asked:
                 half.answer(chunk)
                 state.refresh()
-            state.half_ended()
+            if peer.ended or peer.expected_seq < 0:
+                state.half_ended()
         finally:
             self.busy = None
         if self._error is not None:
@@ -184,6 +183,9 @@ class Ordinary(Routing):
         last = half.last_ack
         if (window << half.scale if half.scale > 0 else window) > half.max_window:
             half.note_window(window)
+        if ack == expected and last >= 0 and (expected - last) & MASK < HALF:
+            half.last_ack = expected  # all of it; one object for one number: an idle connection is little else
+            return True
         if expected < 0:
             half.last_ack = ack  # that side was never seen
             return True
@@ -199,8 +201,7 @@ class Ordinary(Routing):
         before = (expected - last) & MASK
         if behind > before or before >= HALF:
             return self._acknowledges_again(half, ack, behind, before)
-        # One object for one number: an idle connection, all confirmed, consists of little else.
-        half.last_ack = ack if behind else expected
+        half.last_ack = ack
         return True
 
     def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
@@ -246,7 +247,9 @@ def same_path(half: Any, line: int) -> bool:
     """Whether TCP with this line may have come from where the others came; it becomes the usual one if its TTL is."""
     if not plain_tcp(line, half.state.key):
         return False
-    usual, ttl = half.ttl, ttl_of(line)
+    if half.line < 0:
+        return True  # the first
+    usual, ttl = ttl_of(half.line), ttl_of(line)
     if usual == ttl:
         half.line = LINES.setdefault(line, line)
     return not usual or -TTL_MARGIN < usual - ttl < TTL_MARGIN

@@ -6,10 +6,11 @@ from typing import Any
 
 from .apart import apart
 from .decode import PacketDecoder, as_ethernet
+from .details import NOTHING
 from .errors import PacketTypeError, UsageError
-from .half import IGNORED
+from .half import IGNORED, make_pair
 from .openings import Openings
-from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
+from .segment import ACK, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -25,8 +26,8 @@ class Routing(Timers):
     always_rules: bool  # no short path
     _taken: int  # packets that met the rules
     _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None
-    _usual_class: Any = None  # of the stream made last, and whether that class has an `accept` of its own
-    _usual_accepts = False
+    _usual_class: Any  # of the stream made last, and whether that class has an `accept` of its own
+    _usual_accepts: bool
 
     def assemble(self, packet: Any, timestamp: float) -> None:
         """Take one packet, by the short path or the rules."""
@@ -49,7 +50,7 @@ class Routing(Timers):
             self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
-        elif kind is Segment:
+        elif issubclass(kind, Segment):
             segments = (packet,)
         elif isinstance(packet, (bytes, bytearray, memoryview)):
             segments = self._decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", None))
@@ -118,17 +119,15 @@ class Routing(Timers):
             self.evict_connection()
         key = segment.key
         if segment.flags & (SYN | ACK) == SYN:
-            flow, from_client = Flow(key), True
+            flow = Flow(key)
         else:
-            flow, from_client = directed_flow(segment)
-        reverse = reverse_key(key)
-        state = StreamState(self, flow.key, timestamp)
-        half, peer = (state.client, state.server) if from_client or key == reverse else (state.server, state.client)
-        self._halves[reverse] = peer
-        self._halves[key] = half
+            flow = directed_flow(segment)
+        state = make_state(self, flow.key, timestamp)
+        halves = self._halves
+        halves[state.reverse] = state.server
+        halves[flow.key] = state.client  # second, for the one whose two ends are the same
+        half = halves[key]
         self._state_count += 1
-        if self._state_count > self.counters.connections_peak:
-            self.counters.connections_peak = self._state_count
         state.last_packet = self._packets
         self.counters.opened += 1
         try:
@@ -208,3 +207,19 @@ class Routing(Timers):
         half = self._halves.get(key) if key is not None else None
         if half is not None:
             half.anomaly("bad_header", half.max_offset, timestamp)
+
+def make_state(host: Any, key: FlowKey, created: float) -> StreamState:
+    """A connection about which nothing is known but the client's directed key. No `__init__`: a call of one from C is
+    what makes an object expensive."""
+    state = StreamState()
+    state.host = host
+    state.key = key
+    state.reverse = reverse_key(key)
+    state.details = NOTHING
+    state.last_seen = created
+    state.page_count = state.last_packet = 0
+    state.stream = state.watcher = None
+    state.closed = state.embryonic = state.restartable = state.accepts = False
+    state.reason = ""
+    make_pair(state)
+    return state

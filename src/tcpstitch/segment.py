@@ -298,8 +298,33 @@ class Segment:
         )
 
 
-def directed_flow(segment: Segment) -> Tuple[Flow, bool]:
-    """The connection that a first segment opens, and whether the segment goes from client to server.
+class UnreadSegment(Segment):
+    """A segment without data, known by key, flags and place in the frame; the rest of its header is read when somebody
+    asks, which handlers rarely do."""
+
+    __slots__ = ()
+
+    # Who makes one stores `key`, `flags`, `frame`, `tcp_start`, `tcp_end` and `context`: cheaper than a call from C.
+    __init__ = object.__init__
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for a slot that is empty, and for what is no slot.
+        if name not in _READ_LATE:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        frame, start = self.frame, self.tcp_start
+        self.seq, self.ack, self.window, self.urgent_pointer = _NUMBERS(frame, start + 4)
+        self.ttl = frame[start - (12 if len(self.key) == 12 else 33)]
+        self.options = bytes(frame[start + 20 : self.tcp_end])
+        self.payload, self.length = b"", 0
+        return getattr(self, name)
+
+
+_READ_LATE = {"seq", "ack", "window", "urgent_pointer", "ttl", "options", "payload", "length"}
+_NUMBERS = struct.Struct("!II2xH2xH").unpack_from
+
+
+def directed_flow(segment: Segment) -> Flow:
+    """The connection that a first segment opens.
 
     The SYN tells, or the SYN/ACK; else the port in the lower range of RFC 6335 (system, user, dynamic) is the
     server's; else the first sender is the client.
@@ -311,4 +336,4 @@ def directed_flow(segment: Segment) -> Tuple[Flow, bool]:
         source, destination = segment.source.port, segment.destination.port
         ranks = [0 if port < 1024 else 1 if port < 49152 else 2 for port in (source, destination)]
         from_client = ranks[0] >= ranks[1]
-    return Flow(segment.key if from_client else reverse_key(segment.key)), from_client
+    return Flow(segment.key if from_client else reverse_key(segment.key))

@@ -13,11 +13,10 @@ from typing import Any
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
-from .half import IGNORED, NEEDS_RULES, WAITS
-from .ordinary import same_path, sound
-from .segment import ACK, FIN, PSH, RST, SYN
+from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
+from .ordinary import PLAIN_HEAD, same_path, sound
+from .segment import ACK, FIN, RST, SYN
 from .sequence import MASK
-from .sequencing import plain_tcp
 from .validate import VERIFY_BYTES
 from .waiting import Waiting
 
@@ -25,7 +24,6 @@ from .waiting import Waiting
 # length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags;
 # window.
 HEADERS = Struct("!HxH2xI2x12sIIHH4x").unpack_from
-PLAIN = 0x0045  # the first of these
 # With IPv6, from the EtherType on: that, version and the upper half of what follows; payload length; next header and
 # hop limit; as above.
 HEADERS6 = Struct("!I2xHH36sIIHH4x").unpack_from
@@ -51,19 +49,19 @@ class ShortPath(Waiting):
                 tcp, end = 34, total + 14
             elif kind == 0x86:
                 first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 12)
-                first, tcp, end = PLAIN if first >> 12 == IPV6 else 0, 54, total + 54
+                first, tcp, end = PLAIN_HEAD if first >> 12 == IPV6 else 0, 54, total + 54
             elif kind == 0x81 and packet[16] == 8:  # behind a VLAN tag
                 first, total, middle, key, seq, ack, word, window = HEADERS(packet, 17)
                 first, tcp, end = 0 if packet[13] else first, 38, total + 18
             else:
                 first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 16)
                 tcp, end = 58, total + 58
-                first = PLAIN if first >> 12 == IPV6 and kind == 0x81 and not packet[13] else 0
+                first = PLAIN_HEAD if first >> 12 == IPV6 and kind == 0x81 and not packet[13] else 0
         except (IndexError, HeaderError):
             return self._take(packet, timestamp)
         half = self._halves[key]
-        if half is None or first != PLAIN or middle != half.line and not same_path(half, middle):
-            return self._stranger(packet, timestamp, first, key, middle, tcp, end, seq, ack, word, window)
+        if half is None or first != PLAIN_HEAD or middle != half.line and not same_path(half, middle):
+            return self._stranger(packet, timestamp, half, first, key, middle, tcp, end, seq, word, window)
         if word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
             return self._other(packet, timestamp, half, middle, tcp, end, seq, ack, word, window)
         state, start = half.state, tcp + 20 if word < 0x8000 else tcp + 32  # the only two that `plain` allows
@@ -111,17 +109,6 @@ class ShortPath(Waiting):
             self._next_timer = float("-inf")  # look at the next packet too
         return self._error is None
 
-    def _stranger(
-        self, packet: bytes, timestamp: float, first: int, key: bytes, middle: int, tcp: int, end: int, seq: int,
-        ack: int, word: int, window: int,
-    ) -> None:  # fmt: skip
-        """A packet of no known connection, or no TCP, or one whose TTL says that it may come from elsewhere."""
-        if word & 0x3F == SYN and first == PLAIN and plain_tcp(middle, key) and self._halves[key] is None:
-            if tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet):
-                if self._ordinary_syn(packet, timestamp, key, middle, tcp, end, seq, ack, word, window):
-                    return
-        self._take(packet, timestamp)
-
     def _other(
         self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
         word: int, window: int,
@@ -138,24 +125,22 @@ class ShortPath(Waiting):
             elif window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
-        elif plain == NEEDS_RULES:
-            flags = word & 0x3F  # without CWR and ECE, which say nothing about the stream
-            if not half.state.embryonic or self.always_rules:
-                pass
-            elif flags == SYN | ACK and start == end:
-                if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
-                    return
-            elif flags & ~PSH == ACK and self._ordinary_ack(packet, half, tcp, start, end, seq, ack, word, window):
+        elif plain == CONFIRMS:
+            if self._ordinary_ack(packet, half, tcp, start, end, seq, ack, word, window):
                 if start < end:
                     return self.assemble(packet, timestamp)  # data in order on an open connection now
                 self._packets = half.state.last_packet = self._packets + 1
                 half.state.last_seen = timestamp
                 return
+        elif plain == ANSWERS:
+            if word & 0x3F == SYN | ACK and start == end:  # CWR and ECE say nothing about the stream
+                if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
+                    return
         elif plain == WAITS:
             if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
-        elif not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or the connection is over
+        elif plain != NEEDS_RULES and not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or over
             self._packets += 1
             self.counters.ignored += 1
             half.state.last_seen = timestamp

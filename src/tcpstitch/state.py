@@ -13,12 +13,11 @@ from .details import NOTHING, unusual
 from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .resets import Resets
-from .segment import ACK, FIN, RST, SYN, URG, Direction, Flow, FlowKey, Segment, reverse_key
+from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, difference, unwrap
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
 
 SMALL_IN_FLIGHT = 16
-CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 
 
@@ -26,35 +25,32 @@ class StreamState(Resets):
     """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
 
     __slots__ = (
-        "host", "key", "stream", "client", "server", "page_count", "last_packet", "last_seen", "closed", "embryonic",
-        "accepts", "reason", "watcher", "details",
+        "host", "key", "reverse", "stream", "client", "server", "page_count", "last_packet", "last_seen", "closed",
+        "embryonic", "accepts", "reason", "watcher", "details",
     )  # fmt: skip
 
     syn_data = unusual("syn_data")
     depth = unusual("depth")
 
-    def __init__(self, host: Any, key: FlowKey, created: float) -> None:
-        self.host = host
-        self.key = key  # directed, client to server
-        self.details = NOTHING
-        self.last_seen = created
-        self.page_count = self.last_packet = 0
-        self.stream: Any = None
-        self.watcher: Any = None  # the handler after completion: evidence may still come
-        self.closed = self.embryonic = self.restartable = self.accepts = False
-        self.reason = ""
-        self.client: Any = HalfStream(self, CLIENT_TO_SERVER)
-        self.server: Any = HalfStream(self, SERVER_TO_CLIENT)
-        self.client.peer = self.server
-        self.server.peer = self.client
+    host: Any
+    key: FlowKey  # directed, client to server
+    reverse: FlowKey  # directed, server to client
+    client: Any
+    server: Any
+    stream: Any
+    watcher: Any  # the handler after completion: evidence may still come
+    details: Any
+    reason: str
+    closed: bool
+    embryonic: bool
+    accepts: bool
+    page_count: int
+    last_packet: int
+    last_seen: float
 
     @property
     def flow(self) -> Flow:
         return Flow(self.key)
-
-    def key_of(self, half: HalfStream) -> Any:
-        """The directed key under which packets of this direction arrive."""
-        return self.key if half is self.client else reverse_key(self.key)
 
     # -- a segment
 

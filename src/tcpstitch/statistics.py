@@ -49,14 +49,14 @@ class Counters:
     """The running counts behind `Statistics`."""
 
     __slots__ = (
-        "bytes", "chunks", "gaps", "missing_bytes", "retransmissions", "ignored", "opened", "completed", "evicted",
+        "bytes", "chunks", "gaps", "missing_bytes", "retransmissions", "ignored", "opened", "evicted",
         "evictions", "page_limit_hits", "kept_bytes_dropped", "segments", "anomalies", "connections_peak",
         "gap_reasons", "completion_reasons", "eviction_kinds",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.bytes = self.chunks = self.segments = self.gaps = self.missing_bytes = 0
-        self.retransmissions = self.ignored = self.opened = self.completed = self.evicted = 0
+        self.retransmissions = self.ignored = self.opened = self.evicted = 0
         self.evictions = self.page_limit_hits = self.kept_bytes_dropped = self.connections_peak = 0
         self.anomalies: Dict[str, int] = {}
         self.gap_reasons: Dict[str, int] = {}
@@ -69,7 +69,6 @@ class Counters:
         self.gap_reasons[reason] = self.gap_reasons.get(reason, 0) + 1
 
     def count_completion(self, reason: str) -> None:
-        self.completed += 1
         self.completion_reasons[reason] = self.completion_reasons.get(reason, 0) + 1
 
     def count_eviction(self, kind: str, subject: Any) -> None:

@@ -37,7 +37,6 @@ class Timers(Upkeep):
     """The part of the assembler that runs on the packets' own timestamps."""
 
     _exact_times = False  # whether packets came with times other than floats
-    _next_timer: Any = BeforeAll()
 
     def run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""

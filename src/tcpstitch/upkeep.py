@@ -13,7 +13,7 @@ from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .notices import WARNING, notice
-from .segment import FlowKey, reverse_key
+from .segment import FlowKey
 from .state import StreamState
 
 _last_packet = attrgetter("last_packet")
@@ -162,8 +162,15 @@ class Upkeep(Bounds):
                     state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
                 state.release_pages()
             state.reason = state.reason or reason
-            if state.stream is not None:
-                self.call(state, "complete", reason)
+            stream = state.stream
+            if stream is not None:
+                try:
+                    stream.complete(reason)
+                except Exception as error:
+                    self.handler_failed(state, stream, error)
+                except BaseException:
+                    self.abandon(state)
+                    raise
         finally:  # an interrupt passes through here
             self.counters.count_completion(state.reason)
             state.watcher, state.stream = state.stream, None
@@ -172,7 +179,8 @@ class Upkeep(Bounds):
                 state.client.details = state.server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
-            self._closed.pop(state, None)  # it goes to the end
+            if state in self._closed:
+                self._closed.move_to_end(state)
             self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:
@@ -192,21 +200,25 @@ class Upkeep(Bounds):
 
     def forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
-        client, server, halves, key = state.client, state.server, self._halves, state.key
-        if halves.get(key) is client:
-            del halves[key]
-        key = reverse_key(key)
-        if halves.get(key) is server:
-            del halves[key]
+        client, server = state.client, state.server
+        self._halves.pop(state.key, None)
+        self._halves.pop(state.reverse, None)  # the same, where the two ends are the same
         client.peer = server.peer = None
+        self._note_peak()
         self._state_count -= 1
         self._closed.pop(state, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
-        self.policies.forget(state)
+        if self.policies.chosen:
+            self.policies.forget(state)
         state.watcher = None
         # Chunks may still point here; without the way back nothing is a cycle, and the collector is not needed.
         state.client = state.server = None
+
+    def _note_peak(self) -> None:
+        """Before the number of connections falls, or is asked for: so growing costs nothing."""
+        if self._state_count > self.counters.connections_peak:
+            self.counters.connections_peak = self._state_count
 
     def forget_all(self) -> None:
         """Let go of what may still point to connections that are over."""
