@@ -58,11 +58,11 @@ class Share:
             return self.may_own(buffer, start + 12, length - 12)
         if linktype == 113:  # Linux cooked
             return self.may_own(buffer, start + 14, length - 14)
-        packet = buffer[start : start + min(length, _LONGEST)]
-        if linktype == 276:  # Linux cooked, version 2
-            packet = packet[:2] + packet[20:]
-        elif linktype in _RAW:
-            packet = _RAW_KINDS.get(packet[:1], b"") + packet
+        stop = start + min(length, _LONGEST)
+        if linktype in _RAW:
+            packet = _RAW_KINDS.get(buffer[start : start + 1], b"") + buffer[start:stop]
+        elif linktype == 276:  # Linux cooked, version 2
+            packet = buffer[start : start + 2] + buffer[start + 20 : stop]
         else:
             return True
         return self.may_own(packet, 0, len(packet))
