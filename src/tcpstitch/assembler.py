@@ -121,6 +121,7 @@ class Assembler(ShortPath):
                     closed += not state.closed
                     self.complete(state, "flushed")
                     self.forget(state)
+                self.forget_small_before(close_before)
         finally:
             self.busy = None
         self.raise_pending()
@@ -138,9 +139,10 @@ class Assembler(ShortPath):
                 if not state.closed:
                     flushed += bool(state.client.queue) + bool(state.server.queue)
                     closed += 1
-                    reason = "rst" if state.restartable else "fin" if state in self._closed else "flushed"
+                    reason = "rst" if state.restartable else "fin" if state.key in self._closed else "flushed"
                     self.complete(state, reason)
                 self.forget(state)
+            self.forget_small_before(float("inf"))
             self._openings.clear()
             self.forget_all()
         finally:

@@ -92,7 +92,7 @@ class Bounds:
             state.refresh()
 
     def _evict(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
-        self.counters.count_eviction(reason, state)
+        self.counters.count_eviction(reason, state.key)
         choice = self._choice_of(state, reason)
         waiting = [half for half in (state.client, state.server) if half.queue]
         if choice == "abandon" and state.page_count:

@@ -14,7 +14,18 @@ from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN
 from .routing import Routing
-from .segment import OPTION_MD5, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, SYN, UnreadSegment, parse_options, word_sum
+from .segment import (
+    FIN,
+    OPTION_MD5,
+    OPTION_TIMESTAMPS,
+    OPTION_WINDOW_SCALE,
+    RST,
+    SYN,
+    UnreadSegment,
+    parse_options,
+    reverse_key,
+    word_sum,
+)
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import LINES, plain_tcp, ttl_of
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
@@ -36,14 +47,27 @@ class Ordinary(Routing):
         self, packet: bytes, timestamp: float, half: Any, first: int, key: bytes, middle: int, tcp: int, end: int,
         seq: int, word: int, window: int,
     ) -> None:  # fmt: skip
-        """A packet of no known connection, which a SYN without data opens; or no TCP, or one whose TTL says that it may
-        come from elsewhere."""
+        """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
+        or one whose TTL says that it may come from elsewhere."""
+        flags, closed = word & 0x3F, self._closed
         if (
             half is not None
-            or word & 0x3F != SYN
             or first != PLAIN_HEAD
             or not tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet)
             or not plain_tcp(middle, key)
+        ):
+            return self._take(packet, timestamp)
+        if flags != SYN:
+            if not closed or flags & (SYN | FIN | RST) or key not in closed and reverse_key(key) not in closed:
+                return self._take(packet, timestamp)
+            self._packets += 1
+            self.counters.ignored += 1
+            self.present = timestamp
+            return None
+        reverse = reverse_key(key)
+        if (
+            closed
+            and (key in closed or reverse in closed)
             or self.always_rules
             or self._openings.table
             and self._openings.knows(key)
@@ -60,7 +84,7 @@ class Ordinary(Routing):
         segment.frame, segment.tcp_start, segment.tcp_end = packet, tcp, end
         self.busy = self
         try:
-            half = self._open(segment, timestamp)
+            half = self._open(segment, timestamp, reverse)
             state = half.state
             if state.stream is None:
                 self.counters.ignored += 1
@@ -95,7 +119,8 @@ class Ordinary(Routing):
         _take_syn(half, seq, window, found)
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
-        half.last_ack = peer.expected_seq
+        # Its next segment, the first whose window is scaled, is looked at even if it confirms no more than this one.
+        half.last_ack = peer.expected_seq if half.scale <= 0 else (peer.expected_seq - 1) & MASK
         half.plain, peer.plain = NEEDS_RULES, CONFIRMS
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
@@ -160,7 +185,10 @@ class Ordinary(Routing):
             if self.asked:
                 half.answer(chunk)
                 state.refresh()
-            if peer.ended or peer.expected_seq < 0:
+                state.half_ended()
+            elif peer.ended and half.syn_seen and peer.syn_seen:
+                self.complete_usual(state)
+            elif peer.ended or peer.expected_seq < 0:
                 state.half_ended()
         finally:
             self.busy = None

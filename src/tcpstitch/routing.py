@@ -6,15 +6,15 @@ from typing import Any
 
 from .apart import apart
 from .decode import PacketDecoder, as_ethernet
-from .details import NOTHING
 from .errors import PacketTypeError, UsageError
-from .half import IGNORED, make_pair
+from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key
+from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
 from .timers import BACK_SECONDS, Timers, seconds
+from .upkeep import make_state
 
 
 class Routing(Timers):
@@ -77,6 +77,8 @@ class Routing(Timers):
     def _route(self, segment: Segment, timestamp: float) -> None:
         self.counters.segments += 1
         half = self._halves.get(segment.key)
+        if half is None and self._closed:
+            half = self.whole_again(segment.key)
         if half is not None and half.state.closed:
             half = self._after_close(half, segment, timestamp)
         if half is None:
@@ -90,6 +92,8 @@ class Routing(Timers):
         state = half.state
         if state.stream is None:
             self.counters.ignored += 1
+            if state.reason == "ignored":
+                state.last_seen = timestamp
             return
         if state.page_count:
             self.pages.touch(state)
@@ -114,7 +118,7 @@ class Routing(Timers):
             return self._halves[segment.key]
         return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
-    def _open(self, segment: Segment, timestamp: float) -> Any:
+    def _open(self, segment: Segment, timestamp: float, reverse: Any = None) -> Any:
         while self._state_count >= self.max_connections:
             self.evict_connection()
         key = segment.key
@@ -122,7 +126,7 @@ class Routing(Timers):
             flow = Flow(key)
         else:
             flow = directed_flow(segment)
-        state = make_state(self, flow.key, timestamp)
+        state = make_state(self, flow.key, reverse or reverse_key(flow.key), timestamp)
         halves = self._halves
         halves[state.reverse] = state.server
         halves[flow.key] = state.client  # second, for the one whose two ends are the same
@@ -140,7 +144,7 @@ class Routing(Timers):
             state.closed = True
             state.reason = "ignored"
             state.client.plain = state.server.plain = IGNORED
-            self._closed[state] = timestamp
+            self._closed[state.key] = (timestamp, state)
             return half
         if self.policies.chosen:
             try:
@@ -205,21 +209,7 @@ class Routing(Timers):
     def _bad_header(self, timestamp: float) -> None:
         key = self._decoder.last_bad_key
         half = self._halves.get(key) if key is not None else None
+        if half is None and key is not None:
+            half = self.whole_again(key)
         if half is not None:
             half.anomaly("bad_header", half.max_offset, timestamp)
-
-def make_state(host: Any, key: FlowKey, created: float) -> StreamState:
-    """A connection about which nothing is known but the client's directed key. No `__init__`: a call of one from C is
-    what makes an object expensive."""
-    state = StreamState()
-    state.host = host
-    state.key = key
-    state.reverse = reverse_key(key)
-    state.details = NOTHING
-    state.last_seen = created
-    state.page_count = state.last_packet = 0
-    state.stream = state.watcher = None
-    state.closed = state.embryonic = state.restartable = state.accepts = False
-    state.reason = ""
-    make_pair(state)
-    return state

@@ -143,7 +143,9 @@ class ShortPath(Waiting):
         elif plain != NEEDS_RULES and not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or over
             self._packets += 1
             self.counters.ignored += 1
-            half.state.last_seen = timestamp
+            self.present = timestamp
+            if plain == IGNORED:
+                half.state.last_seen = timestamp
             return
         self._take(packet, timestamp)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, NamedTuple
 
 from .notices import INFO, WARNING, notice
+from .segment import Flow, FlowKey
 
 
 class Statistics(NamedTuple):
@@ -71,7 +72,7 @@ class Counters:
     def count_completion(self, reason: str) -> None:
         self.completion_reasons[reason] = self.completion_reasons.get(reason, 0) + 1
 
-    def count_eviction(self, kind: str, subject: Any) -> None:
+    def count_eviction(self, kind: str, key: FlowKey) -> None:
         """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""
         count = self.eviction_kinds[kind] = self.eviction_kinds.get(kind, 0) + 1
         if kind == "page_limit":
@@ -80,7 +81,7 @@ class Counters:
             self.evictions += 1
         if str(count).strip("0") == "1":
             level = WARNING if kind in _LOSES_DATA else INFO
-            notice(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, subject.flow)
+            notice(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, Flow(key))
 
 
 _LOSES_DATA = {"total_limit", "connection_idle"}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any, Optional
 
 from .errors import UsageError
-from .state import StreamState
-from .upkeep import Upkeep
+from .lingering import Lingering
 
 TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
 JUMP_SECONDS = 3600.0  # a jump ahead by more is believed only when packet after packet confirms it
@@ -33,7 +31,7 @@ class BeforeAll:
         return True
 
 
-class Timers(Upkeep):
+class Timers(Lingering):
     """The part of the assembler that runs on the packets' own timestamps."""
 
     _exact_times = False  # whether packets came with times other than floats
@@ -47,8 +45,8 @@ class Timers(Upkeep):
         self._clock_started = True
         self.now = self.present = timestamp
         self._next_timer = timestamp + TIMER_STEP
-        self._expire(self._closed, self.timeouts.closed, timestamp)
-        self._expire(self._embryonic, self.timeouts.embryonic, timestamp)
+        self._expire_closed(self.timeouts.closed, timestamp)
+        self._expire_embryonic(self.timeouts.embryonic, timestamp)
         self._age_gaps(timestamp)
         idle = self.timeouts.idle
         # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
@@ -88,25 +86,35 @@ class Timers(Upkeep):
         counts from when that was."""
         return stamp if stamp <= self.now + TIMER_STEP else self._set_back_at
 
-    def _expire(self, table: OrderedDict[StreamState, float], seconds: Optional[float], timestamp: float) -> None:
-        if seconds is None:
-            return
-        while table:
-            state = next(iter(table))
-            if self._since(table[state]) >= timestamp - seconds:
+    def _expire_closed(self, seconds: Optional[float], timestamp: float) -> None:
+        while seconds is not None and self._closed:
+            key, (since, state, *_) = next(iter(self._closed.items()))
+            if self._since(since) >= timestamp - seconds:
                 return
-            if self._since(state.last_seen) >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
-                table.move_to_end(state)  # one side still speaks
-                table[state] = self._since(state.last_seen)
+            if state is None:
+                self.forget_small(key)
+                continue
+            seen = self._since(state.last_seen)
+            if seen >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
+                self._closed.move_to_end(key)  # one side still speaks
+                self._closed[key] = (seen, state)
                 continue
             if not state.closed:
-                self.complete(state, self._reason_of_silence(state, table))
+                self.complete(state, "rst" if state.restartable else "fin")
             self.forget(state)
 
-    def _reason_of_silence(self, state: StreamState, table: Any) -> str:
-        if table is self._embryonic:
-            return "idle"
-        return "rst" if state.restartable else "fin"
+    def _expire_embryonic(self, seconds: Optional[float], timestamp: float) -> None:
+        while seconds is not None and self._embryonic:
+            state, since = next(iter(self._embryonic.items()))
+            if self._since(since) >= timestamp - seconds:
+                return
+            seen = self._since(state.last_seen)
+            if seen >= timestamp - seconds:
+                self._embryonic.move_to_end(state)
+                self._embryonic[state] = seen
+                continue
+            self.complete(state, "idle")
+            self.forget(state)
 
     def _age_gaps(self, timestamp: float) -> None:
         """Holds and holes that have waited long enough."""

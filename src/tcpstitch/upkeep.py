@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional
 from .bounds import Bounds
 from .details import NOTHING
 from .errors import StreamCallbackError
-from .half import NEEDS_RULES, OVER, HalfStream
+from .half import NEEDS_RULES, OVER, HalfStream, make_pair
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .notices import WARNING, notice
@@ -42,7 +42,8 @@ class Upkeep(Bounds):
         # in a table by the time since when they are, the oldest first; an established one costs no more than it must.
         self._halves: Dict[FlowKey, HalfStream] = Halves()
         self._embryonic: OrderedDict[StreamState, float] = OrderedDict()
-        self._closed: OrderedDict[StreamState, float] = OrderedDict()
+        # By the client's key: since when, and the state or, instead of it, what `lingering` keeps of one.
+        self._closed: OrderedDict[FlowKey, Any] = OrderedDict()
         self._idle_batch: List[StreamState] = []
         self._idle_mark = 0
         self._age_batch: List[StreamState] = []
@@ -104,13 +105,13 @@ class Upkeep(Bounds):
     def evict_connection(self) -> None:
         """Make room for a connection: closed ones go first, then the oldest embryonic, then the longest idle."""
         if self._closed:
-            state, kind = next(iter(self._closed)), "connection_lingering"
+            state, kind = next(iter(self._closed.values()))[1], "connection_lingering"
         elif self._embryonic:
             state, kind = next(iter(self._embryonic)), "connection_embryonic"
         else:
             state, kind = self._longest_idle(), "connection_idle"
         self.counters.evicted += not state.closed  # half closed ones linger here too
-        self.counters.count_eviction(kind, state)
+        self.counters.count_eviction(kind, state.key)
         self.complete(state, "evicted")
         self.forget(state)
 
@@ -132,7 +133,7 @@ class Upkeep(Bounds):
         return [half.state for half in self._halves.values() if half is half.state.client]
 
     def _is_established(self, state: StreamState) -> bool:
-        return not (state.closed or state.embryonic or state in self._closed)
+        return not (state.closed or state.embryonic or state.key in self._closed)
 
     # -- the life of connections
 
@@ -143,18 +144,26 @@ class Upkeep(Bounds):
             state.embryonic = False
             self._embryonic.pop(state, None)
         state.restartable = False
-        self._closed.pop(state, None)
+        self._closed.pop(state.key, None)
 
     def half_closed(self, state: StreamState) -> None:
         """Only one side will speak, or none: the linger decides."""
-        if not state.closed and state not in self._closed:
+        if not state.closed and state.key not in self._closed:
             self._embryonic.pop(state, None)
-            self._closed[state] = self.now
+            self._closed[state.key] = (self.now, state)
 
     def complete(self, state: StreamState, reason: str) -> None:
-        """Deliver what is held, then call `Stream.complete`, exactly once."""
+        """Deliver what is held, then call `Stream.complete`, exactly once. The connection lingers."""
         if state.closed:
             return
+        try:
+            self._end(state, reason)
+        finally:  # an interrupt passes through here
+            if state.key in self._closed:
+                self._closed.move_to_end(state.key)
+            self._closed[state.key] = (self.now, state)
+
+    def _end(self, state: StreamState, reason: str) -> None:
         state.closed = True
         try:
             if state.page_count or state.client.details is not NOTHING or state.server.details is not NOTHING:
@@ -171,7 +180,7 @@ class Upkeep(Bounds):
                 except BaseException:
                     self.abandon(state)
                     raise
-        finally:  # an interrupt passes through here
+        finally:
             self.counters.count_completion(state.reason)
             state.watcher, state.stream = state.stream, None
             state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
@@ -179,9 +188,6 @@ class Upkeep(Bounds):
                 state.client.details = state.server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
-            if state in self._closed:
-                self._closed.move_to_end(state)
-            self._closed[state] = self.now
 
     def abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
@@ -206,7 +212,7 @@ class Upkeep(Bounds):
         client.peer = server.peer = None
         self._note_peak()
         self._state_count -= 1
-        self._closed.pop(state, None)
+        self._closed.pop(state.key, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
         if self.policies.chosen:
@@ -260,3 +266,20 @@ class Upkeep(Bounds):
                 if queue is not None:
                     queue.check()
             assert half.plain < 0 or not half.queue
+
+
+def make_state(host: Any, key: FlowKey, reverse: FlowKey, created: float) -> StreamState:
+    """A connection about which nothing is known but its two directed keys, the client's first. No `__init__`: a call of
+    one from C is what makes an object expensive."""
+    state = StreamState()
+    state.host = host
+    state.key = key
+    state.reverse = reverse
+    state.details = NOTHING
+    state.last_seen = created
+    state.page_count = state.last_packet = 0
+    state.stream = state.watcher = None
+    state.closed = state.embryonic = state.restartable = state.accepts = False
+    state.reason = ""
+    make_pair(state)
+    return state
