@@ -45,7 +45,7 @@ class Handshake:
             half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
             taken = bool(segment.flags & ACK or self.embryonic)
             if taken:
-                half.set_base(base)
+                self._begin(half, base)
                 half.acked = 0
                 self.restartable = False
         elif not segment.flags & ACK:
@@ -113,9 +113,14 @@ class Handshake:
         half.held_segments = 0
         half.skip = 0
         half.syn_seen = True
-        half.set_base(base)
+        self._begin(half, base)
         if had_data:
             half.drain()
+
+    def _begin(self, half: HalfStream, base: int) -> None:
+        half.set_base(base)
+        if half.peer.last_ack != base:
+            half.peer.last_ack = -1  # taken on trust: the rules are to look at the next one, even if it is the same
 
     def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
