@@ -47,3 +47,57 @@ def exchange(client: Tuple[str, int] = CLIENT, server: Tuple[str, int] = SERVER)
         frame(server, client, 507, 112, FIN | ACK),
         frame(client, server, 112, 508, ACK),
     ]
+
+
+def numbered(number: int, ipv6: bool = False) -> List[bytes]:
+    """A connection of its own addresses and data, complete."""
+    client = (f"2001:db8::{number + 1:x}" if ipv6 else f"10.0.{number % 3}.1", 40000 + number)
+    server = ("2001:db8::80" if ipv6 else "10.9.9.9", 80)
+    frames = exchange(client, server)
+    frames[4:5] = [frame(client, server, 100, 500, ACK, b"hello")]
+    data = b"number %d " % number + b"x" * (number * 7 % 900)
+    frames[5] = frame(server, client, 500, 111, ACK, data)
+    last = 500 + len(data)
+    frames[6:] = [
+        frame(client, server, 111, last, 1 | ACK), frame(server, client, last, 112, 1 | ACK),
+        frame(client, server, 112, last + 1, ACK),
+    ]  # fmt: skip
+    return frames
+
+
+def tagged(packet: bytes) -> bytes:
+    return packet[:12] + b"\x81\x00\x00\x2a" + packet[12:]
+
+
+def in_fragments(packet: bytes, ident: int) -> List[bytes]:
+    """The frame's IPv4 packet in two fragments, the later one first."""
+    head, body = packet[14:34], packet[34:]
+    cut = len(body) // 2 & ~7
+
+    def fragment(offset: int, more: int, piece: bytes) -> bytes:
+        lengths = struct.pack("!HHH", 20 + len(piece), ident, more << 13 | offset // 8)
+        return packet[:14] + head[:2] + lengths + head[8:] + piece
+
+    return [fragment(cut, 0, body[cut:]), fragment(0, 1, body[:cut])]
+
+
+def in_tunnel(packet: bytes) -> bytes:
+    """The frame's IPv4 packet in another one (RFC 2003) between two routers."""
+    inner = packet[14:]
+    outer = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(inner), 0, 0, 64, 4, 0) + bytes((192, 0, 2, 1, 192, 0, 2, 2))
+    return packet[:14] + outer + inner
+
+
+def varied() -> List[bytes]:
+    """60 connections interleaved: plain, IPv6, behind a VLAN tag, in fragments, in a tunnel; and what is not TCP."""
+    lists: List[List[bytes]] = []
+    for number in range(60):
+        frames = numbered(number, ipv6=number % 5 == 1)
+        if number % 5 == 2:
+            frames = [tagged(packet) for packet in frames]
+        elif number % 5 == 3:
+            frames = [piece for n, packet in enumerate(frames) for piece in in_fragments(packet, 50 * number + n)]
+        elif number % 5 == 4:
+            frames = [in_tunnel(packet) for packet in frames]
+        lists.append([*frames, b"\2" * 12 + b"\x08\x06" + b"\0" * 46, b"short"])
+    return [packets[step] for step in range(25) for packets in lists if step < len(packets)]

@@ -112,6 +112,7 @@ class Waiting(Ordinary):
         return True
 
     def _watch(self) -> None:
+        """Let the callbacks hear of what the step did to the pressure; raise what a handler raised."""
         self.busy = self
         try:
             self.watch_pressure()
@@ -140,12 +141,9 @@ class Waiting(Ordinary):
             state.last_packet = self._packets
             state.last_seen = timestamp
             state.refresh()
-            if self.gauge is not None:
-                self.watch_pressure()
         finally:
             self.busy = None
-        if self._error is not None:
-            self.raise_pending()
+        self._watch()
         return True
 
     @apart
