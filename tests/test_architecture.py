@@ -17,7 +17,7 @@ MAX_FUNCTION_LINES = 60
 FLOORS = {
     "errors": 0, "sequence": 0, "notices": 0, "apart": 0,
     "segment": 1, "chunk": 1.5, "redblack": 1, "page": 1, "cuts": 1, "limits": 1.2, "statistics": 1.1, "details": 1,
-    "decode": 2, "overlap": 2, "stream": 2, "hostpolicy": 2.5,
+    "decode": 2, "overlap": 2, "stream": 2, "rehearsal": 2.2, "hostpolicy": 2.5,
     "pages": 3,
     "pageindex": 3.5, "reorder": 4, "kernel_queue": 4.2, "evidence": 4.3, "keeping": 4.4, "sequencing": 4.4,
     "delivery": 4.45, "half": 4.5,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
+from .apart import set_apart
 from .decode import PacketDecoder
 from .errors import ReentrantCallError, UsageError
 from .hostpolicy import Overlap, Policies
@@ -77,6 +78,7 @@ class Assembler(ShortPath):
         self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []
         self._openings = Openings()
+        set_apart(_rehearse)
 
     # -- packets in; `assemble` stands in `shortpath`
 
@@ -200,3 +202,9 @@ class Assembler(ShortPath):
 def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name}={value!r}: use one of {', '.join(choices)}")
+
+
+def _rehearse() -> None:
+    from .rehearsal import rehearse  # here: only PyPy needs it
+
+    rehearse(Assembler)

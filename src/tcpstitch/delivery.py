@@ -162,6 +162,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         if place + 1 < offset + len(data):
             self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
 
+    @apart
     def _note_gap(self, start: int, length: int, reason: str) -> None:
         """Tell the handler that these bytes do not come, if it still wants to hear of any."""
         if self.stopped:

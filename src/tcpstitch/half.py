@@ -200,6 +200,7 @@ class HalfStream(Delivery):
             cuts.pop_first()
         return self.next_offset > before
 
+    @apart
     def _give_up(self, stop: int, reason: str) -> None:
         """Report `[next_offset, stop)` as gone."""
         start = self.next_offset
@@ -222,6 +223,7 @@ class HalfStream(Delivery):
             return self.queue.first_offset
         return self.cuts.first()[0] if self.cuts else -1
 
+    @apart
     def skip_hole(self, reason: str) -> bool:
         """Give up the lowest missing range and deliver what lies behind it; False if nothing waits."""
         queue = self.queue

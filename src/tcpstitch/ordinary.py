@@ -10,6 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Dict
 
+from .apart import apart
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN
@@ -43,6 +44,7 @@ PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 witho
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
+    @apart
     def _stranger(
         self, packet: bytes, timestamp: float, half: Any, first: int, key: bytes, middle: int, tcp: int, end: int,
         seq: int, word: int, window: int,
@@ -102,6 +104,7 @@ class Ordinary(Routing):
         if self._error is not None:
             self.raise_pending()
 
+    @apart
     def _ordinary_answer(
         self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
         window: int,
@@ -126,6 +129,7 @@ class Ordinary(Routing):
         state.last_seen = timestamp
         return True
 
+    @apart
     def _ordinary_ack(
         self, packet: bytes, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int, window: int
     ) -> bool:
@@ -151,6 +155,7 @@ class Ordinary(Routing):
         half.plain, peer.plain = plain, PLAIN[peer.ts_recent >= 0]
         return True
 
+    @apart
     def _ordinary_fin(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, ack: int, word: int, window: int
     ) -> bool:

@@ -202,11 +202,24 @@ class Page:
         index = len(later)
         while index and later[index - 2] > relative:
             index -= 2
-        later[index:index] = array("d", (relative, timestamp))
+        later.insert(index, relative)
+        later.insert(index + 1, timestamp)
         if context is not None:
             if self.contexts is None:
                 self.contexts = {}
             self.contexts[relative] = context
+
+    def add_origins(self, marks: List[Mark], start: int, stop: int) -> None:
+        """Append the origins of `[start, stop)`, lowest first, to `marks`; `start` is covered."""
+        later = self.later
+        if later is None:
+            marks.append((start, self.timestamp, self.context))
+        elif self.contexts is None and start == self.start and stop == self.end:
+            marks.append((start, self.timestamp, self.context))
+            for index in range(0, len(later), 2):
+                marks.append((self.base + int(later[index]), later[index + 1], None))
+        else:
+            marks += self.origins(start, stop)
 
     def origins(self, start: int, stop: int) -> List[Mark]:
         """The origins of `[start, stop)`, lowest first; `start` is covered."""

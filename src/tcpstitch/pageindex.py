@@ -13,6 +13,7 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Any, Iterable, Iterator, List, Optional, Tuple
 
+from .apart import apart
 from .page import Page
 
 PLAIN_PAGES = 4096
@@ -62,15 +63,25 @@ class PageIndex:
         bases = self._bases
         return len(bases) if not bases or bases[-1] <= offset else bisect_right(bases, offset)
 
-    def from_offset(self, offset: int) -> Iterator[Page]:
-        """The pages in order, from the last one with a base of at most `offset` on. O(log n), then O(1) each."""
+    @apart
+    def touching(self, start: int, end: int) -> List[Page]:
+        """The pages whose windows meet `[start, end)`, in order. O(log n + k)."""
+        found: List[Page] = []
         if self._sorted is None:
             pages = self._pages
-            for index in range(max(self._place(offset) - 1, 0), len(pages)):
-                yield pages[index]
-            return
-        below, _ = self.around(offset)
-        yield from self._sorted.irange_key(None if below is None else below.base, None)
+            index = max(self._place(start) - 1, 0)
+            while index < len(pages) and pages[index].base < end:
+                if pages[index].limit > start:
+                    found.append(pages[index])
+                index += 1
+            return found
+        below, _ = self.around(start)
+        for page in self._sorted.irange_key(None if below is None else below.base, None):
+            if page.base >= end:
+                break
+            if page.limit > start:
+                found.append(page)
+        return found
 
     def add(self, page: Page) -> None:
         """O(log n)."""

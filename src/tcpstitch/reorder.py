@@ -89,7 +89,18 @@ class ReorderQueue:
         """Whether no byte of `[start, end)` is here; only while not empty. O(log n)."""
         if start >= self._index.last().end or end <= self._index.first().start:
             return True
-        return not any([page.has_some(start, end) for page in self._touched(start, end)])
+        return not any([page.has_some(start, end) for page in self._index.touching(start, end)])
+
+    @apart
+    def holds(self, start: int, data: bytes) -> bool:
+        """Whether just these bytes are here. O(log n + k)."""
+        position, end = start, start + len(data)
+        for page in self._index.touching(start, end):
+            stop = min(end, page.run_end(position))
+            if stop <= position or page.read(position, stop) != data[position - start : stop - start]:
+                return False
+            position = stop
+        return position == end
 
     @property
     def first_offset(self) -> int:
@@ -127,7 +138,7 @@ class ReorderQueue:
     def _claims_needed(self, start: int, end: int, pages: int) -> int:
         """The charge to come: a new claim for each piece, and one more where an old one is split around it."""
         count = 2 + pages
-        for page in self._touched(start, end):
+        for page in self._index.touching(start, end):
             count += 1 + sum(1 for _ in page.pieces(max(start, page.base), min(end, page.limit)))
         return max(0, self._charge_of(self._claims + count, len(self._index) + pages) - self._charged)
 
@@ -237,7 +248,7 @@ class ReorderQueue:
         """`data` as it is to be delivered now, after the policy chose between it and what is buffered."""
         end = start + len(data)
         merged: Optional[bytearray] = None
-        for page in self._touched(start, end):
+        for page in self._index.touching(start, end):
             for low, high, covered in page.pieces(max(start, page.base), min(end, page.limit)):
                 if not covered:
                     continue
@@ -252,21 +263,12 @@ class ReorderQueue:
                         merged[a - start : b - start] = page.read(a, b)
         return data if merged is None else bytes(merged)
 
-    def _touched(self, start: int, end: int) -> List[Page]:
-        found = []
-        for page in self._index.from_offset(start):
-            if page.base >= end:
-                break
-            if page.limit > start:
-                found.append(page)
-        return found
-
     def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
         """Who owns what of `[start, end)` once `sent` is laid over what is here."""
         owners = OwnerMap()
         owners.assign(start, end, sent)
         if self._policy.needs_owner:
-            for page in self._touched(start, end):
+            for page in self._index.touching(start, end):
                 for low, high, old in page.claims.within(start, end) if page.claims is not None else ():
                     if not self._policy.new_wins(old, sent):
                         owners.assign(low, high, old)
@@ -296,10 +298,7 @@ class ReorderQueue:
             if owners is not None and page.claims is not None:
                 owners += page.claims.within(position, stop)
             parts.append(page.read(position, stop))
-            if page.later is None:
-                marks.append((position, page.timestamp, page.context))
-            else:
-                marks += page.origins(position, stop)
+            page.add_origins(marks, position, stop)
             position = stop
             if stop < page.end:
                 page.uncover_below(stop)
@@ -317,10 +316,7 @@ class ReorderQueue:
         for page in self._index:
             at = page.at - page.base
             parts.append(page.slab.memory[at + page.start : at + page.end])
-            if page.later is None:
-                marks.append((page.start, page.timestamp, page.context))
-            else:
-                marks += page.origins(page.start, page.end)
+            page.add_origins(marks, page.start, page.end)
         return parts, marks
 
     def _release(self, pages: List[Page]) -> None:

@@ -157,6 +157,7 @@ class StreamState(Resets):
             if side.acked > side.next_offset and not side.holding and (side.queue or side.cuts):
                 self._acknowledged_hole(side, timestamp)
 
+    @apart
     def _acknowledged_hole(self, side: HalfStream, timestamp: float) -> None:
         """Give up what the receiver had a grace ago. A hole waits for one grace at least and two at most."""
         grace = self.host.timeouts.acknowledged

@@ -46,6 +46,7 @@ class Waiting(Ordinary):
             return False
         return self._ordinary_old(packet, timestamp, half, tcp, offset, ack, word, window)
 
+    @apart
     def _header_taken(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, ack: int, word: int, window: int
     ) -> bool:
@@ -84,16 +85,19 @@ class Waiting(Ordinary):
         if first and queue is None:
             queue = make_queue(self.pages, state, self.policies.of(half))
         behind_all = first or offset >= queue.end_offset
+        again = not behind_all and not queue.is_free(offset, stop)
         if (
-            not (behind_all or queue.is_free(offset, stop))
+            again and not queue.holds(offset, packet[start:end])
             or first and not queue.appends
             or stop > half.window_end()
             or state.page_count + pages >= self.max_pages_per_connection
             or pages > self.pages.room()
             or not self._header_taken(packet, timestamp, half, tcp, ack, word, window)
-            or not (first or self._may_wait(half, timestamp))
         ):
             return False
+        late = not (first or self._may_wait(half, timestamp))
+        if again:
+            return not late and self._sent_again(half, offset, timestamp)
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         if not behind_all:
@@ -107,9 +111,27 @@ class Waiting(Ordinary):
                 half.plain = WAITS
                 if half.acked > half.next_offset and self.timeouts.acknowledged is not None:
                     half.acked_since, half.acked_mark = timestamp, half.acked  # the receiver has what is missing
-        if self.gauge is not None:
+        if late:
+            self._move_on(half, timestamp, b"")
+        elif self.gauge is not None:
             self._watch()
         return True
+
+    @apart
+    def _move_on(self, half: Any, timestamp: float, data: bytes) -> None:
+        """`data` comes where it was missing; or the receiver had what is missing long ago, and it is given up."""
+        state = half.state
+        self.present = timestamp
+        self.busy = self
+        try:
+            if data:
+                half._deliver(data, timestamp, None)
+                half.drain()
+            state.after_segment(half, timestamp)
+            state.refresh()
+        finally:
+            self.busy = None
+        self._watch()
 
     def _watch(self) -> None:
         """Let the callbacks hear of what the step did to the pressure; raise what a handler raised."""
@@ -131,19 +153,9 @@ class Waiting(Ordinary):
             return False
         if not self._header_taken(packet, timestamp, half, tcp, ack, word, window):
             return False
-        self.present = timestamp
-        self.busy = self
-        self._packets += 1
-        try:
-            half._deliver(packet[start:end], timestamp, None)
-            half.drain()
-            state.after_segment(half, timestamp)
-            state.last_packet = self._packets
-            state.last_seen = timestamp
-            state.refresh()
-        finally:
-            self.busy = None
-        self._watch()
+        self._packets = state.last_packet = self._packets + 1
+        state.last_seen = timestamp
+        self._move_on(half, timestamp, packet[start:end])
         return True
 
     @apart
@@ -151,13 +163,17 @@ class Waiting(Ordinary):
         self, packet: bytes, timestamp: float, half: Any, tcp: int, offset: int, ack: int, word: int, window: int
     ) -> bool:
         """Data that came before: nothing of it is known any more, so there is nothing to compare it with."""
-        state, details = half.state, half.details
+        details = half.details
         if details is not NOTHING and (details.history or details.held):
             return False
         if not self._header_taken(packet, timestamp, half, tcp, ack, word, window):
             return False
-        if half.queue and not self._may_wait(half, timestamp):
-            return False
+        return not (half.queue and not self._may_wait(half, timestamp)) and self._sent_again(half, offset, timestamp)
+
+    @apart
+    def _sent_again(self, half: Any, offset: int, timestamp: float) -> bool:
+        """Count data of which nothing is new."""
+        state = half.state
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = self.present = timestamp
         self.counters.retransmissions += 1
@@ -196,6 +212,7 @@ class Waiting(Ordinary):
             highest = peer.next_offset - before
         return bool(peer.next_offset - behind >= highest - max(half.max_window, 0xFFFF))
 
+    @apart
     def _may_wait(self, side: Any, timestamp: float) -> bool:
         """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
         grace = self.timeouts.acknowledged
