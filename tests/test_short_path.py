@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from support.both_ways import calls
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Limits, PacketDecoder, StreamFactory, Timeouts
@@ -101,57 +102,6 @@ def change(packets: List[Dict[str, Any]], position: int, what: str, value: int) 
         packet["options"] = timestamps_option(value, 0)
     elif what == "grow":
         packet["payload"] += b"+" * (value % 80)
-
-
-class Unruly(Recorder):
-    """One whose handlers, at the chunk or the anomaly of this number, stop, keep bytes back, or fail."""
-
-    def __init__(self, at: int, what: str) -> None:
-        super().__init__(self.behave)
-        self.left = at
-        self.what = what
-
-    def new(self, *arguments: Any) -> Any:
-        recording = super().new(*arguments)
-        recording.anomaly = lambda anomaly: (recording.anomalies.append(anomaly), self.behave(recording, None))
-        return recording
-
-    def behave(self, recording: Any, chunk: Any) -> None:
-        self.left -= 1
-        if self.left == 0 and self.what == "fail":
-            raise ValueError("a handler's")
-        if self.what == "keep" and chunk is not None and self.left % 3 == 0:
-            chunk.keep_from(len(chunk) // 2)
-        if self.left == 0 and self.what == "stop" and recording.chunks:
-            (chunk or recording.chunks[-1]).stop()
-
-
-def calls(
-    packets: List[Any], options: Dict[str, Any], step: float = 0.001, unruly: Tuple[int, str] = (0, "")
-) -> List[Any]:
-    """Everything that the handlers hear, and the counters that do not depend on the path, in passing and at the end."""
-    recorder = Unruly(*unruly) if unruly[0] else Recorder()
-    failures: List[str] = []
-    passing = []
-    options = {**options, "on_error": lambda handler, error: failures.append(str(error))}
-    assembler = Assembler(recorder, **options)
-    for number, packet in enumerate(packets):
-        assembler.assemble(packet, 1.0 + number * step)
-        counts = assembler.statistics()
-        passing.append((counts.pages_used, counts.gaps, counts.retransmissions, counts.anomalies, counts.evictions))
-    assembler.check()
-    assembler.flush_all()
-    heard: List[Any] = [passing, failures]
-    for connection in recorder.connections:
-        chunks = [
-            (chunk.direction, bytes(chunk.data), chunk.offset, chunk.skip, chunk.start, chunk.end, chunk.timestamp)
-            for chunk in connection.chunks
-        ]
-        heard.append((str(connection.flow), chunks, connection.gaps, connection.anomalies, connection.completions))
-    counts = assembler.statistics()
-    heard.append((counts.packets, counts.segments, counts.bytes, counts.ignored, counts.connections_completed))
-    heard.append((counts.gaps, counts.retransmissions, counts.pages_peak))
-    return heard
 
 
 @settings(max_examples=400, deadline=None)

@@ -6,6 +6,7 @@ from typing import Any, List
 
 import pytest
 
+from support.frames import tcp_frame
 from support.recorder import Recorder
 from tcpstitch import Assembler, Segment, Timeouts
 
@@ -120,6 +121,19 @@ def test_a_clock_that_is_set_back_ends_nothing_early_and_everything_in_time(back
     clocked.talk(2.0, 250)
     assert reasons(before) == reasons(after) == [["idle"], ["idle"], ["idle"], ["fin"]]
     assert clocked.assembler.statistics().connections == 1
+
+
+def test_ordinary_connections_show_that_the_clock_was_set_back() -> None:
+    """Nothing is unusual about them, and all the same the timers go on by the clock as it is now."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, timeouts=TIMEOUTS)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 100, b"", "S"), 10 * HOUR)
+    for number in range(60):
+        client, now = ("10.0.0.3", 1000 + number), 9 * HOUR + number
+        assembler.assemble(tcp_frame(client, SERVER, 100, b"", "S"), now)
+        assembler.assemble(tcp_frame(SERVER, client, 500, b"", "SA", ack=101), now)
+        assembler.assemble(tcp_frame(client, SERVER, 101, b"", "A", ack=501), now)
+    assert recorder.connections[0].completions == ["idle"]
 
 
 @pytest.mark.parametrize("back", [0.001, 1.0, 30.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from small_captures import exchange
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Timeouts, UsageError
+from tcpstitch import Assembler, PacketDecoder, Timeouts, UsageError
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
@@ -30,11 +31,41 @@ def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
         Assembler(Recorder()).run(capture)
 
 
-@pytest.mark.parametrize("time", ["noon", None, b"1.0", object()])
-def test_a_packets_time_must_be_a_number(time: Any) -> None:
-    """The first packet with something else is refused, and the message says what is wanted."""
-    with pytest.raises(UsageError, match="give seconds"):
-        Assembler(Recorder()).assemble(FRAME, time)
+@pytest.mark.parametrize("before", range(7))
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "time",
+    ["noon", None, b"1.0", object(), datetime(2024, 5, 6), timedelta(1), 1j, Decimal("NaN"), Decimal("sNaN"),
+     Fraction(10**400), pytest.param(10**400, id="huge")],
+)  # fmt: skip
+def test_a_packets_time_must_be_a_number(time: Any, whole: bool, before: int) -> None:
+    """Whichever packet has something else is refused, the message says what is wanted, and nothing has changed."""
+    packets = exchange()
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for number, packet in enumerate(packets):
+            if number == before:
+                with pytest.raises(UsageError, match="give seconds"):
+                    assembler.assemble(PacketDecoder().decode(packet)[0] if whole else packet, time)
+            assembler.assemble(packet, 1.0 + number)
+    assert assembler.statistics().packets == len(packets)
+    assert recorder.only.completions == ["fin"]
+
+
+def test_an_error_of_the_callers_own_passes_through() -> None:
+    """A type error that a callback of the caller's raises is not taken for a wrong time."""
+
+    def on_error(handler: Any, error: BaseException) -> None:
+        raise TypeError("of the caller's")
+
+    def fails(recording: Any, chunk: Any) -> None:
+        raise ValueError
+
+    assembler = Assembler(Recorder(fails), on_error=on_error, timeouts=Timeouts(gap=1.0))
+    for number in range(2):
+        assembler.assemble(tcp_frame(CLIENT, SERVER, 100 + 500 * number, b"x" * 100), 1.0)
+    with pytest.raises(TypeError, match="of the caller's"):
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 100), 60.0)
 
 
 @pytest.mark.parametrize("exact", [Decimal, Fraction])
@@ -51,6 +82,26 @@ def test_a_packets_time_may_be_an_exact_number(exact: Any) -> None:
         outcomes.append(([connection.completions for connection in recorder.connections], assembler.statistics()))
     assert outcomes[0] == outcomes[1]
     assert ["idle"] in outcomes[0][0]
+
+
+@pytest.mark.parametrize("exact", [Decimal, Fraction])
+@pytest.mark.parametrize("place", range(9))
+def test_a_single_exact_time_among_floats_changes_nothing(exact: Any, place: int) -> None:
+    """As where the packets of two readers meet: what waits behind a hole is compared with both kinds of time."""
+    sent = [(0, b""), (1, b"a" * 100), (201, b"b" * 100), (401, b"c" * 100), (401, b"c" * 100), (101, b"d" * 100)]
+    frames = [tcp_frame(CLIENT, SERVER, 100 + at, data, "A" if at else "S", ack=501) for at, data in sent]
+    frames[1:1] = [tcp_frame(SERVER, CLIENT, 500, b"", "SA", ack=101)]
+    frames[4:4] = [tcp_frame(SERVER, CLIENT, 501, b"e" * 100, "A", ack=501), tcp_frame(SERVER, CLIENT, 601, ack=501)]
+    outcomes = []
+    for kind in (float, exact):
+        recorder = Recorder()
+        assembler = Assembler(recorder, timeouts=Timeouts(gap=3.0))
+        for number, frame in enumerate(frames):
+            assembler.assemble(frame, (kind if number == place else float)(1 + number / 64))
+            assembler.top()
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 601, ack=501), 8.0)
+        outcomes.append((recorder.only.text(), recorder.only.gaps, recorder.only.anomalies, assembler.statistics()))
+    assert outcomes[0] == outcomes[1]
 
 
 @pytest.mark.parametrize("stamps", [("noon",), (None,), (1.0, "noon")])

@@ -124,6 +124,7 @@ class Assembler(ShortPath):
                     self.complete(state, "flushed")
                     self.forget(state)
                 self.forget_small_before(close_before)
+            self.watch_pressure()
         finally:
             self.busy = None
         self.raise_pending()
@@ -147,6 +148,7 @@ class Assembler(ShortPath):
             self.forget_small_before(float("inf"))
             self._openings.clear()
             self.forget_all()
+            self.watch_pressure()
         finally:
             self.busy = None
         self.raise_pending()

@@ -118,7 +118,7 @@ class Bounds:
         if stream is None or getattr(type(stream), "over_limit", Stream.over_limit) is Stream.over_limit:
             return self.on_limit
         try:
-            info = OverLimit(reason, state.page_count, _buffered(state), self.now - state.last_seen)
+            info = OverLimit(reason, state.page_count, _buffered(state), self._age(state))
             choice = stream.over_limit(info)
             if choice is not None and choice not in ON_LIMIT:
                 raise UsageError(f"over_limit() returned {choice!r}: return one of {', '.join(ON_LIMIT)}, or None")
@@ -225,7 +225,10 @@ class Bounds:
     def top(self, count: int = 10) -> List[Holder]:
         """The connections that hold the most pages, largest first. O(holders)."""
         states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
-        return [Holder(state.flow, state.page_count, _buffered(state), self.now - state.last_seen) for state in states]
+        return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
+
+    def _age(self, state: StreamState) -> float:
+        return self.now - float(state.last_seen)  # of a packet whose time may have been exact
 
     def pressure(self) -> float:
         """How full the fullest bound is: of pages, or of connections that are not over. O(1)."""

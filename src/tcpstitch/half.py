@@ -54,6 +54,7 @@ class HalfStream(Delivery):
     skip = unusual("skip")
     urgent = unusual("urgent")
     waiting_start = unusual("waiting_start")
+    window = unusual("window")
     window_edge = unusual("window_edge")
 
     details: Any
@@ -332,6 +333,8 @@ class HalfStream(Delivery):
             self.details = NOTHING
 
     def request_stop(self) -> None:
+        if not self.stopped and self.peer is not None:
+            self.peer.catch_up()  # what is acknowledged from now on, nobody counts
         super().request_stop()
         if self.state.stream is not None:
             self.plain = NEEDS_RULES  # a chunk kept from an earlier call may ask for it at any time
@@ -352,8 +355,8 @@ def make_pair(state: Any) -> None:
     client.details = server.details = NOTHING
     client.plain = client.expected_seq = client.last_ack = client.ts_recent = -1
     server.plain = server.expected_seq = server.last_ack = server.ts_recent = -1
-    client.scale = client.window = client.max_window = client.line = -1
-    server.scale = server.window = server.max_window = server.line = -1
+    client.scale = client.max_window = client.shown = client.line = -1
+    server.scale = server.max_window = server.shown = server.line = -1
     client.next_offset = client.acked = server.next_offset = server.acked = 0
     client.queue = client.fin_offset = server.queue = server.fin_offset = None
     client.syn_seen = client.holding = client.ended = client.started = client.stopped = client.good_checksums = False

@@ -29,6 +29,7 @@ from .segment import (
 )
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import LINES, plain_tcp, ttl_of
+from .timers import BACK_SECONDS
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
@@ -74,6 +75,7 @@ class Ordinary(Routing):
             or self._openings.table
             and self._openings.knows(key)
             or not sound(None, packet, tcp, end)
+            or timestamp < self.now - BACK_SECONDS  # a clock that was set back
         ):
             return self._take(packet, timestamp)
         found = _options_of_syn(packet[tcp + 20 : end])
@@ -122,8 +124,7 @@ class Ordinary(Routing):
         _take_syn(half, seq, window, found)
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
-        # Its next segment, the first whose window is scaled, is looked at even if it confirms no more than this one.
-        half.last_ack = peer.expected_seq if half.scale <= 0 else (peer.expected_seq - 1) & MASK
+        half.last_ack = peer.expected_seq
         half.plain, peer.plain = NEEDS_RULES, CONFIRMS
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
@@ -147,7 +148,7 @@ class Ordinary(Routing):
             and not self._renews(half, packet, tcp)
         ):
             return False
-        if half.scale > 0 or window > half.max_window:
+        if window > half.shown:
             half.note_window(window)
         half.last_ack = peer.expected_seq
         half.state.embryonic = False
@@ -165,7 +166,7 @@ class Ordinary(Routing):
         if (
             not (half.details is peer.details is NOTHING)
             or not sound(half, packet, tcp, end)
-            or ack != half.last_ack and not self._acknowledges(half, ack, window, timestamp)
+            or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
             or word & 0x8000 and not self._renews(half, packet, tcp)
         ):
             return False
@@ -195,6 +196,8 @@ class Ordinary(Routing):
                 self.complete_usual(state)
             elif peer.ended or peer.expected_seq < 0:
                 state.half_ended()
+            if self.gauge is not None:
+                self.watch_pressure()
         finally:
             self.busy = None
         if self._error is not None:
@@ -209,12 +212,12 @@ class Ordinary(Routing):
         self.asked = True
         self.handler_failed(state, state.stream, error)
 
-    def _acknowledges(self, half: Any, ack: int, window: int, timestamp: float) -> bool:
+    def _acknowledges(self, half: Any, ack: int, window: int) -> bool:
         """Whether this is an honest confirmation of bytes that were seen; if so it is taken in."""
         peer = half.peer
         expected = peer.expected_seq
         last = half.last_ack
-        if (window << half.scale if half.scale > 0 else window) > half.max_window:
+        if window > half.shown:
             half.note_window(window)
         if ack == expected and last >= 0 and (expected - last) & MASK < HALF:
             half.last_ack = expected  # all of it; one object for one number: an idle connection is little else
@@ -223,13 +226,13 @@ class Ordinary(Routing):
             half.last_ack = ack  # that side was never seen
             return True
         behind = (expected - ack) & MASK
-        if behind == MASK and peer.ended:  # its FIN
+        if behind == MASK and peer.ended and not peer.stopped and peer.acked <= peer.next_offset + 1:  # its FIN
             half.last_ack = ack
             peer.acked = peer.next_offset + 1
             return True
         if last < 0:
             return False  # the first confirmation
-        if behind >= HALF:
+        if behind > HALF:
             return self._acknowledges_beyond(half, ack, MODULUS - behind)
         before = (expected - last) & MASK
         if behind > before or before >= HALF:
@@ -264,14 +267,17 @@ def _options_of_syn(options: bytes) -> Dict[int, bytes]:
 
 
 def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None:
+    half.max_window = half.shown = window
+    if not window:
+        half.window = 0
     if found:
         scale = found.get(OPTION_WINDOW_SCALE)
         if scale is not None and len(scale) == 1:
             half.scale = min(scale[0], 14)  # RFC 7323 2.3
+            half.shown = -1  # this one is not scaled, the next ones are
         stamps = found.get(OPTION_TIMESTAMPS)
         if stamps is not None and len(stamps) == 8:
             half.ts_recent = int.from_bytes(stamps[:4], "big")
-    half.window = half.max_window = window
     half.good_checksums = half.syn_seen = True
     half.expected_seq = (seq + 1) & MASK
 

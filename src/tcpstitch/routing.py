@@ -9,7 +9,7 @@ from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, RST, SYN, Flow, Segment, directed_flow, reverse_key
+from .segment import ACK, FIN, RST, SYN, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -43,11 +43,12 @@ class Routing(Timers):
             frame = as_ethernet(packet)
             if frame is not None:
                 return self.assemble(frame, timestamp)  # it has the short path open to it
+        if timestamp < self.now - BACK_SECONDS:
+            seconds(timestamp)
+            self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         self._packets += 1
         self._taken += 1
         self.present = timestamp
-        if timestamp < self.now - BACK_SECONDS:
-            self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif issubclass(kind, Segment):
@@ -90,9 +91,10 @@ class Routing(Timers):
 
     def _apply(self, half: Any, segment: Segment, timestamp: float) -> None:
         state = half.state
-        if state.stream is None:
+        nobody = half.plain == IGNORED and not segment.flags & (FIN | SYN | RST)
+        if state.stream is None or nobody:
             self.counters.ignored += 1
-            if state.reason == "ignored":
+            if half.plain == IGNORED:
                 state.last_seen = timestamp
             return
         if state.page_count:

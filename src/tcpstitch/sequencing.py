@@ -11,6 +11,8 @@ UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 # What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and
 # protocol, in IPv6 the 16 bits of next header and hop limit. One object for each of the few that mean TCP in one piece.
 LINES: Dict[int, int] = {}
+SHOWN: Dict[int, int] = {}  # one object for each of the first windows as well: an idle connection consists of numbers
+MAX_SHOWN = 1024
 
 
 def plain_tcp(line: int, key: Any) -> bool:
@@ -28,7 +30,7 @@ def ttl_of(line: int) -> int:
 class Sequencing:
     """The part of a `HalfStream` that turns sequence numbers into offsets, and knows how far the stream has come."""
 
-    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "window", "max_window", "line")
+    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "max_window", "shown", "line")
 
     peer: Any
     state: Any
@@ -38,7 +40,8 @@ class Sequencing:
     acked: int
     last_ack: int
     max_window: int
-    window: int
+    window: Any  # the present one: 0, or another under strict checks; -1 where it does not matter
+    shown: int  # the largest window as the headers show it, unscaled; -1: not since the last SYN
     scale: int
     line: int  # of LINES: the usual one, -1 before the first packet
     syn_seen: bool
@@ -81,6 +84,8 @@ class Sequencing:
         """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
         if self.known:
             delta = unwrap(seq, self.base_seq, 0)
+            if delta:
+                self.peer.last_ack = -1  # it was judged by another base
             self.ahead = self.ahead - delta if self.ahead > delta else -1
             self.acked = max(0, self.acked - delta)
             if self.queue:
@@ -101,7 +106,7 @@ class Sequencing:
     def catch_up(self) -> None:
         """Take in what the short path left for later: what this direction acknowledged."""
         peer = self.peer
-        if self.last_ack >= 0 and peer.expected_seq >= 0:
+        if self.last_ack >= 0 and peer.expected_seq >= 0 and not peer.stopped:
             acked = unwrap(self.last_ack, peer.expected_seq, peer.next_offset)
             if peer.acked < acked <= peer.next_offset:
                 peer.acked = acked
@@ -113,6 +118,10 @@ class Sequencing:
 
     def note_window(self, window: int) -> None:
         """Take in a window as a segment without SYN announces it (RFC 7323 2.3)."""
+        if window > self.shown:
+            self.shown = SHOWN.get(window, window)
+            if len(SHOWN) < MAX_SHOWN:
+                SHOWN[window] = self.shown
         if self.syn_seen and (self.peer.syn_seen or self.scale < 0):
             if self.scale > 0 and self.peer.scale >= 0:
                 window <<= self.scale
@@ -120,5 +129,11 @@ class Sequencing:
             window <<= 14  # the handshake was not captured: assume the largest
         if window > self.max_window:
             self.max_window = window
-        # The same number is kept as one object: it is what an idle connection consists of.
+        self.set_window(window)
+
+    def set_window(self, window: int) -> None:
+        """Remember a window in bytes as the present one, as far as any rule asks for it."""
+        if window and not self.state.host.strict:
+            window = -1
+        # The same number is kept as one object.
         self.window = self.max_window if window == self.max_window else window

@@ -17,6 +17,7 @@ from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
 from .ordinary import PLAIN_HEAD, same_path, sound
 from .segment import ACK, FIN, RST, SYN
 from .sequence import MASK
+from .timers import blame, seconds
 from .validate import VERIFY_BYTES
 from .waiting import Waiting
 
@@ -37,10 +38,12 @@ class ShortPath(Waiting):
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError` for other types, `StreamCallbackError` if a handler did, `ReentrantCallError` in one.
-        """
-        if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
-            return self._take(packet, timestamp)
+        Raises `PacketTypeError`, `UsageError` for a time, `StreamCallbackError`, in a handler `ReentrantCallError`."""
+        try:
+            if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
+                return self._take(packet, timestamp)
+        except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
+            raise blame(timestamp, error)  # noqa: B904  (it may be the same)
         if type(packet) is not self._frames:
             return self._take(packet, timestamp)
         try:
@@ -69,7 +72,7 @@ class ShortPath(Waiting):
         if (
             (end > len(packet) if length > VERIFY_BYTES else length
              and (length < 2 or end > len(packet) or not sound(half, packet, tcp, end)))
-            or (ack != half.last_ack or not length) and not self._acknowledges(half, ack, window, timestamp)
+            or (ack != half.last_ack or window > half.shown or not length) and not self._acknowledges(half, ack, window)
             or word >= 0x8000 and not self._renews(half, packet, tcp)
             or state.page_count and not self._may_wait(half.peer, timestamp)
         ):  # fmt: skip
@@ -97,9 +100,11 @@ class ShortPath(Waiting):
         to come again with its time as a float."""
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
-        if not isinstance(timestamp, (float, int)):
-            self._exact_times = True
-            return False
+        if not isinstance(timestamp, float):
+            seconds(timestamp)
+            if not isinstance(timestamp, int):
+                self._exact_times = True
+                return False
         self.busy = self
         try:
             self.run_timers(timestamp)
@@ -155,4 +160,4 @@ class ShortPath(Waiting):
         half.catch_up()
         half.peer.catch_up()
         half.state.refresh()
-        self.raise_pending()
+        self._watch()

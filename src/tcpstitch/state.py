@@ -234,7 +234,7 @@ class StreamState(Resets):
                 return
             half.expected_seq = seq
             half.holding = True
-            if abs(difference(seq, half.peer.last_ack)) > 65535:
+            if not -65535 <= difference(seq, half.peer.last_ack) <= 0:
                 half.peer.last_ack = -1  # it was taken on trust; the rules are to look at the next one
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
@@ -378,7 +378,12 @@ class StreamState(Resets):
             or self.accepts
             or self.restartable
             or self.details is not NOTHING
-            and (self.pending_syn is not None or self.depth is not None and not (client.stopped and server.stopped))
+            and (
+                self.pending_syn is not None
+                or self.crossed_syn == 1  # the server's next acknowledgement tells what that was
+                or self.depth is not None
+                and not (client.stopped and server.stopped)
+            )
             or self.host.always_rules
         ):
             client.plain = server.plain = NEEDS_RULES

@@ -18,7 +18,7 @@ class Statistics(NamedTuple):
     gaps: int
     missing_bytes: int
     retransmissions: int  # segments that brought nothing new
-    ignored: int  # segments that belong to no followed connection
+    ignored: int  # segments of connections that nobody follows, or follows any more, and of none
     connections: int  # now
     connections_opened: int
     connections_completed: int

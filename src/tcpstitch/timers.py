@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any, Optional
 
 from .errors import UsageError
@@ -17,9 +18,22 @@ def seconds(stamp: Any) -> float:
     """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none."""
     if isinstance(stamp, float):
         return stamp
-    if not hasattr(stamp, "__float__"):
-        raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
-    return float(stamp)
+    try:
+        value = float(stamp) if hasattr(stamp, "__float__") else nan
+    except (TypeError, ValueError, ArithmeticError):  # an array, a `Decimal` that signals, an int beyond all floats
+        value = nan
+    if value == value:
+        return value
+    raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
+
+
+def blame(stamp: Any, error: Exception) -> Exception:
+    """Whose fault an error is that came while `stamp` was compared, or acted upon: its own, if it is no time."""
+    try:
+        seconds(stamp)
+    except UsageError as refused:
+        return refused
+    return error
 
 
 class BeforeAll:

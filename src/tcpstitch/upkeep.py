@@ -238,11 +238,10 @@ class Upkeep(Bounds):
 
     def note_present(self) -> None:
         """Take in the time of the last packet, which may have taken the short path. O(connections)."""
-        present = self.present
+        last = self._packets
         for half in self._halves.values():
-            if half.state.last_seen > present:
-                present = half.state.last_seen
-        self.present = present
+            if half.state.last_packet == last:
+                self.present = half.state.last_seen
 
     def flush_state(self, state: StreamState, before: float) -> bool:
         """Give up what has waited since before `before`; True if something was delivered."""

@@ -136,6 +136,7 @@ def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int
             half.anomaly("unexpected_md5", 0, timestamp)  # the SYN before it
         half.sends_md5 = OPTION_MD5 in found
         half.max_window = segment.window
+        half.shown = half.peer.shown = half.last_ack = -1  # the short steps are to look at the next ones
         if half.state.host.strict:
             half.sack = OPTION_SACK_PERMITTED in found
         if flags & ACK and stamps is None:
@@ -170,7 +171,7 @@ def note_urgent(half: Any, segment: Segment) -> None:
 
 def _note_window(half: Any, segment: Segment) -> None:
     if segment.flags & SYN:
-        half.window = segment.window
+        half.set_window(segment.window)
     else:
         half.note_window(segment.window)
     peer = half.peer

@@ -32,13 +32,15 @@ class Waiting(Ordinary):
         details = half.details
         if word & 0xFFF7 != PLAIN[half.ts_recent >= 0] or details is not NOTHING and details.isns:
             return False
+        if type(timestamp) is not float:
+            return False  # an exact time, with which the queue's times cannot be compared
         if not length:
             return behind != 1 and self._lone_ack(packet, timestamp, half, tcp, ack, word, window)
         if length <= VERIFY_BYTES:
             return False
         if not behind:
             return self._ordinary_fill(packet, timestamp, half, tcp, start, end, ack, word, window)
-        if behind >= HALF:
+        if behind > HALF:
             offset = half.next_offset + MASK + 1 - behind
             return self._ordinary_wait(packet, timestamp, half, tcp, start, end, offset, ack, word, window)
         offset = half.next_offset - behind
@@ -52,7 +54,7 @@ class Waiting(Ordinary):
     ) -> bool:
         """Take in what such a segment says beside its data, if that is nothing unusual."""
         return (
-            (ack == half.last_ack or self._acknowledges(half, ack, window, timestamp))
+            (ack == half.last_ack and window <= half.shown or self._acknowledges(half, ack, window))
             and (word < 0x8000 or self._renews(half, packet, tcp))
             and (not half.state.page_count or self._may_wait(half.peer, timestamp))
         )
@@ -63,7 +65,7 @@ class Waiting(Ordinary):
         """An acknowledgement from a direction whose own data is not all there."""
         state = half.state
         if (
-            not self._acknowledges(half, ack, window, timestamp)
+            not self._acknowledges(half, ack, window)
             or word >= 0x8000 and not self._renews(half, packet, tcp)
             or state.page_count and not (self._may_wait(half, timestamp) and self._may_wait(half.peer, timestamp))
         ):  # fmt: skip
@@ -135,11 +137,12 @@ class Waiting(Ordinary):
 
     def _watch(self) -> None:
         """Let the callbacks hear of what the step did to the pressure; raise what a handler raised."""
-        self.busy = self
-        try:
-            self.watch_pressure()
-        finally:
-            self.busy = None
+        if self.gauge is not None:
+            self.busy = self
+            try:
+                self.watch_pressure()
+            finally:
+                self.busy = None
         self.raise_pending()
 
     @apart
@@ -184,7 +187,7 @@ class Waiting(Ordinary):
             self.busy = None
         if self.asked or self._error is not None:
             state.refresh()
-            self.raise_pending()
+            self._watch()
         return True
 
     # -- acknowledgements
@@ -195,7 +198,8 @@ class Waiting(Ordinary):
         if peer.plain < 0 and peer.plain != WAITS:
             return False
         offset = peer.next_offset + beyond
-        if offset > peer.max_offset + max(half.max_window, 0xFFFF):
+        span = max(half.max_window, 0xFFFF)
+        if not peer.acked - span <= offset <= peer.max_offset + span:
             return False
         half.last_ack = ack
         if offset > peer.acked:
@@ -206,11 +210,13 @@ class Waiting(Ordinary):
         """An acknowledgement that was overtaken on the way, or that follows one of bytes that have not come yet."""
         peer = half.peer
         highest = peer.acked
+        if before < HALF and highest < peer.next_offset - before:
+            highest = peer.next_offset - before
+        if peer.next_offset - behind < highest - max(half.max_window, 0xFFFF):
+            return False
         if before >= HALF:
             half.last_ack = ack
-        elif highest < peer.next_offset - before:
-            highest = peer.next_offset - before
-        return bool(peer.next_offset - behind >= highest - max(half.max_window, 0xFFFF))
+        return True
 
     @apart
     def _may_wait(self, side: Any, timestamp: float) -> bool:
@@ -218,6 +224,8 @@ class Waiting(Ordinary):
         grace = self.timeouts.acknowledged
         if grace is not None and side.acked > side.next_offset and side.queue and not side.holding:
             since = side.acked_since
+            if type(timestamp) is not float:
+                return False
             if since is None and grace > 0:
                 side.acked_since, side.acked_mark = timestamp, side.acked
             elif since is None or not 0 <= timestamp - since < grace:
