@@ -1,9 +1,11 @@
 """How long an interpreter takes to warm up: processor time per packet of each pass over a capture within one process.
 
     python benchmarks/warmup.py --passes 4 --rounds 3
+    python benchmarks/warmup.py --workloads lossy --passes 12 --jit decay=0 --jit function_threshold=300,decay=0
 
-On PyPy unless `--interpreter` names another; microseconds, the least of the rounds. gopacket's fastest takes its turn
-in each round, where Go and its package are installed: its time is that of the whole process.
+On PyPy unless `--interpreter` names another; microseconds, the least of the rounds. Each `--jit` takes its turn too, as
+an option of the interpreter. So does gopacket's fastest in each round, where Go and its package are installed: its time
+is that of the whole process.
 """
 
 from __future__ import annotations
@@ -31,9 +33,9 @@ for _ in range({passes}):
 """
 
 
-def passes(interpreter: str, environment: Dict[str, str], path: str, count: int) -> List[float]:
+def passes(interpreter: List[str], environment: Dict[str, str], path: str, count: int) -> List[float]:
     program = _PASSES.format(here=contestants.HERE, passes=count, path=path)
-    done = subprocess.run([interpreter, "-c", program], stdout=subprocess.PIPE, env=environment, check=True)
+    done = subprocess.run([*interpreter, "-c", program], stdout=subprocess.PIPE, env=environment, check=True)
     return [float(word) for word in done.stdout.split()]
 
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--interpreter", default="pypy3")
+    parser.add_argument("--jit", action="append", default=[], metavar="SETTINGS")
     options = parser.parse_args()
     interpreter = contestants.find_interpreter(options.interpreter)
     if interpreter is None:
@@ -67,13 +70,20 @@ def main() -> None:
             print("missing: gopacket tcpassembly")
         for name in options.workloads.split(","):
             path = os.path.abspath(workloads.make(name, options.scale).path)
-            rows, peer = [], []
+            settings = ["", *options.jit]
+            rows: Dict[str, List[List[float]]] = {setting: [] for setting in settings}
+            peer = []
             for _ in range(options.rounds):
-                rows.append(passes(interpreter, environment, path, options.passes))
+                for setting in settings:
+                    words = [interpreter, "--jit", setting] if setting else [interpreter]
+                    rows[setting].append(passes(words, environment, path, options.passes))
                 if go is not None:
                     peer.append(gopacket(go, path))
-            cells = " ".join(f"{min(column):6.2f}" for column in zip(*rows))
-            print(f"{name:8} passes {cells}" + (f"   gopacket {min(peer):6.2f}" if peer else ""), flush=True)
+            for setting in settings:
+                cells = " ".join(f"{min(column):6.2f}" for column in zip(*rows[setting]))
+                print(f"{name:8} passes {cells}" + (f"   --jit {setting}" if setting else ""), flush=True)
+            if peer:
+                print(f"{name:8} gopacket {min(peer):4.2f}", flush=True)
 
 
 if __name__ == "__main__":

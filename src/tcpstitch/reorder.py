@@ -85,22 +85,20 @@ class ReorderQueue:
             position = page.limit
         self.buffered_bytes += end - start
 
-    def is_free(self, start: int, end: int) -> bool:
-        """Whether no byte of `[start, end)` is here; only while not empty. O(log n)."""
-        if start >= self._index.last().end or end <= self._index.first().start:
-            return True
-        return not any([page.has_some(start, end) for page in self._index.touching(start, end)])
-
     @apart
-    def holds(self, start: int, data: bytes) -> bool:
-        """Whether just these bytes are here. O(log n + k)."""
+    def presence(self, start: int, data: bytes) -> Optional[bool]:
+        """False where none of `data` is here, True where just these bytes are; None for all between, and where other
+        bytes are. Only while not empty. O(log n + k)."""
         position, end = start, start + len(data)
+        if start >= self._index.last().end or end <= self._index.first().start:
+            return False
         for page in self._index.touching(start, end):
             stop = min(end, page.run_end(position))
-            if stop <= position or page.read(position, stop) != data[position - start : stop - start]:
-                return False
-            position = stop
-        return position == end
+            if stop > position and page.read(position, stop) == data[position - start : stop - start]:
+                position = stop
+            elif position > start or page.has_some(start, end):
+                return None
+        return None if start < position < end else position == end
 
     @property
     def first_offset(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .apart import apart
-from .details import NOTHING
+from .details import NOTHING, DirectionDetails
 from .half import PLAIN, WAITS
 from .kernel_queue import make_queue
 from .ordinary import Ordinary
@@ -87,9 +87,9 @@ class Waiting(Ordinary):
         if first and queue is None:
             queue = make_queue(self.pages, state, self.policies.of(half))
         behind_all = first or offset >= queue.end_offset
-        again = not behind_all and not queue.is_free(offset, stop)
+        again = False if behind_all else queue.presence(offset, packet[start:end])
         if (
-            again and not queue.holds(offset, packet[start:end])
+            again is None
             or first and not queue.appends
             or stop > half.window_end()
             or state.page_count + pages >= self.max_pages_per_connection
@@ -105,14 +105,17 @@ class Waiting(Ordinary):
         if not behind_all:
             queue.insert(offset, packet[start:end], Sent(offset, stop, self.next_arrival()), timestamp)
         else:
-            if stop > half.ahead:
-                half.ahead = stop
+            details = half.details
+            if details is NOTHING:
+                details = half.details = DirectionDetails()
+            if stop > details.ahead:
+                details.ahead = stop
             queue.append(offset, packet[start:end], timestamp)
             if first:
                 half.queue = queue
                 half.plain = WAITS
                 if half.acked > half.next_offset and self.timeouts.acknowledged is not None:
-                    half.acked_since, half.acked_mark = timestamp, half.acked  # the receiver has what is missing
+                    details.acked_since, details.acked_mark = timestamp, half.acked  # the receiver has what is missing
         if late:
             self._move_on(half, timestamp, b"")
         elif self.gauge is not None:
