@@ -120,6 +120,12 @@ def test_a_late_syn_with_a_smaller_window_lets_acknowledgements_be_judged_anew()
     assert evidence(packets)["bad_ack"] == 1
 
 
+def test_a_syn_with_a_lower_number_makes_nothing_up_that_could_be_acknowledged() -> None:
+    """The second SYN is the one that counts; behind it nothing was sent, whatever lies between the two."""
+    packets = [packet("c", "S", -1), packet("c", "S", -5001), packet("s", "SA", -1, -1000)]
+    assert evidence(packets) == {"syn_isn_change": 1, "bad_ack": 1}
+
+
 def test_acknowledgements_of_a_direction_that_nobody_follows_are_not_counted() -> None:
     """Ten bytes and one behind what was acknowledged last are honest where nothing was acknowledged since the stop."""
     packets = [*opened(), packet("s", "PA", 0, 0, 100), packet("c", "A", 0, 100)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from .details import NOTHING
 from .sequence import MASK, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
@@ -43,6 +44,7 @@ class Sequencing:
     window: Any  # the present one: 0, or another under strict checks; -1 where it does not matter
     shown: int  # the largest window as the headers show it, unscaled; -1: not since the last SYN
     scale: int
+    details: Any
     line: int  # of LINES: the usual one, -1 before the first packet
     syn_seen: bool
     ahead: Any
@@ -86,7 +88,7 @@ class Sequencing:
             delta = unwrap(seq, self.base_seq, 0)
             if delta:
                 self.peer.last_ack = -1  # it was judged by another base
-            self.ahead = self.ahead - delta if self.ahead > delta else -1
+            self.ahead = self.ahead - delta if self.ahead > max(delta, 0) else -1
             self.acked = max(0, self.acked - delta)
             if self.queue:
                 self.queue.shift(delta)
@@ -120,8 +122,8 @@ class Sequencing:
         """Take in a window as a segment without SYN announces it (RFC 7323 2.3)."""
         if window > self.shown:
             self.shown = SHOWN.get(window, window)
-            if len(SHOWN) < MAX_SHOWN:
-                SHOWN[window] = self.shown
+            if self.shown is window and len(SHOWN) < MAX_SHOWN:
+                SHOWN[window] = window
         if self.syn_seen and (self.peer.syn_seen or self.scale < 0):
             if self.scale > 0 and self.peer.scale >= 0:
                 window <<= self.scale
@@ -129,7 +131,8 @@ class Sequencing:
             window <<= 14  # the handshake was not captured: assume the largest
         if window > self.max_window:
             self.max_window = window
-        self.set_window(window)
+        if self.details is not NOTHING or not window or self.state.host.strict:
+            self.set_window(window)
 
     def set_window(self, window: int) -> None:
         """Remember a window in bytes as the present one, as far as any rule asks for it."""

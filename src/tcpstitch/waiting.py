@@ -188,7 +188,7 @@ class Waiting(Ordinary):
             half.anomaly("retransmission", offset, timestamp)
         finally:
             self.busy = None
-        if self.asked or self._error is not None:
+        if self.asked or self._error is not None or self.gauge is not None:
             state.refresh()
             self._watch()
         return True
