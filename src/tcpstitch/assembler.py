@@ -12,6 +12,7 @@ from .apart import set_apart
 from .decode import PacketDecoder
 from .errors import ReentrantCallError, UsageError
 from .hostpolicy import Overlap, Policies
+from .layouts import USUAL
 from .limits import Limits, Timeouts
 from .openings import Openings
 from .pressure import DEFAULT_MARKS, PressureGauge
@@ -74,6 +75,7 @@ class Assembler(ShortPath):
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
         self._frames = bytes if linktype == 1 and flow_key == "plain" else None
+        self._layout = USUAL
         self._next_timer = BeforeAll()
         self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []
@@ -92,6 +94,9 @@ class Assembler(ShortPath):
             raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble
+        if self._frames is bytes and type(self).assemble is ShortPath.assemble:
+            for block in getattr(capture, "blocks", tuple)():
+                assemble(None, 0.0, block)
         for timestamp, packet in capture:
             assemble(packet, timestamp)
 

@@ -27,8 +27,8 @@ class Bounds:
     # What packets read and write, whichever part of the assembler owns it: with 30 attributes or more in `__dict__`,
     # CPython specialises neither these nor the calls of methods.
     __slots__ = (
-        "__dict__", "__weakref__", "_frames", "_halves", "_next_timer", "_packets", "asked", "busy", "counters",
-        "_arrivals", "_closed", "_decoder", "_embryonic", "_error", "_openings", "_state_count", "_taken",
+        "__dict__", "__weakref__", "_frames", "_halves", "_layout", "_next_timer", "_packets", "asked", "busy",
+        "counters", "_arrivals", "_closed", "_decoder", "_embryonic", "_error", "_openings", "_state_count", "_taken",
         "_usual_accepts", "_usual_class", "acked_only", "always_rules", "factory", "gauge", "history_bytes",
         "keep_offset", "last_end", "max_connections", "max_pages_per_connection", "now", "pages", "policies", "present",
         "strict", "timeouts",

@@ -47,7 +47,7 @@ class Ordinary(Routing):
 
     @apart
     def _stranger(
-        self, packet: bytes, timestamp: float, half: Any, first: int, key: bytes, middle: int, tcp: int, end: int,
+        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int,
         seq: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
@@ -55,7 +55,6 @@ class Ordinary(Routing):
         flags, closed = word & 0x3F, self._closed
         if (
             half is not None
-            or first != PLAIN_HEAD
             or not tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet)
             or not plain_tcp(middle, key)
         ):

@@ -7,99 +7,159 @@ with more work.
 
 from __future__ import annotations
 
-from struct import Struct
 from struct import error as HeaderError
-from typing import Any
+from typing import Any, Optional
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
-from .ordinary import PLAIN_HEAD, same_path, sound
+from .layouts import Layout, layout_of
+from .ordinary import same_path, sound
 from .segment import ACK, FIN, RST, SYN
 from .sequence import MASK
 from .timers import blame, seconds
 from .validate import VERIFY_BYTES
 from .waiting import Waiting
 
-# An Ethernet frame with IPv4 and TCP, from the second byte of the EtherType on: that byte, version and IHL; total
-# length; fragment word, TTL, protocol; addresses and ports; sequence and acknowledgement number; offset and flags;
-# window.
-HEADERS = Struct("!HxH2xI2x12sIIHH4x").unpack_from
-# With IPv6, from the EtherType on: that, version and the upper half of what follows; payload length; next header and
-# hop limit; as above.
-HEADERS6 = Struct("!I2xHH36sIIHH4x").unpack_from
-IPV6 = 0x86DD6  # the first of these, without traffic class
-
 
 class ShortPath(Waiting):
     """The part of the assembler that most packets see."""
 
-    def assemble(self, packet: Any, timestamp: float) -> None:
+    # One function for a packet and for all those of a block, as for each packet a call would cost a tenth of what
+    # everything else does; so it is longer than others may be.
+
+    def assemble(self, packet: Any, timestamp: float, _block: Any = None) -> None:
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
 
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
-        Raises `PacketTypeError`, `UsageError` for a time, `StreamCallbackError`, in a handler `ReentrantCallError`."""
-        try:
-            if (timestamp >= self._next_timer or self.busy is not None) and not self._before(timestamp):
-                return self._take(packet, timestamp)
-        except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
-            raise blame(timestamp, error)  # noqa: B904  (it may be the same)
-        if type(packet) is not self._frames:
-            return self._take(packet, timestamp)
-        try:
-            if (kind := packet[12]) == 8:
-                first, total, middle, key, seq, ack, word, window = HEADERS(packet, 13)
-                tcp, end = 34, total + 14
-            elif kind == 0x86:
-                first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 12)
-                first, tcp, end = PLAIN_HEAD if first >> 12 == IPV6 else 0, 54, total + 54
-            elif kind == 0x81 and packet[16] == 8:  # behind a VLAN tag
-                first, total, middle, key, seq, ack, word, window = HEADERS(packet, 17)
-                first, tcp, end = 0 if packet[13] else first, 38, total + 18
-            else:
-                first, total, middle, key, seq, ack, word, window = HEADERS6(packet, 16)
-                tcp, end = 58, total + 58
-                first = PLAIN_HEAD if first >> 12 == IPV6 and kind == 0x81 and not packet[13] else 0
-        except (IndexError, HeaderError):
-            return self._take(packet, timestamp)
-        half = self._halves[key]
-        if half is None or first != PLAIN_HEAD or middle != half.line and not same_path(half, middle):
-            return self._stranger(packet, timestamp, half, first, key, middle, tcp, end, seq, word, window)
-        if word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
-            return self._other(packet, timestamp, half, middle, tcp, end, seq, ack, word, window)
-        state, start = half.state, tcp + 20 if word < 0x8000 else tcp + 32  # the only two that `plain` allows
-        length = end - start
-        if (
-            (end > len(packet) if length > VERIFY_BYTES else length
-             and (length < 2 or end > len(packet) or not sound(half, packet, tcp, end)))
-            or (ack != half.last_ack or window > half.shown or not length) and not self._acknowledges(half, ack, window)
-            or word >= 0x8000 and not self._renews(half, packet, tcp)
-            or state.page_count and not self._may_wait(half.peer, timestamp)
-        ):  # fmt: skip
-            return self._take(packet, timestamp)
-        self._packets = state.last_packet = self._packets + 1
-        state.last_seen = timestamp
-        if length:
-            self.counters.bytes += length
-            half.started = True
-            chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
-            chunk.offset = offset = half.next_offset
-            chunk.data, chunk.timestamp, chunk._half = packet[start:end], timestamp, half
-            half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
-            self.busy = chunk
-            try:
-                state.stream.reassembled(chunk)
-            except BaseException as error:
-                self._handler_raised(state, error)
-            self.busy = None
-            if self.asked:
-                self._answer(half, chunk)
-
-    def _before(self, timestamp: Any) -> bool:
-        """Refuse calls out of a handler, and let the timers run; False if a handler failed there, or if the packet has
-        to come again with its time as a float."""
+        Raises `PacketTypeError`, `UsageError` for a time, `StreamCallbackError`, in a handler `ReentrantCallError`.
+        """
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+        if _block is not None:
+            packet, pos, full, record, scale, share, second = _block.parts()
+            if share is not None:
+                number = share.number
+                record, bits, ipv4, path_bits, path, mine, buckets = _block.look
+        elif type(packet) is self._frames:
+            at, limit = 0, len(packet)
+        else:
+            return self._no_frame(packet, timestamp)
+        headers, marked, plain, ahead, spare = self._layout
+        while True:
+            if _block is not None:
+                try:
+                    if share is None:
+                        epoch, fraction, limit = record(packet, pos)
+                    else:
+                        epoch, fraction, limit, first, middle, addresses, ports = record(packet, pos)
+                except HeaderError:
+                    limit = full
+                at = pos + 16
+                limit += at
+                if limit > full:
+                    if share is not None:
+                        share.number = number
+                    return
+                _block.pos = pos = limit
+                if share is not None:
+                    number += 1
+                    if first & bits == ipv4:
+                        if not mine[(addresses + ports) % buckets] and middle & path_bits == path and limit >= at + 54:
+                            continue
+                    elif not share.may_own(packet, at + 12, limit - at - 12):
+                        continue
+                    share.number = number
+                if epoch != second:
+                    second, time = epoch, float(epoch)
+                timestamp = time + fraction * scale
+            try:
+                kind, first, total, middle, key, seq, ack, word, window = headers(packet, at)
+                if timestamp >= self._next_timer:
+                    kind = None
+            except HeaderError:
+                kind = None
+            except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
+                raise blame(timestamp, error)  # noqa: B904  (it may be the same)
+            if kind != marked or first != plain:
+                layout = self._look(packet, at, limit, timestamp)
+                if layout is None:
+                    if _block is None:
+                        return
+                    continue
+                headers, marked, plain, ahead, spare = layout
+                kind, first, total, middle, key, seq, ack, word, window = headers(packet, at)
+            half: Any = self._halves[key]
+            if half is None or (
+                middle != half.line and (total + ahead - spare > limit - at or not same_path(half, middle))
+            ):
+                tcp, end = ahead - 20, total + ahead - spare
+                self._stranger(packet[at:limit], timestamp, half, key, middle, tcp, end, seq, word, window)
+            elif word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
+                tcp, end = ahead - 20, total + ahead - spare
+                self._other(packet[at:limit], timestamp, half, middle, tcp, end, seq, ack, word, window)
+            else:
+                state = half.state
+                start = at + ahead
+                length = total - spare
+                if word >= 0x8000:  # the only two that `plain` allows
+                    start += 12
+                    length -= 12
+                stop = start + length
+                if (
+                    stop > limit
+                    or length <= VERIFY_BYTES and length
+                    and (length < 2 or not sound(half, packet[at:limit], ahead - 20, stop - at))
+                    or (ack != half.last_ack or window > half.shown or not length)
+                    and not self._acknowledges(half, ack, window)
+                    or word >= 0x8000 and not self._renews(half, packet, at + ahead - 20)
+                    or state.page_count and not self._may_wait(half.peer, timestamp)
+                ):  # fmt: skip
+                    self._take(packet[at:limit], timestamp)
+                else:
+                    self._packets = state.last_packet = self._packets + 1
+                    state.last_seen = timestamp
+                    if length:
+                        self.counters.bytes += length
+                        half.started = True
+                        chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
+                        chunk.offset = offset = half.next_offset
+                        chunk.data, chunk.timestamp, chunk._half = packet[start:stop], timestamp, half
+                        half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
+                        self.busy = chunk
+                        try:
+                            state.stream.reassembled(chunk)
+                        except BaseException as error:
+                            self._handler_raised(state, error)
+                        self.busy = None
+                        if self.asked:
+                            self._answer(half, chunk)
+            if _block is None:
+                return
+
+    def _no_frame(self, packet: Any, timestamp: Any) -> None:
+        """Something else than an Ethernet frame, after the timers."""
+        try:
+            if timestamp >= self._next_timer:
+                self._before(timestamp)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise blame(timestamp, error)  # noqa: B904
+        self._take(packet, timestamp)
+
+    def _look(self, buffer: Any, at: int, limit: int, timestamp: Any) -> Optional[Layout]:
+        """Let the timers run, if it is their time, and find out how the headers of the frame `buffer[at:limit]` lie.
+        None where the rules had to take it."""
+        if not timestamp >= self._next_timer or self._before(timestamp):
+            layout = layout_of(buffer, at, limit)
+            if layout is not None:
+                self._layout = layout
+                return layout
+        self._take(buffer[at:limit], timestamp)
+        return None
+
+    def _before(self, timestamp: Any) -> bool:
+        """Let the timers run; False if a handler failed there, or if the packet has to come again with its time as a
+        float."""
         if not isinstance(timestamp, float):
             seconds(timestamp)
             if not isinstance(timestamp, int):

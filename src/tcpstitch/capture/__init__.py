@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Type
 
 from ..errors import UsageError
+from .block import Block
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
@@ -62,6 +63,17 @@ class Capture:
 
     def __iter__(self) -> Iterator[Record]:
         return self._records
+
+    def blocks(self) -> Iterator[Block]:
+        """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked
+        for. None where packets are no Ethernet frames as pcap has them, or were taken already. Iteration gives what is
+        left."""
+        block = self._parts[0].block if len(self._parts) == 1 else None
+        if block is None or not block.usable:
+            return
+        yield block
+        while block.more():
+            yield block
 
     def close(self) -> None:
         """End the iteration, also one that waits for a followed file in another thread. May be called again."""

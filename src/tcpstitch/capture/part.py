@@ -8,6 +8,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import CaptureError
 from . import pcap, pcapng, snoop
+from .block import Block
 from .report import ETHERNET, Record, Report
 from .share import Share
 from .source import Source
@@ -29,17 +30,18 @@ class Part:
         self.source: Optional[Source] = Source(*self._arguments)
         self.report = Report(self.source.name, shared)
         self._records: Optional[Iterator[Record]] = None
+        self.block: Optional[Block] = None
         try:
             # A pipe with a path cannot be read twice.
             if later and isinstance(what, (str, os.PathLike)) and what != "-" and os.path.isfile(what):
                 probe = Report(self.source.name, quiet=True)
-                first = next(find_reader(self.source, probe), None)
+                first = next(find_reader(self.source, probe)[0], None)
                 self.start = None if first is None else first[0]
                 self.report.linktype, self.report.fcs_bytes = probe.linktype, probe.fcs_bytes
                 self.source.close()
                 self.source = None
             else:
-                self._records = find_reader(self.source, self.report, share)
+                self._records, self.block = find_reader(self.source, self.report, share)
         except BaseException:
             self.close()
             raise
@@ -49,7 +51,7 @@ class Part:
             return iter(())
         if self._records is None:
             self.source = Source(*self._arguments)
-            self._records = find_reader(self.source, self.report)
+            self._records, _ = find_reader(self.source, self.report)
         return self._records
 
     def close(self) -> None:
@@ -58,16 +60,19 @@ class Part:
             self.source.close()
 
 
-def find_reader(source: Source, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
-    """The packets of `source`, or of a share of it; `CaptureError` if its format is unknown."""
+def find_reader(
+    source: Source, report: Report, share: Optional[Share] = None
+) -> Tuple[Iterator[Record], Optional[Block]]:
+    """The packets of `source`, or of a share of it, and where it can be had the same in blocks; `CaptureError` if its
+    format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)
     if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
-        return pcapng.read_pcapng(source, held, report, share)
+        return pcapng.read_pcapng(source, held, report, share), None
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
         records = snoop.read_snoop(source, held, report)
-        return records if share is None else share.of(records)
+        return records if share is None else share.of(records), None
     found = f"it begins with {held[:16].hex(' ')}" if held else "it is empty"
     if source.damage is not None:
         found += f" ({source.damage})"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import struct
-from typing import Iterator, Optional, Type
+import sys
+from typing import Iterator, Optional, Tuple, Type
 
+from .block import HEAD, Block
 from .report import MAX_RECORD, Record, Report, packet_class
-from .share import Rest, Share, quick_share
+from .share import Share
 from .source import Source
-from .variants import Unpack, aix_linktype, record_bytes, unpacker
+from .variants import aix_linktype, record_bytes, unpacker
 
 HEADER_BYTES = 24
+# Not on PyPy: as one path the loop with all that it calls is too much for its compiler; lossy was slower for it.
+IN_PLACE = sys.implementation.name != "pypy"
 # number: (units per second, sizes of a record's header, the usual one first, size of the file's header)
 _NUMBERS = {
     0xA1B2C3D4: (10**6, (16, 24, 20), 24),
@@ -26,8 +30,11 @@ MAGICS = {
 }
 
 
-def read_pcap(source: Source, held: bytes, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
-    """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`. Reads a block at a time."""
+def read_pcap(
+    source: Source, held: bytes, report: Report, share: Optional[Share] = None
+) -> Tuple[Iterator[Record], Optional[Block]]:
+    """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`, one by one; and the same in
+    blocks, for as long as none was taken one by one, where they are Ethernet frames behind the usual headers."""
     order, units, sizes, first = MAGICS[held[:4]]
     held = source.at_least(held, first)
     major, minor, _, _, _, network = struct.unpack_from(order + "HHiIII", held, 4)
@@ -41,28 +48,19 @@ def read_pcap(source: Source, held: bytes, report: Report, share: Optional[Share
     report.linktype = linktype
     make = None if packet_class(linktype) is bytes else packet_class(linktype)
     scale = 1e-6 if units == 10**6 else 1e-9
-    unpack = unpacker(order, head, version)
-    rest = Rest(held, first)
-    records = _records(source, rest, report, unpack, scale, head, make)
-    if share is None:
-        return records
-    quick = make is None and head == 16 and version == (2, 4)
-    return quick_share(share, source, rest, order, scale, records) if quick else share.of(records)
+    block = Block(source, held, first, unpacker(order, head, version), scale, share, order)
+    records = _records(block, report, head, make)
+    usual = IN_PLACE and make is None and head == HEAD and version == (2, 4)
+    return records if share is None else share.of(records), block if usual else None
 
 
-def _records(
-    source: Source,
-    rest: Rest,
-    report: Report,
-    unpack: Unpack,
-    scale: float,
-    head: int,
-    make: Optional[Type[bytes]],
-) -> Iterator[Record]:
-    buffer, pos, size, base = rest.buffer, rest.pos, rest.size, rest.base
+def _records(block: Block, report: Report, head: int, make: Optional[Type[bytes]]) -> Iterator[Record]:
+    source, unpack, scale = block.source, block.record, block.scale
+    block.usable = False
     problem: Optional[str] = None
     second, time = -1, -1.0  # a second has many packets: adding an int of more than 30 bits to a float is slow
     while problem is None:
+        buffer, pos, size = block.buffer, block.pos, block.size
         last = size - head
         need = head
         while pos <= last:
@@ -79,18 +77,12 @@ def _records(
             else:
                 yield time + fraction * scale, make(buffer[start:stop])
             pos = stop
-        have = size - pos
+        block.pos = pos
         if need > MAX_RECORD:
             problem = f"a packet of {need - head} bytes is claimed: damaged, the rest is not read"
-        elif not source.can_hold(need - have):
+        elif block.over or not (source.can_hold(need - (size - pos)) and block.refill(need)):
             problem = "the file ends in the middle of a packet"
-        else:
-            base += pos
-            buffer, size = source.refill(buffer, pos, size, need)
-            pos = 0
-            if size < need:
-                problem = "the file ends in the middle of a packet"
-    end(source, report, base + pos, problem if size > pos else "")
+    end(source, report, block.base + block.pos, problem if block.size > block.pos else "")
 
 
 def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:

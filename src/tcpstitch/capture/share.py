@@ -8,11 +8,10 @@ looks at the key of the segment that comes out.
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Tuple
 
 from ..errors import UsageError
 from .report import ETHERNET, Record
-from .source import Source
 
 # 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
 # the bytes of each word swapped it is what was missing to 257, as 2**8 leaves -1.
@@ -20,17 +19,18 @@ _BUCKETS = 257
 _RAW = frozenset((12, 14, 101, 228, 229))  # link types that begin with the IP header
 _RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
 
-# From the EtherType on: that, version, IHL and type of service; fragment word; protocol; addresses; ports.
-_IPV4 = "I4xHxB2xQI"
+# From the EtherType on: that, version, IHL and type of service; fragment word, TTL and protocol; addresses; ports.
+_IPV4 = "I4xI2xQI"
 _HEADERS = struct.Struct("<" + _IPV4).unpack_from
 # From the next header of IPv6 on: that; addresses and ports.
 _HEADERS6 = struct.Struct("Bx36s").unpack_from
-# By byte order: EtherType 0x0800, version and IHL of the first word above, and their bits; the bits of the fragment
-# word that are its offset and "more fragments".
-_MARKS = {"<": (0x00450008, 0x00FFFFFF, 0xFF3F), ">": (0x08004500, 0xFFFFFF00, 0x3FFF)}
-_PLAIN, _PLAIN_BITS, _FRAGMENT = _MARKS["<"]
+# By byte order: the bits of the first word that are EtherType, version and IHL, and what they are for plain IPv4; the
+# bits of the second that are the fragment's offset, "more fragments" and the protocol, and what they are for plain TCP.
+_MARKS = {"<": (0x00FFFFFF, 0x00450008, 0xFF00FF3F, 0x06000000), ">": (0xFFFFFF00, 0x08004500, 0x3FFF00FF, 6)}
+_PLAIN_BITS, _PLAIN, _PATH_BITS, _TCP_PATH = _MARKS["<"]
 # EtherType 0x86DD and version 6, and their bits.
 _IPV6, _IPV6_BITS = 0x0060DD86, 0x00F0FFFF
+LOOK_BYTES = 70  # of a record, its header and the frame's headers
 _LONGEST = 128  # bytes of a packet beyond which nothing is looked at
 
 
@@ -76,9 +76,9 @@ class Share:
             length -= 4
             if length < 42:
                 return True
-        first, fragment, protocol, addresses, ports = _HEADERS(buffer, at)
+        first, path, addresses, ports = _HEADERS(buffer, at)
         if first & _PLAIN_BITS == _PLAIN:
-            if protocol != 6 or fragment & _FRAGMENT:
+            if path & _PATH_BITS != _TCP_PATH:
                 return True
             words: int = addresses + ports
             return self.mine[words % _BUCKETS]
@@ -97,61 +97,10 @@ class Share:
         """Those of `records` that belong to this share, or may."""
         return filter(self.takes_record, records)
 
-
-class Rest:
-    """Where the quick loop below left a file to the ordinary one: a buffer, the place in it and the end of what was
-    read into it, and the place's offset in the file."""
-
-    __slots__ = ("buffer", "pos", "size", "base")
-
-    def __init__(self, buffer: bytes, pos: int) -> None:
-        self.buffer: Any = buffer
-        self.pos = pos
-        self.size = len(buffer)
-        self.base = 0
-
-
-def quick_share(
-    share: Share, source: Source, rest: Rest, order: str, scale: float, usual: Iterator[Record]
-) -> Iterator[Record]:
-    """The packets of a share out of an Ethernet pcap file of either byte order; at what is odd `usual` takes over.
-
-    A packet of another share costs no slice, no time stamp and no switch between generators.
-    """
-    record = struct.Struct(f"{order}III16x{_IPV4}")  # a record's header and the frame in it
-    unpack, need = record.unpack_from, record.size
-    plain, plain_bits, fragment_bits = _MARKS[order]
-    mine = share.mine if order == "<" else [share.mine[-bucket % _BUCKETS] for bucket in range(_BUCKETS)]
-    number = share.number
-    while True:
-        buffer, pos, size = rest.buffer, rest.pos, rest.size
-        need, last = record.size, size - record.size
-        while True:  # so written since CPython 3.11 makes a loop quick at unconditional jumps only
-            if pos > last:
-                break
-            seconds, fraction, length, first, fragment, protocol, addresses, ports = unpack(buffer, pos)
-            start = pos + 16
-            pos = start + length
-            number += 1
-            if first == plain or first & plain_bits == plain:
-                if mine[(addresses + ports) % 257] or protocol != 6 or fragment & fragment_bits or length < 54:
-                    if pos <= size:
-                        share.number = number
-                        yield seconds + fraction * scale, buffer[start:pos]
-            elif pos <= size and share.may_own(buffer, start + 12, length - 12):
-                share.number = number
-                yield seconds + fraction * scale, buffer[start:pos]
-        if pos > size:  # the last one is not all there
-            number -= 1
-            need = pos - start + 16
-            pos = start - 16
-        share.number = number
-        rest.pos = pos
-        if not source.can_hold(need - (size - pos)):
-            break
-        rest.base += pos
-        rest.buffer, rest.size = source.refill(buffer, pos, size, need)
-        rest.pos = 0
-        if rest.size < need:
-            break
-    yield from share.of(usual)
+    def look(self, order: str) -> Tuple[Any, ...]:
+        """What tells the packets of other shares where they lie in an Ethernet pcap file of this byte order: a function
+        that reads a record's seconds, fraction and length and four words of the frame in it; the bits of the first
+        word and what they have to be; the same of the second; a list that says by the sum of the others whether it
+        is wanted, and the modulus."""
+        mine = self.mine if order == "<" else [self.mine[-bucket % _BUCKETS] for bucket in range(_BUCKETS)]
+        return (struct.Struct(f"{order}III16x{_IPV4}").unpack_from, *_MARKS[order], mine, _BUCKETS)

@@ -1,0 +1,57 @@
+"""A piece of a pcap file in memory, whose packets can be taken where they lie."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional, Tuple
+
+from .report import MAX_RECORD
+from .share import LOOK_BYTES, Share
+from .source import Source
+
+HEAD = 16  # bytes of a record's header
+
+
+class Block:
+    """Records of Ethernet packets from `pos` on, up to `size`: `record(buffer, pos)` gives seconds, fraction and
+    length, and the packet begins `HEAD` bytes behind. `base` is the offset of `buffer` in the file. `share` tells which
+    of the packets are wanted. Nobody may hold on to `buffer`.
+    """
+
+    __slots__ = ("source", "buffer", "pos", "size", "base", "record", "scale", "share", "look", "usable", "over")
+
+    def __init__(
+        self, source: Source, buffer: bytes, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
+        share: Optional[Share], order: str,
+    ) -> None:  # fmt: skip
+        self.source = source
+        self.buffer: Any = buffer
+        self.pos = pos
+        self.size = len(buffer)
+        self.base = 0
+        self.record = record
+        self.scale = scale
+        self.share = share
+        self.look = None if share is None else share.look(order)
+        self.usable = True  # until packets are read one by one
+        self.over = False
+
+    def parts(self) -> Tuple[Any, ...]:
+        """For the loop over the packets: buffer, pos, size, record, scale, share, and a second that none has."""
+        return self.buffer, self.pos, self.size, self.record, self.scale, self.share, -1
+
+    def refill(self, need: int) -> bool:
+        """Read on until `need` bytes from `pos` are there; False if the source has fewer."""
+        self.base += self.pos
+        self.buffer, self.size = self.source.refill(self.buffer, self.pos, self.size, need)
+        self.pos = 0
+        self.over = self.size < need
+        return not self.over
+
+    def more(self) -> bool:
+        """Read on, when less than a record is left, or than `look` reads at once; False where the source ends, or is
+        damaged."""
+        left = self.size - self.pos
+        need = HEAD + self.record(self.buffer, self.pos)[2] if left >= HEAD else HEAD
+        if self.look is not None:
+            need = max(need, LOOK_BYTES)
+        return need <= MAX_RECORD and self.source.can_hold(need - left) and self.refill(need)
