@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, NamedTuple, Tuple, Union
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support.frames import CLIENT, SERVER
@@ -122,8 +122,41 @@ def test_first_keeps_the_earliest_byte(events: List[Event], isn: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(conflicting, initial_seqs)
+@example([(0, b"A"), (0, b"B")], 0)
+@example([(0, b"AA"), Ack(1), (1, b"B"), Ack(0), (1, b"C")], 0)
 def test_last_keeps_the_latest_byte_that_came_before_its_acknowledgement(events: List[Event], isn: int) -> None:
     assert stream_of(Wire(isn, overlap="last").feed(events)) == model(events, keep_old=False)
+
+
+@pytest.mark.parametrize("delivery", ["acked", "arrival"])
+def test_one_byte_again_is_a_keep_alive_once_that_byte_is_acknowledged(delivery: str) -> None:
+    """RFC 9293 3.8.4: the garbage of a keep-alive stands at a number that the receiver has acknowledged already."""
+    wire = Wire(0, delivery=delivery, overlap="last", limits=Limits(max_history_bytes_per_connection=100))
+    wire.send(0, b"abc")
+    wire.ack(2)
+    wire.send(2, b"d")
+    assert wire.only.kinds == {"retransmission", "overlap_conflict"}
+    wire.ack(3)
+    wire.send(2, b"e")
+    wire.send(2, b"")
+    wire.assembler.flush_all()
+    assert wire.assembler.statistics().anomalies == {"retransmission": 1, "overlap_conflict": 1, "keepalive": 2}
+    assert wire.only.data(C2S) == (b"abd" if delivery == "acked" else b"abc")
+
+
+def test_an_empty_segment_that_one_byte_overtook_is_no_keep_alive() -> None:
+    wire = Wire(0)
+    wire.send(0, b"a")
+    wire.send(0, b"")
+    assert wire.only.kinds == set()
+
+
+def test_where_no_acknowledgement_can_be_seen_one_byte_again_passes_for_a_keep_alive() -> None:
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for seq, data, flags in ((0, b"", "S"), (1, b"abc", "A"), (3, b"c", "A")):
+            assembler.assemble(Segment.make(CLIENT, SERVER, seq, data, flags=flags), 1.0)
+    assert recorder.only.kinds == {"one_sided", "keepalive"}
 
 
 RULES = {

@@ -200,6 +200,8 @@ def on_the_wire(packets: List[Any], late: Dict[int, Tuple[int, int]]) -> List[An
         ]
     ),
 )
+@example(4, 0, b"", [[(True, 65, 0, 4), (True, 65, 0, 0), (True, 65, 0, 0)]], False, 0.0, (0, ""), [(0, "ttl", 0)], {})
+@example(6, 0, b"", [[(True, 65, 0, 4), (True, 65, 0, 0), (True, 65, 0, 0)]], False, 0.0, (0, ""), [(0, "ttl", 0)], {})
 def test_disorder_leads_to_the_same_calls(
     version: int,
     isn: int,
@@ -231,6 +233,31 @@ def test_disorder_leads_to_the_same_calls(
     decoder = PacketDecoder()
     decoded = [segment for frame in frames for segment in decoder.decode(frame)]
     assert calls(frames, settings_of_assembler, step, unruly) == calls(decoded, settings_of_assembler, step, unruly)
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("acknowledged", [False, True])
+@pytest.mark.parametrize("size", [0, 1])
+def test_what_looks_like_a_keep_alive_is_judged_alike_whatever_path_came_before(
+    size: int, acknowledged: bool, over: bool
+) -> None:
+    """What the short path noted of acknowledgements counts; behind a FIN, whose number is the last, nothing is one."""
+    talk = Talk(4, 7, (b"", b""), [(True, b"question")])
+    data = talk.packets[3]
+    packets = [*talk.packets[: 4 + acknowledged], *((talk.packets[5], talk.packets[7]) if over else ())]
+    probe = {**data, "seq": data["seq"] + 7, "payload": b"?" * size}
+    decoder = PacketDecoder()
+    frames = [tcp_frame(**packet) for packet in [*packets, probe]]
+    for form in frames, [segment for frame in frames for segment in decoder.decode(frame)]:
+        recorder = Recorder()
+        assembler = Assembler(recorder)
+        for number, packet in enumerate(form):
+            assembler.assemble(packet, 1.0 + number)
+        assert recorder.only.completions == ["fin"] * over
+        if acknowledged and not over:
+            assert recorder.only.kinds == {"keepalive"}
+        else:
+            assert recorder.only.kinds == ({"retransmission"} if size else set())
 
 
 def damage(frames: List[bytes], position: int, how: str, place: int, value: int) -> None:

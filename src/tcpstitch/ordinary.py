@@ -290,7 +290,7 @@ def same_path(half: Any, line: int) -> bool:
     usual, ttl = ttl_of(half.line), ttl_of(line)
     if usual == ttl:
         half.line = LINES.setdefault(line, line)
-    return not usual or -TTL_MARGIN < usual - ttl < TTL_MARGIN
+    return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
 def sound(half: Any, packet: bytes, tcp: int, end: int) -> bool:

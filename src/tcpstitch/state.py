@@ -100,7 +100,7 @@ class StreamState(Resets):
             may_doubt = segment.length and (self.host.strict or half.details is not NOTHING)
             if not (may_doubt and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
-        elif half.known and not half.holding and segment.seq == (half.expected_seq - 1) & MASK:
+        elif half.known and not half.holding and half.keeps_alive(half.offset_of(segment.seq), 0):
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(half, timestamp)
 
@@ -267,8 +267,8 @@ class StreamState(Resets):
         if half.ended and half.fin_offset is not None and start >= half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
             return
-        if segment.length <= 1 and start == half.next_offset - 1:
-            half.anomaly("keepalive", start, timestamp)  # RFC 9293 3.8.4: its byte is garbage
+        if half.keeps_alive(start, segment.length):
+            half.anomaly("keepalive", start, timestamp)
             return
         self.host.counters.retransmissions += 1
         half.anomaly("retransmission", start, timestamp)
