@@ -141,7 +141,7 @@ def test_after_a_handler_has_failed_the_capture_goes_on_behind_its_packet(again:
     assert assembler.statistics().packets == len(frames)
 
 
-def test_an_assemble_of_ones_own_sees_every_packet(tmp_path: Path) -> None:
+def test_an_assemble_of_ones_own_sees_every_packet() -> None:
     class Counting(Assembler):
         seen: List[bytes] = []
 
@@ -154,6 +154,11 @@ def test_an_assemble_of_ones_own_sees_every_packet(tmp_path: Path) -> None:
     counting.run(open_capture(io.BytesIO(capture(*frames).getvalue())))
     assert set(counting.seen) == set(frames)
     assert counting.statistics().packets == len(frames)
+
+    patched, seen = Assembler(Recorder()), []
+    patched.assemble = lambda packet, timestamp: seen.append(packet)  # type: ignore[method-assign, assignment]
+    patched.run(open_capture(io.BytesIO(capture(*frames).getvalue())))
+    assert seen == frames
 
 
 def test_run_ends_where_a_handler_closes_the_capture() -> None:

@@ -94,8 +94,8 @@ class Assembler(ShortPath):
             raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble
-        if self._frames is bytes and type(self).assemble is ShortPath.assemble:
-            for block in getattr(capture, "blocks", tuple)():
+        if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
+            for block in getattr(capture, "packet_blocks", tuple)():
                 assemble(None, 0.0, block)
         for timestamp, packet in capture:
             assemble(packet, timestamp)

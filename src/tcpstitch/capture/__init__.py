@@ -64,7 +64,7 @@ class Capture:
     def __iter__(self) -> Iterator[Record]:
         return self._records
 
-    def blocks(self) -> Iterator[Block]:
+    def packet_blocks(self) -> Iterator[Block]:
         """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked
         for. None where packets are no Ethernet frames as pcap has them, or were taken already. Iteration gives what is
         left."""
