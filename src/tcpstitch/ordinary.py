@@ -10,7 +10,6 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Dict
 
-from .apart import apart
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN
@@ -45,7 +44,6 @@ PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 witho
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
-    @apart
     def _stranger(
         self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int,
         seq: int, word: int, window: int,
@@ -105,7 +103,6 @@ class Ordinary(Routing):
         if self._error is not None:
             self.raise_pending()
 
-    @apart
     def _ordinary_answer(
         self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
         window: int,
@@ -129,7 +126,6 @@ class Ordinary(Routing):
         state.last_seen = timestamp
         return True
 
-    @apart
     def _ordinary_ack(
         self, packet: bytes, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int, window: int
     ) -> bool:
@@ -155,7 +151,6 @@ class Ordinary(Routing):
         half.plain, peer.plain = plain, PLAIN[peer.ts_recent >= 0]
         return True
 
-    @apart
     def _ordinary_fin(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, ack: int, word: int, window: int
     ) -> bool:
