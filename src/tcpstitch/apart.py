@@ -10,12 +10,13 @@ thousands of calls. So each runs a few times before it is set apart.
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Callable, List, Optional, TypeVar
+
+from .uncut import PYPY
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-if sys.implementation.name == "pypy":
+if PYPY:
     from pypyjit import dont_trace_here  # type: ignore[import-not-found]
 
     _asking: Optional[List[Any]] = []  # their code, until they have run

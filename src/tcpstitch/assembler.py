@@ -20,6 +20,7 @@ from .shortpath import ShortPath
 from .statistics import FlushResult, Statistics
 from .stream import ON_LIMIT, StreamFactory
 from .timers import BeforeAll, seconds
+from .uncut import PYPY
 
 
 class Assembler(ShortPath):
@@ -96,7 +97,10 @@ class Assembler(ShortPath):
         assemble = self.assemble
         if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
             for block in getattr(capture, "packet_blocks", tuple)():
-                assemble(None, 0.0, block)
+                if PYPY:
+                    block.feed(self)
+                else:
+                    assemble(None, 0.0, block)
         for timestamp, packet in capture:
             assemble(packet, timestamp)
 

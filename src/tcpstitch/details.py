@@ -6,9 +6,10 @@ the first unusual value makes it an object of its own. Rules read and write the 
 
 from __future__ import annotations
 
-import sys
 from operator import attrgetter
 from typing import Any, Callable, Dict
+
+from .uncut import PYPY
 
 
 class DirectionDetails:
@@ -103,6 +104,6 @@ def unusual(name: str) -> Any:
 
 
 def _reader(name: str) -> Callable[[Any], Any]:
-    if sys.implementation.name != "pypy":
+    if not PYPY:
         return attrgetter("details." + name)  # half the time of a function in Python
     return lambda owner: getattr(owner.details, name)  # where `attrgetter` is Python itself, and slow

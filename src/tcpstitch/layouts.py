@@ -12,14 +12,38 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Callable, Optional, Tuple
 
+from .uncut import PYPY
+
 Layout = Tuple[Callable[[Any, int], Tuple[Any, ...]], int, Any, int, int]
 
 _IPV4 = "xH2xI2x12sIIHH4x"
 _IPV6 = "3xHH36sIIHH4x"
-_HEADERS4 = Struct("!12xBH" + _IPV4).unpack_from
-_HEADERS6 = Struct("!12xBH" + _IPV6).unpack_from
-_TAGGED4 = Struct("!12xB6s" + _IPV4).unpack_from
-_TAGGED6 = Struct("!12xB6s" + _IPV6).unpack_from
+_READ4 = Struct("!12xBH" + _IPV4).unpack_from
+_READ6 = Struct("!12xBH" + _IPV6).unpack_from
+_READ_TAGGED4 = Struct("!12xB6s" + _IPV4).unpack_from
+_READ_TAGGED6 = Struct("!12xB6s" + _IPV6).unpack_from
+
+# On PyPy, where a frame is bytes or `Uncut`: one function for each, since what it calls is a constant then.
+
+
+def _read4(frame: Any, at: int) -> Tuple[Any, ...]:
+    return _READ4(frame if frame.__class__ is bytes else frame[at : at + 54], 0)
+
+
+def _read6(frame: Any, at: int) -> Tuple[Any, ...]:
+    return _READ6(frame if frame.__class__ is bytes else frame[at : at + 74], 0)
+
+
+def _read_tagged4(frame: Any, at: int) -> Tuple[Any, ...]:
+    return _READ_TAGGED4(frame if frame.__class__ is bytes else frame[at : at + 58], 0)
+
+
+def _read_tagged6(frame: Any, at: int) -> Tuple[Any, ...]:
+    return _READ_TAGGED6(frame if frame.__class__ is bytes else frame[at : at + 78], 0)
+
+
+_HEADERS4, _HEADERS6 = (_read4, _read6) if PYPY else (_READ4, _READ6)
+_TAGGED4, _TAGGED6 = (_read_tagged4, _read_tagged6) if PYPY else (_READ_TAGGED4, _READ_TAGGED6)
 
 # IPv4 without options.
 USUAL: Layout = (_HEADERS4, 8, 0x45, 54, 40)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import struct
-import sys
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from .errors import UsageError
+from .uncut import PYPY
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 _FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": CWR}
@@ -146,7 +146,7 @@ def parse_options(options: bytes) -> Dict[int, bytes]:
     return found
 
 
-if sys.implementation.name == "pypy":
+if PYPY:
 
     def word_sum(data: bytes) -> int:
         """A number that leaves the same remainder modulo 2^16-1 as the sum of the 16-bit words. O(length)."""

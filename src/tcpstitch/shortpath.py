@@ -18,6 +18,7 @@ from .ordinary import same_path, sound
 from .segment import ACK, FIN, RST, SYN
 from .sequence import MASK
 from .timers import blame, seconds
+from .uncut import Uncut
 from .validate import VERIFY_BYTES
 from .waiting import Waiting
 
@@ -41,7 +42,7 @@ class ShortPath(Waiting):
             if share is not None:
                 number = share.number
                 record, bits, ipv4, path_bits, path, mine, buckets = _block.look
-        elif type(packet) is self._frames:
+        elif type(packet) is self._frames or type(packet) is Uncut:
             at, limit = 0, len(packet)
         else:
             return self._no_frame(packet, timestamp)

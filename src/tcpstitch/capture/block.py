@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any, Callable, Optional, Tuple
 
+from ..uncut import Uncut
 from .report import MAX_RECORD
 from .share import LOOK_BYTES, Share
 from .source import Source
 
 HEAD = 16  # bytes of a record's header
+_USUAL_RECORD = Struct("<III").unpack_from  # a constant: PyPy would compare the format each time
 
 
 class Block:
@@ -17,7 +20,8 @@ class Block:
     of the packets are wanted. Nobody may hold on to `buffer`.
     """
 
-    __slots__ = ("source", "buffer", "pos", "size", "base", "record", "scale", "share", "look", "usable", "over")
+    __slots__ = ("source", "buffer", "pos", "size", "base", "record", "scale", "share", "look", "usable", "over",
+                 "second", "time")  # fmt: skip
 
     def __init__(
         self, source: Source, buffer: bytes, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
@@ -34,10 +38,31 @@ class Block:
         self.look = None if share is None else share.look(order)
         self.usable = True  # until packets are read one by one
         self.over = False
+        self.second, self.time = -1, -1.0  # of the packet before, as an integer and as a float
 
     def parts(self) -> Tuple[Any, ...]:
         """For the loop over the packets: buffer, pos, size, record, scale, share, and a second that none has."""
         return self.buffer, self.pos, self.size, self.record, self.scale, self.share, -1
+
+    def feed(self, assembler: Any) -> None:
+        """Let `assembler` take the packets, one by one. For PyPy, which this is written for: what one packet needs is
+        in a function of its own, since the local variables of a loop become objects wherever its path branches."""
+        while self._feed_one(assembler):
+            pass
+
+    def _feed_one(self, assembler: Any) -> bool:
+        buffer, start = self.buffer, self.pos + HEAD
+        if start > self.size:
+            return False
+        second, fraction, length = _USUAL_RECORD(buffer, self.pos)
+        stop = start + length
+        if stop > self.size:
+            return False
+        self.pos = stop
+        if second != self.second:
+            self.second, self.time = second, float(second)
+        assembler.assemble(Uncut(buffer, start, stop), self.time + fraction * self.scale, None)
+        return True
 
     def refill(self, need: int) -> bool:
         """Read on until `need` bytes from `pos` are there; False if the source has fewer."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-import sys
 from typing import Iterator, Optional, Tuple, Type
 
+from ..uncut import PYPY
 from .block import HEAD, Block
 from .report import MAX_RECORD, Record, Report, packet_class
 from .share import Share
@@ -13,8 +13,6 @@ from .source import Source
 from .variants import aix_linktype, record_bytes, unpacker
 
 HEADER_BYTES = 24
-# Not on PyPy: as one path the loop with all that it calls is too much for its compiler; lossy was slower for it.
-IN_PLACE = sys.implementation.name != "pypy"
 # number: (units per second, sizes of a record's header, the usual one first, size of the file's header)
 _NUMBERS = {
     0xA1B2C3D4: (10**6, (16, 24, 20), 24),
@@ -49,8 +47,10 @@ def read_pcap(
     make = None if packet_class(linktype) is bytes else packet_class(linktype)
     scale = 1e-6 if units == 10**6 else 1e-9
     block = Block(source, held, first, unpacker(order, head, version), scale, share, order)
-    records = _records(block, report, head, make)
-    usual = IN_PLACE and make is None and head == HEAD and version == (2, 4)
+    records = _records(block, report, head, bytes if make is None and PYPY else make)
+    usual = make is None and head == HEAD and version == (2, 4)
+    if PYPY and (order != "<" or share is not None):
+        usual = False  # what reads these from memory makes objects there
     return records if share is None else share.of(records), block if usual else None
 
 

@@ -13,11 +13,12 @@ from typing import Any, Callable, List, Optional, Tuple
 
 from ..errors import CaptureError, UsageError
 from ..pages import anonymous
+from ..uncut import PYPY
 from .compress import open_decompressor
 
 # Measured on captures of full-size segments: CPython reads them 1.3 times faster in large blocks than in blocks of
 # 16 KiB; PyPy twice as fast in small ones, which its garbage collector need not treat as large objects.
-BLOCK = 32 * 1024 if sys.implementation.name == "pypy" else 256 * 1024
+BLOCK = 32 * 1024 if PYPY else 256 * 1024
 WINDOW = 256 * 1024
 
 
@@ -130,16 +131,15 @@ class Source:
             return buffer, len(buffer)
         window = self._window
         if window is None:
-            window = self._window = anonymous(WINDOW)
-        window[:held] = buffer[pos:size]
-        with memoryview(window) as view:
-            while held < need:
-                count = self._attempt(self._file.readinto, view[held:])
-                if not count:
-                    break
-                self._consumed += count
-                held += count
-        return window, held
+            window = self._window = memoryview(anonymous(WINDOW))
+        window[:held] = bytes(buffer[pos:size])
+        while held < need:
+            count = self._attempt(self._file.readinto, window[held:])
+            if not count:
+                break
+            self._consumed += count
+            held += count
+        return window if PYPY else window.obj, held  # each as it can be cut at least cost
 
     def skip(self, count: int) -> bool:
         """Throw `count` bytes away; False where the source ends before."""
