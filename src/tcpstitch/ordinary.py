@@ -22,6 +22,7 @@ from .segment import (
     RST,
     SYN,
     UnreadSegment,
+    even_sum,
     parse_options,
     reverse_key,
     word_sum,
@@ -290,8 +291,9 @@ def same_path(half: Any, line: int) -> bool:
 
 def sound(half: Any, packet: bytes, tcp: int, end: int) -> bool:
     """Whether the TCP checksum holds (RFC 9293 3.1); then `half` is known to send good ones. O(length)."""
-    start = tcp - 8 if tcp < 54 else tcp - 32  # the addresses of IPv4 or IPv6 lie before the TCP header
-    if (word_sum(packet[start:end]) + 6 + end - tcp) % 0xFFFF:
+    size = end - tcp
+    words = packet[tcp - 8 if tcp < 54 else tcp - 32 : end]  # the addresses of IPv4 or IPv6 lie before the TCP header
+    if (6 + size + (word_sum(words) if size & 1 else even_sum(words, "big"))) % 0xFFFF:
         return False
     if half is not None:
         half.good_checksums = True

@@ -16,6 +16,8 @@ from .stream import Stream, StreamFactory
 from .timers import BACK_SECONDS, Timers, seconds
 from .upkeep import make_state
 
+NEW = object.__new__  # without `__init__`, of which a call from C is what makes an object expensive
+
 
 class Routing(Timers):
     """The part of the assembler that finds and opens connections."""
@@ -125,7 +127,8 @@ class Routing(Timers):
             self.evict_connection()
         key = segment.key
         if segment.flags & (SYN | ACK) == SYN:
-            flow = Flow(key)
+            flow = NEW(Flow)
+            flow.key = key
         else:
             flow = directed_flow(segment)
         state = make_state(self, flow.key, reverse or reverse_key(flow.key), timestamp)

@@ -18,6 +18,7 @@ OPTION_MD5, OPTION_FAST_OPEN = 19, 34
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
 FlowKey = Union[bytes, Tuple[bytes, Tuple[Any, ...]]]
+_ENDS_V4, _ENDS_V6 = struct.Struct("4s4s2s2s"), struct.Struct("16s16s2s2s")
 
 
 class Direction(enum.IntEnum):
@@ -58,9 +59,9 @@ def reverse_key(key: FlowKey) -> FlowKey:
     """The key of the opposite direction. O(1)."""
     if key.__class__ is not bytes:
         return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
-    if len(key) == 12:
-        return key[4:8] + key[0:4] + key[10:12] + key[8:10]
-    return key[16:32] + key[0:16] + key[34:36] + key[32:34]
+    ends = _ENDS_V4 if len(key) == 12 else _ENDS_V6
+    source, destination, source_port, destination_port = ends.unpack(key)  # type: ignore[arg-type]
+    return ends.pack(destination, source, destination_port, source_port)
 
 
 def key_endpoints(key: FlowKey) -> Tuple[Endpoint, Endpoint]:
@@ -148,18 +149,20 @@ def parse_options(options: bytes) -> Dict[int, bytes]:
 
 if PYPY:
 
-    def word_sum(data: bytes) -> int:
-        """A number that leaves the same remainder modulo 2^16-1 as the sum of the 16-bit words. O(length)."""
+    def even_sum(data: bytes, order: str) -> int:
+        """`word_sum` of an even number of bytes; `order` is "big"."""
         total = 0
-        for index in range(1, len(data), 2):
-            total += data[index - 1] << 8 | data[index]
-        return total + (data[-1] << 8) if len(data) & 1 else total
+        for index in range(0, len(data), 2):
+            total += data[index] << 8 | data[index + 1]
+        return total
 
 else:
+    even_sum = int.from_bytes  # itself, as a call of a Python function costs more than the sum does
 
-    def word_sum(data: bytes) -> int:
-        """A number that leaves the same remainder modulo 2^16-1 as the sum of the 16-bit words. O(length)."""
-        return int.from_bytes(data + b"\0" if len(data) & 1 else data, "big")
+
+def word_sum(data: bytes) -> int:
+    """A number that leaves the same remainder modulo 2^16-1 as the sum of the 16-bit words. O(length)."""
+    return even_sum(data + b"\0" if len(data) & 1 else data, "big")
 
 
 class Segment:
