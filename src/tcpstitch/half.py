@@ -20,7 +20,7 @@ IGNORED = -3  # nobody follows it
 WAITS = -4  # data waits behind a hole, and nothing else is unusual
 ANSWERS = -5  # the SYN was as usual and the only packet so far: this direction has to answer it
 CONFIRMS = -6  # so was the SYN/ACK: this direction has to confirm it
-PLAIN = (0x5000 | ACK, 0x8000 | ACK)  # a plain segment: no options, or just timestamps
+PLAIN, STAMPED = 0x5000 | ACK, 0x8000 | ACK  # a plain segment: no options, or just timestamps
 CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
@@ -328,7 +328,7 @@ class HalfStream(Delivery):
             if self.queue:
                 return WAITS if self.queue.appends else NEEDS_RULES
             self._settle_details()
-        return PLAIN[self.ts_recent >= 0]
+        return PLAIN if self.ts_recent < 0 else STAMPED
 
     def waits_for_ack(self) -> bool:
         """Whether an acknowledgement decides about something that was seen."""
@@ -353,21 +353,3 @@ class HalfStream(Delivery):
         for queue in (self.queue, self.kept, self.held):
             if queue:
                 queue.clear()
-
-
-def make_pair(state: Any) -> None:
-    """Give `state` its two directions, about which nothing is known."""
-    state.client = client = HalfStream()
-    state.server = server = HalfStream()
-    client.state = server.state = state
-    client.peer, server.peer = server, client
-    client.direction, server.direction = CLIENT_TO_SERVER, SERVER_TO_CLIENT
-    client.details = server.details = NOTHING
-    client.plain = client.expected_seq = client.last_ack = client.ts_recent = -1
-    server.plain = server.expected_seq = server.last_ack = server.ts_recent = -1
-    client.scale = client.max_window = client.shown = client.line = -1
-    server.scale = server.max_window = server.shown = server.line = -1
-    client.next_offset = client.acked = server.next_offset = server.acked = 0
-    client.queue = client.fin_offset = server.queue = server.fin_offset = None
-    client.syn_seen = client.holding = client.ended = client.started = client.stopped = client.good_checksums = False
-    server.syn_seen = server.holding = server.ended = server.started = server.stopped = server.good_checksums = False

@@ -22,13 +22,14 @@ class Lingering(Upkeep):
         try:
             self._end(state, "fin")
         finally:
-            client, server, watcher = state.client, state.server, state.watcher
-            self.forget(state)
-            self._state_count += 1  # it still is one
-            self._closed[state.key] = (
+            key, closed, client, server = state.key, self._closed, state.client, state.server
+            if key in closed:
+                closed.move_to_end(key)
+            closed[key] = (
                 self.now, None, client.expected_seq, client.next_offset, server.expected_seq, server.next_offset,
-                watcher, state.last_seen,
+                state.watcher, state.last_seen,
             )  # fmt: skip
+            self.take_apart(state)
 
     def whole_again(self, key: FlowKey) -> Any:
         """The direction of such a connection, as the rules want it; None where there is none. O(1)."""

@@ -12,11 +12,12 @@ from typing import Any, Dict
 
 from .chunk import LastChunk
 from .details import NOTHING
-from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN
+from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED
 from .routing import Routing
 from .segment import (
     FIN,
     OPTION_MD5,
+    OPTION_MSS,
     OPTION_TIMESTAMPS,
     OPTION_WINDOW_SCALE,
     RST,
@@ -28,14 +29,13 @@ from .segment import (
     word_sum,
 )
 from .sequence import HALF, MASK, MODULUS
-from .sequencing import LINES, plain_tcp, ttl_of
+from .sequencing import plain_tcp, same_line, ttl_of
 from .timers import BACK_SECONDS
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
-MSS = b"\x02"
 PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 without options, or what counts as that
 
 # The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end, and the
@@ -76,7 +76,7 @@ class Ordinary(Routing):
             or timestamp < self.now - BACK_SECONDS  # a clock that was set back
         ):
             return self._take(packet, timestamp)
-        found = _options_of_syn(packet[tcp + 20 : end])
+        found = _options_of_syn(packet, tcp, end)
         if OPTION_MD5 in found:
             return self._take(packet, timestamp)
         self._packets += 1
@@ -93,7 +93,7 @@ class Ordinary(Routing):
             elif state.accepts:
                 self._apply(half, segment, timestamp)
             else:
-                half.line = LINES.setdefault(middle, middle)
+                half.line = same_line(middle, middle)
                 _take_syn(half, seq, window, found)
                 if state.details is NOTHING:
                     half.peer.plain = ANSWERS
@@ -113,11 +113,10 @@ class Ordinary(Routing):
         peer = half.peer
         if ack != peer.expected_seq or not sound(half, packet, tcp, end):
             return False
-        options = packet[tcp + 20 : end]
-        found = _options_of_syn(options)
+        found = _options_of_syn(packet, tcp, end)
         if OPTION_MD5 in found:
             return False
-        half.line = LINES.setdefault(middle, middle)
+        half.line = same_line(middle, middle)
         _take_syn(half, seq, window, found)
         if half.ts_recent < 0:
             peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
@@ -132,15 +131,16 @@ class Ordinary(Routing):
     ) -> bool:
         """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
         peer = half.peer
-        plain = PLAIN[half.ts_recent >= 0]
+        plain = PLAIN if half.ts_recent < 0 else STAMPED
         if (
             word & 0xFFF7 != plain
             or seq != half.expected_seq
             or ack != peer.expected_seq
-            or not (window and half.window and peer.window)
+            or not window
+            or not (half.details is peer.details is NOTHING or half.window and peer.window)
             or 0 < end - start <= VERIFY_BYTES
             and not sound(half, packet, tcp, end)
-            or word & 0x8000
+            or word >= 0x8000
             and not self._renews(half, packet, tcp)
         ):
             return False
@@ -149,7 +149,7 @@ class Ordinary(Routing):
         half.last_ack = peer.expected_seq
         half.state.embryonic = False
         del self._embryonic[half.state]
-        half.plain, peer.plain = plain, PLAIN[peer.ts_recent >= 0]
+        half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
         return True
 
     def _ordinary_fin(
@@ -162,7 +162,7 @@ class Ordinary(Routing):
             not (half.details is peer.details is NOTHING)
             or not sound(half, packet, tcp, end)
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
-            or word & 0x8000 and not self._renews(half, packet, tcp)
+            or word >= 0x8000 and not self._renews(half, packet, tcp)
         ):
             return False
         self._packets = state.last_packet = self._packets + 1
@@ -256,9 +256,11 @@ class Ordinary(Routing):
         return True
 
 
-def _options_of_syn(options: bytes) -> Dict[int, bytes]:
+def _options_of_syn(packet: bytes, tcp: int, end: int) -> Dict[int, bytes]:
     """Those that matter, by kind: most SYNs with no more than an MSS need no search."""
-    return NO_OPTIONS if not options or len(options) == 4 and options[:1] == MSS else parse_options(options)
+    if end == tcp + 20 or end == tcp + 24 and packet[tcp + 20] == OPTION_MSS:
+        return NO_OPTIONS
+    return parse_options(packet[tcp + 20 : end])
 
 
 def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None:
@@ -285,7 +287,7 @@ def same_path(half: Any, line: int) -> bool:
         return True  # the first
     usual, ttl = ttl_of(half.line), ttl_of(line)
     if usual == ttl:
-        half.line = LINES.setdefault(line, line)
+        half.line = same_line(line, line)
     return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
@@ -293,7 +295,7 @@ def sound(half: Any, packet: bytes, tcp: int, end: int) -> bool:
     """Whether the TCP checksum holds (RFC 9293 3.1); then `half` is known to send good ones. O(length)."""
     size = end - tcp
     words = packet[tcp - 8 if tcp < 54 else tcp - 32 : end]  # the addresses of IPv4 or IPv6 lie before the TCP header
-    if (6 + size + (word_sum(words) if size & 1 else even_sum(words, "big"))) % 0xFFFF:
+    if (word_sum(words) if size & 1 else even_sum(words, "big")) % 0xFFFF != 0xFFF9 - size:  # with 6 and the size, 0
         return False
     if half is not None:
         half.good_checksums = True

@@ -12,6 +12,7 @@ UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 # What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and
 # protocol, in IPv6 the 16 bits of next header and hop limit. One object for each of the few that mean TCP in one piece.
 LINES: Dict[int, int] = {}
+same_line = LINES.setdefault  # by a name of its own: CPython looks up a method of an imported object in vain
 SHOWN: Dict[int, int] = {}  # one object for each of the first windows as well: an idle connection consists of numbers
 MAX_SHOWN = 1024
 
@@ -59,7 +60,7 @@ class Sequencing:
     @ttl.setter
     def ttl(self, ttl: int) -> None:
         line = 0x600 | ttl & 0xFF if len(self.state.key) == 36 else (ttl & 0xFF) << 8 | 6
-        self.line = LINES.setdefault(line, line)
+        self.line = same_line(line, line)
 
     @property
     def known(self) -> bool:

@@ -181,14 +181,16 @@ class ShortPath(Waiting):
     ) -> None:  # fmt: skip
         """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
         plain = half.plain
+        if word & 0xFFF7 == plain | FIN:  # only where `plain` is such a word
+            if seq == half.expected_seq and end - tcp == (20 if word < 0x8000 else 32) and window and end <= len(packet):
+                if self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
+                    return
+            return self._take(packet, timestamp)
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
             pass
         elif plain >= 0:
-            if word & 0xFFF7 == plain | FIN and seq == half.expected_seq and start == end:
-                if window and self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
-                    return
-            elif window:
+            if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
         elif plain == CONFIRMS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, Dict, Mapping, NamedTuple
 
 from .notices import INFO, WARNING, notice
@@ -61,16 +62,13 @@ class Counters:
         self.evictions = self.page_limit_hits = self.kept_bytes_dropped = self.connections_peak = 0
         self.anomalies: Dict[str, int] = {}
         self.gap_reasons: Dict[str, int] = {}
-        self.completion_reasons: Dict[str, int] = {}
+        self.completion_reasons: Dict[str, int] = defaultdict(int)
         self.eviction_kinds: Dict[str, int] = {}
 
     def count_gap(self, reason: str, length: int) -> None:
         self.gaps += 1
         self.missing_bytes += length
         self.gap_reasons[reason] = self.gap_reasons.get(reason, 0) + 1
-
-    def count_completion(self, reason: str) -> None:
-        self.completion_reasons[reason] = self.completion_reasons.get(reason, 0) + 1
 
     def count_eviction(self, kind: str, key: FlowKey) -> None:
         """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional
 from .bounds import Bounds
 from .details import NOTHING
 from .errors import StreamCallbackError
-from .half import NEEDS_RULES, OVER, HalfStream, make_pair
+from .half import CLIENT_TO_SERVER, NEEDS_RULES, OVER, SERVER_TO_CLIENT, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .notices import WARNING, notice
@@ -165,12 +165,14 @@ class Upkeep(Bounds):
 
     def _end(self, state: StreamState, reason: str) -> None:
         state.closed = True
+        client, server = state.client, state.server
         try:
-            if state.page_count or state.client.details is not NOTHING or state.server.details is not NOTHING:
+            if state.page_count or not (client.details is server.details is NOTHING):
                 if state.stream is not None:
                     state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
                 state.release_pages()
-            state.reason = state.reason or reason
+            if not state.reason:
+                state.reason = reason
             stream = state.stream
             if stream is not None:
                 try:
@@ -181,11 +183,11 @@ class Upkeep(Bounds):
                     self.abandon(state)
                     raise
         finally:
-            self.counters.count_completion(state.reason)
+            self.counters.completion_reasons[state.reason] += 1
             state.watcher, state.stream = state.stream, None
-            state.client.plain = state.server.plain = NEEDS_RULES if state.accepts else OVER
+            client.plain = server.plain = NEEDS_RULES if state.accepts else OVER
             if not self.history_bytes:
-                state.client.details = state.server.details = state.details = NOTHING
+                client.details = server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
 
@@ -206,20 +208,23 @@ class Upkeep(Bounds):
 
     def forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
-        client, server = state.client, state.server
-        self._halves.pop(state.key, None)
-        self._halves.pop(state.reverse, None)  # the same, where the two ends are the same
-        client.peer = server.peer = None
         self._note_peak()
         self._state_count -= 1
         self._closed.pop(state.key, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
+        self.take_apart(state)
+
+    def take_apart(self, state: StreamState) -> None:
+        """Let nothing lead to the connection any more but chunks; without the way from there to its directions nothing
+        is a cycle, and the collector is not needed."""
+        halves = self._halves
+        halves.pop(state.key, None)
+        halves.pop(state.reverse, None)  # the same, where the two ends are the same
+        state.client.peer = state.server.peer = None
+        state.client = state.server = state.watcher = None
         if self.policies.chosen:
             self.policies.forget(state)
-        state.watcher = None
-        # Chunks may still point here; without the way back nothing is a cycle, and the collector is not needed.
-        state.client = state.server = None
 
     def _note_peak(self) -> None:
         """Before the number of connections falls, or is asked for: so growing costs nothing."""
@@ -280,5 +285,18 @@ def make_state(host: Any, key: FlowKey, reverse: FlowKey, created: float) -> Str
     state.stream = state.watcher = None
     state.closed = state.embryonic = state.restartable = state.accepts = False
     state.reason = ""
-    make_pair(state)
+    state.client = client = HalfStream()
+    state.server = server = HalfStream()
+    client.state = server.state = state
+    client.peer, server.peer = server, client
+    client.direction, server.direction = CLIENT_TO_SERVER, SERVER_TO_CLIENT
+    client.details = server.details = NOTHING
+    client.plain = client.expected_seq = client.last_ack = client.ts_recent = -1
+    server.plain = server.expected_seq = server.last_ack = server.ts_recent = -1
+    client.scale = client.max_window = client.shown = client.line = -1
+    server.scale = server.max_window = server.shown = server.line = -1
+    client.next_offset = client.acked = server.next_offset = server.acked = 0
+    client.queue = client.fin_offset = server.queue = server.fin_offset = None
+    client.syn_seen = client.holding = client.ended = client.started = client.stopped = client.good_checksums = False
+    server.syn_seen = server.holding = server.ended = server.started = server.stopped = server.good_checksums = False
     return state

@@ -11,7 +11,7 @@ from typing import Any
 
 from .apart import apart
 from .details import NOTHING, DirectionDetails
-from .half import PLAIN, WAITS
+from .half import PLAIN, STAMPED, WAITS
 from .kernel_queue import make_queue
 from .ordinary import Ordinary
 from .overlap import Sent
@@ -30,7 +30,7 @@ class Waiting(Ordinary):
         length = end - start
         behind = (half.expected_seq - seq) & MASK
         details = half.details
-        if word & 0xFFF7 != PLAIN[half.ts_recent >= 0] or details is not NOTHING and details.isns:
+        if word & 0xFFF7 != (PLAIN if half.ts_recent < 0 else STAMPED) or details is not NOTHING and details.isns:
             return False
         if type(timestamp) is not float:
             return False  # an exact time, with which the queue's times cannot be compared
