@@ -19,8 +19,9 @@ class Lingering(Upkeep):
 
     def complete_usual(self, state: StreamState) -> None:
         """Complete a connection of which both SYNs, all data and both FINs were seen: nothing about it is unusual."""
+        state.closed = True
         try:
-            self._end(state, "fin")
+            self.tell_end(state, "fin")
         finally:
             key, closed, client, server = state.key, self._closed, state.client, state.server
             if key in closed:

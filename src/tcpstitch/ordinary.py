@@ -15,12 +15,12 @@ from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED
 from .routing import Routing
 from .segment import (
+    CONTROL,
     FIN,
     OPTION_MD5,
     OPTION_MSS,
     OPTION_TIMESTAMPS,
     OPTION_WINDOW_SCALE,
-    RST,
     SYN,
     UnreadSegment,
     even_sum,
@@ -59,7 +59,7 @@ class Ordinary(Routing):
         ):
             return self._take(packet, timestamp)
         if flags != SYN:
-            if not closed or flags & (SYN | FIN | RST) or key not in closed and reverse_key(key) not in closed:
+            if not closed or flags & CONTROL or key not in closed and reverse_key(key) not in closed:
                 return self._take(packet, timestamp)
             self._packets += 1
             self.counters.ignored += 1
@@ -152,19 +152,25 @@ class Ordinary(Routing):
         half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
         return True
 
-    def _ordinary_fin(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, ack: int, word: int, window: int
-    ) -> bool:
-        """The FIN, without data, of a direction that has delivered everything (RFC 9293 3.6)."""
+    def _fin(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> None:  # fmt: skip
+        """A FIN: an ordinary one has no data, and its direction has delivered everything (RFC 9293 3.6)."""
         state = half.state
         peer = half.peer
         if (
-            not (half.details is peer.details is NOTHING)
+            word & 0xFFF7 != half.plain | FIN  # so `plain` is such a word
+            or seq != half.expected_seq
+            or end - tcp != (20 if word < 0x8000 else 32)
+            or not window
+            or end > len(packet)
+            or not (half.details is peer.details is NOTHING)
             or not sound(half, packet, tcp, end)
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
             or word >= 0x8000 and not self._renews(half, packet, tcp)
         ):
-            return False
+            return self._take(packet, timestamp)
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = self.present = timestamp
         half.fin_offset = half.next_offset
@@ -197,7 +203,6 @@ class Ordinary(Routing):
             self.busy = None
         if self._error is not None:
             self.raise_pending()
-        return True
 
     def _handler_raised(self, state: Any, error: BaseException) -> None:
         self.busy = None

@@ -9,7 +9,7 @@ from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, FIN, RST, SYN, Flow, Segment, directed_flow, reverse_key
+from .segment import ACK, FIN, RST, SYN, SYN_ACK, Flow, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -123,15 +123,16 @@ class Routing(Timers):
         return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
     def _open(self, segment: Segment, timestamp: float, reverse: Any = None) -> Any:
+        """Open a connection; `reverse` may be the key of the other direction where the segment is the client's SYN."""
         while self._state_count >= self.max_connections:
             self.evict_connection()
         key = segment.key
-        if segment.flags & (SYN | ACK) == SYN:
+        if reverse is not None or segment.flags & SYN_ACK == SYN:
             flow = NEW(Flow)
             flow.key = key
         else:
             flow = directed_flow(segment)
-        state = make_state(self, flow.key, reverse or reverse_key(flow.key), timestamp)
+        state = make_state(self, flow.key, reverse_key(flow.key) if reverse is None else reverse, timestamp)
         halves = self._halves
         halves[state.reverse] = state.server
         halves[flow.key] = state.client  # second, for the one whose two ends are the same
@@ -164,7 +165,7 @@ class Routing(Timers):
             self._usual_class = stream.__class__
             self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
         state.accepts = self._usual_accepts
-        if segment.flags & SYN:
+        if reverse is not None or segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp
         if self._openings.table:

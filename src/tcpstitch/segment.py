@@ -10,6 +10,7 @@ from .errors import UsageError
 from .uncut import PYPY
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
+SYN_ACK, CONTROL = SYN | ACK, FIN | SYN | RST
 _FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": CWR}
 
 OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS = 2, 3, 4, 8

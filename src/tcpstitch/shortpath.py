@@ -15,7 +15,7 @@ from .errors import ReentrantCallError
 from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
 from .layouts import Layout, layout_of
 from .ordinary import same_path, sound
-from .segment import ACK, FIN, RST, SYN
+from .segment import CONTROL, FIN, SYN_ACK
 from .sequence import MASK
 from .timers import blame, seconds
 from .uncut import Uncut
@@ -98,7 +98,10 @@ class ShortPath(Waiting):
                 self._stranger(packet[at:limit], timestamp, half, key, middle, tcp, end, seq, word, window)
             elif word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
                 tcp, end = ahead - 20, total + ahead - spare
-                self._other(packet[at:limit], timestamp, half, middle, tcp, end, seq, ack, word, window)
+                if word & FIN:
+                    self._fin(packet[at:limit], timestamp, half, tcp, end, seq, ack, word, window)
+                else:
+                    self._other(packet[at:limit], timestamp, half, middle, tcp, end, seq, ack, word, window)
             else:
                 state = half.state
                 start = at + ahead
@@ -179,13 +182,8 @@ class ShortPath(Waiting):
         self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
         word: int, window: int,
     ) -> None:  # fmt: skip
-        """A TCP segment that is not plain data or a plain ACK in order on an open connection."""
+        """A TCP segment without FIN that is not plain data or a plain ACK in order on an open connection."""
         plain = half.plain
-        if word & 0xFFF7 == plain | FIN:  # only where `plain` is such a word
-            if seq == half.expected_seq and end - tcp == (20 if word < 0x8000 else 32) and window and end <= len(packet):
-                if self._ordinary_fin(packet, timestamp, half, tcp, end, ack, word, window):
-                    return
-            return self._take(packet, timestamp)
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
             pass
@@ -201,14 +199,14 @@ class ShortPath(Waiting):
                 half.state.last_seen = timestamp
                 return
         elif plain == ANSWERS:
-            if word & 0x3F == SYN | ACK and start == end:  # CWR and ECE say nothing about the stream
+            if word & 0x3F == SYN_ACK and start == end:  # CWR and ECE say nothing about the stream
                 if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
                     return
         elif plain == WAITS:
             if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
-        elif plain != NEEDS_RULES and not word & (FIN | SYN | RST) and (plain == IGNORED or start == end):  # or over
+        elif plain != NEEDS_RULES and not word & CONTROL and (plain == IGNORED or start == end):  # or over
             self._packets += 1
             self.counters.ignored += 1
             self.present = timestamp

@@ -167,29 +167,36 @@ class Upkeep(Bounds):
         state.closed = True
         client, server = state.client, state.server
         try:
-            if state.page_count or not (client.details is server.details is NOTHING):
-                if state.stream is not None:
-                    state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
-                state.release_pages()
-            if not state.reason:
-                state.reason = reason
-            stream = state.stream
-            if stream is not None:
-                try:
-                    stream.complete(reason)
-                except Exception as error:
-                    self.handler_failed(state, stream, error)
-                except BaseException:
-                    self.abandon(state)
-                    raise
+            try:
+                if state.page_count or not (client.details is server.details is NOTHING):
+                    if state.stream is not None:
+                        state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
+                    state.release_pages()
+            finally:
+                self.tell_end(state, reason)
         finally:
-            self.counters.completion_reasons[state.reason] += 1
-            state.watcher, state.stream = state.stream, None
             client.plain = server.plain = NEEDS_RULES if state.accepts else OVER
             if not self.history_bytes:
                 client.details = server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
+
+    def tell_end(self, state: StreamState, reason: str) -> None:
+        """Let the handler hear that its connection is over, and count it."""
+        if not state.reason:
+            state.reason = reason
+        stream = state.stream
+        try:
+            if stream is not None:
+                stream.complete(reason)
+        except Exception as error:
+            self.handler_failed(state, stream, error)
+        except BaseException:
+            self.abandon(state)
+            raise
+        finally:
+            self.counters.completion_reasons[state.reason] += 1
+            state.watcher, state.stream = state.stream, None
 
     def abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
