@@ -38,20 +38,22 @@ LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
 PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 without options, or what counts as that
 
-# The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end, and the
-# header's fields. One by one, because an object to hold them costs as much to make as a step takes.
+# The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end (or, not
+# looked at yet, `ahead`, the end of the header without options, and the `length` behind that), and the header's fields.
+# One by one, because an object to hold them costs as much to make as a step takes.
 
 
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
     def _stranger(
-        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, tcp: int, end: int,
+        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, ahead: int, length: int,
         seq: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
         or one whose TTL says that it may come from elsewhere."""
         flags, closed = word & 0x3F, self._closed
+        tcp, end = ahead - 20, ahead + length
         if (
             half is not None
             or not tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet)
@@ -153,16 +155,17 @@ class Ordinary(Routing):
         return True
 
     def _fin(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, end: int, seq: int, ack: int, word: int,
+        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
         window: int,
     ) -> None:  # fmt: skip
         """A FIN: an ordinary one has no data, and its direction has delivered everything (RFC 9293 3.6)."""
+        tcp, end = ahead - 20, ahead + length
         state = half.state
         peer = half.peer
         if (
             word & 0xFFF7 != half.plain | FIN  # so `plain` is such a word
             or seq != half.expected_seq
-            or end - tcp != (20 if word < 0x8000 else 32)
+            or length != (0 if word < 0x8000 else 12)
             or not window
             or end > len(packet)
             or not (half.details is peer.details is NOTHING)

@@ -61,7 +61,7 @@ def reverse_key(key: FlowKey) -> FlowKey:
     if key.__class__ is not bytes:
         return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
     ends = _ENDS_V4 if len(key) == 12 else _ENDS_V6
-    source, destination, source_port, destination_port = ends.unpack(key)  # type: ignore[arg-type]
+    source, destination, source_port, destination_port = ends.unpack(key)
     return ends.pack(destination, source, destination_port, source_port)
 
 
@@ -158,7 +158,7 @@ if PYPY:
         return total
 
 else:
-    even_sum = int.from_bytes  # itself, as a call of a Python function costs more than the sum does
+    even_sum = int.from_bytes  # type: ignore[assignment]  # itself: a call of a Python function costs more than the sum
 
 
 def word_sum(data: bytes) -> int:

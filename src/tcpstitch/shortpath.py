@@ -94,14 +94,13 @@ class ShortPath(Waiting):
             if half is None or (
                 middle != half.line and (total + ahead - spare > limit - at or not same_path(half, middle))
             ):
-                tcp, end = ahead - 20, total + ahead - spare
-                self._stranger(packet[at:limit], timestamp, half, key, middle, tcp, end, seq, word, window)
+                self._stranger(packet[at:limit], timestamp, half, key, middle, ahead, total - spare, seq, word, window)
             elif word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
-                tcp, end = ahead - 20, total + ahead - spare
+                length = total - spare
                 if word & FIN:
-                    self._fin(packet[at:limit], timestamp, half, tcp, end, seq, ack, word, window)
+                    self._fin(packet[at:limit], timestamp, half, ahead, length, seq, ack, word, window)
                 else:
-                    self._other(packet[at:limit], timestamp, half, middle, tcp, end, seq, ack, word, window)
+                    self._other(packet[at:limit], timestamp, half, middle, ahead, length, seq, ack, word, window)
             else:
                 state = half.state
                 start = at + ahead
@@ -179,11 +178,12 @@ class ShortPath(Waiting):
         return self._error is None
 
     def _other(
-        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
+        self, packet: bytes, timestamp: float, half: Any, middle: int, ahead: int, length: int, seq: int, ack: int,
         word: int, window: int,
     ) -> None:  # fmt: skip
         """A TCP segment without FIN that is not plain data or a plain ACK in order on an open connection."""
         plain = half.plain
+        tcp, end = ahead - 20, ahead + length
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
             pass
