@@ -56,7 +56,8 @@ class Ordinary(Routing):
         tcp, end = ahead - 20, ahead + length
         if (
             half is not None
-            or not tcp + 20 <= end == tcp + (word >> 10 & 0x3C) <= len(packet)
+            or not 0 <= length == (word >> 10 & 0x3C) - 20
+            or end > len(packet)
             or not plain_tcp(middle, key)
         ):
             return self._take(packet, timestamp)
