@@ -62,7 +62,7 @@ def reverse_key(key: FlowKey) -> FlowKey:
         return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
     ends = _ENDS_V4 if len(key) == 12 else _ENDS_V6
     source, destination, source_port, destination_port = ends.unpack(key)
-    return ends.pack(destination, source, destination_port, source_port)
+    return b"".join((destination, source, destination_port, source_port))
 
 
 def key_endpoints(key: FlowKey) -> Tuple[Endpoint, Endpoint]:
