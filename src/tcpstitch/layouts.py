@@ -27,19 +27,19 @@ _READ_TAGGED6 = Struct("!12xB6s" + _IPV6).unpack_from
 
 
 def _read4(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ4(frame if frame.__class__ is bytes else frame[at : at + 54], 0)
+    return _READ4(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 54].tobytes(), 0)
 
 
 def _read6(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ6(frame if frame.__class__ is bytes else frame[at : at + 74], 0)
+    return _READ6(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 74].tobytes(), 0)
 
 
 def _read_tagged4(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ_TAGGED4(frame if frame.__class__ is bytes else frame[at : at + 58], 0)
+    return _READ_TAGGED4(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 58].tobytes(), 0)
 
 
 def _read_tagged6(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ_TAGGED6(frame if frame.__class__ is bytes else frame[at : at + 78], 0)
+    return _READ_TAGGED6(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 78].tobytes(), 0)
 
 
 _HEADERS4, _HEADERS6 = (_read4, _read6) if PYPY else (_READ4, _READ6)

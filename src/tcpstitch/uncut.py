@@ -7,24 +7,20 @@ slices of `bytes`. CPython would pay for each; it walks through the memory itsel
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 PYPY = sys.implementation.name == "pypy"
 
 
 class Uncut:
-    """The frame `memory[start:stop]`; nobody may hold on to it. What lies behind it in memory is not clipped: as in
-    memory itself, whoever reads asks for the length."""
+    """The frame `memory[start:start + size]`; nobody may hold on to it. What lies behind it in memory is not clipped:
+    as in memory itself, whoever reads asks for the size. Who makes it fills it: a call is dear until it is compiled."""
 
-    __slots__ = ("memory", "start", "stop")
+    __slots__ = ("memory", "start", "size")
 
-    def __init__(self, memory: Any, start: int, stop: int) -> None:
-        self.memory = memory
-        self.start = start
-        self.stop = stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
+    memory: memoryview
+    start: int
+    size: int
 
     def __getitem__(self, place: slice) -> bytes:
-        return bytes(self.memory[self.start + place.start : self.start + place.stop])
+        start = self.start
+        return self.memory[start + place.start : start + place.stop].tobytes()

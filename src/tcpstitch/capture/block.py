@@ -24,7 +24,7 @@ class Block:
                  "second", "time")  # fmt: skip
 
     def __init__(
-        self, source: Source, buffer: bytes, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
+        self, source: Source, buffer: Any, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
         share: Optional[Share], order: str,
     ) -> None:  # fmt: skip
         self.source = source
@@ -61,7 +61,9 @@ class Block:
         self.pos = stop
         if second != self.second:
             self.second, self.time = second, float(second)
-        assembler.assemble(Uncut(buffer, start, stop), self.time + fraction * self.scale, None)
+        frame = Uncut()
+        frame.memory, frame.start, frame.size = buffer, start, length
+        assembler.assemble(frame, self.time + fraction * self.scale, None)
         return True
 
     def refill(self, need: int) -> bool:

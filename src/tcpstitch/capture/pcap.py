@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Iterator, Optional, Tuple, Type
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 from ..uncut import PYPY
 from .block import HEAD, Block
@@ -46,15 +46,16 @@ def read_pcap(
     report.linktype = linktype
     make = None if packet_class(linktype) is bytes else packet_class(linktype)
     scale = 1e-6 if units == 10**6 else 1e-9
-    block = Block(source, held, first, unpacker(order, head, version), scale, share, order)
-    records = _records(block, report, head, bytes if make is None and PYPY else make)
+    buffer = memoryview(held) if PYPY else held
+    block = Block(source, buffer, first, unpacker(order, head, version), scale, share, order)
+    records = _records(block, report, head, memoryview.tobytes if make is None and PYPY else make)
     usual = make is None and head == HEAD and version == (2, 4)
     if PYPY and (order != "<" or share is not None):
         usual = False  # what reads these from memory makes objects there
     return records if share is None else share.of(records), block if usual else None
 
 
-def _records(block: Block, report: Report, head: int, make: Optional[Type[bytes]]) -> Iterator[Record]:
+def _records(block: Block, report: Report, head: int, make: Optional[Callable[[Any], bytes]]) -> Iterator[Record]:
     source, unpack, scale = block.source, block.record, block.scale
     block.usable = False
     problem: Optional[str] = None

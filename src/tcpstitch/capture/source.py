@@ -127,8 +127,8 @@ class Source:
         """
         held = size - pos
         if not self._owned or self._decompressor is not None or self._ahead or max(need, held) > WINDOW:
-            buffer = self.at_least(buffer[pos:size], need)
-            return buffer, len(buffer)
+            buffer = self.at_least(bytes(buffer[pos:size]), need)
+            return memoryview(buffer) if PYPY else buffer, len(buffer)
         window = self._window
         if window is None:
             window = self._window = memoryview(anonymous(WINDOW))
