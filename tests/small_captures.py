@@ -12,10 +12,12 @@ SYN, FIN, ACK, RST = 2, 1, 16, 4
 
 
 def frame(
-    source: Tuple[str, int], target: Tuple[str, int], seq: int, ack: int, flags: int, payload: bytes = b""
-) -> bytes:
+    source: Tuple[str, int], target: Tuple[str, int], seq: int, ack: int, flags: int, payload: bytes = b"",
+    options: bytes = b"",
+) -> bytes:  # fmt: skip
     """An Ethernet frame with IPv4 or IPv6 and TCP; the TCP checksum is right, the IP one is left out."""
-    tcp = struct.pack("!HHIIBBHHH", source[1], target[1], seq, ack, 0x50, flags, 65535, 0, 0) + payload
+    offset = 0x50 + len(options) * 4
+    tcp = struct.pack("!HHIIBBHHH", source[1], target[1], seq, ack, offset, flags, 65535, 0, 0) + options + payload
     addresses = ip_address(source[0]).packed + ip_address(target[0]).packed
     summed = addresses + struct.pack("!HH", 6, len(tcp)) + tcp + b"\0" * (len(tcp) % 2)
     tcp = tcp[:16] + struct.pack("!H", 0xFFFF - int.from_bytes(summed, "big") % 0xFFFF) + tcp[18:]

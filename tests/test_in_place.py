@@ -10,7 +10,7 @@ from typing import Any, Iterator, List, Tuple
 
 import pytest
 
-from small_captures import capture, in_fragments, numbered, tagged
+from small_captures import capture, frame, in_fragments, numbered, tagged
 from support.recorder import Recorder
 from tcpstitch import Assembler, Chunk, Stream, StreamCallbackError, StreamFactory, open_capture
 from tcpstitch.capture import Share
@@ -97,6 +97,30 @@ def test_run_leads_to_the_calls_that_the_loop_leads_to(tmp_path: Path, seed: int
     assert in_place(io.BytesIO(path.read_bytes())) == expected  # blocks of another kind
     assert in_place(path, flow_key="tunnel") == one_by_one(path, flow_key="tunnel")
     assert in_place(path, checks="strict") == one_by_one(path, checks="strict")
+
+
+@pytest.mark.parametrize("end", ["1", "2001:db8::1"], ids=["ipv4", "ipv6"])
+def test_segments_with_timestamps_lead_to_the_same_calls_in_place(tmp_path: Path, end: str) -> None:
+    client, server = (end if ":" in end else f"10.0.0.{end}", 4000), ("2001:db8::2" if ":" in end else "10.0.0.2", 80)
+
+    def stamped(up: bool, seq: int, ack: int, flags: int, payload: bytes, value: int) -> bytes:
+        options = struct.pack("!IIII", 0x0101080A, value, max(value - 1, 0), 0)[:12]
+        return frame(client if up else server, server if up else client, seq, ack, flags, payload, options)
+
+    frames = [stamped(True, 99, 0, 2, b"", 1), stamped(False, 499, 100, 0x12, b"", 2)]
+    frames.append(stamped(True, 100, 500, 0x10, b"", 3))
+    for number in range(300):
+        place = 100 + number * 300
+        frames.append(stamped(True, place, 500, 0x10, bytes([number % 256]) * 300, 4 + number))
+        frames.append(stamped(False, 500, place + 300, 0x10, b"", 4 + number))
+    path = tmp_path / "stamped.pcap"
+    path.write_bytes(capture(*frames).getvalue())
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        assembler.run(open_capture(path))
+    assert heard(recorder, assembler) == one_by_one(path)
+    assert sum(len(chunk.data) for chunk in recorder.connections[0].chunks) == 300 * 300
+    assert not recorder.connections[0].anomalies
 
 
 def test_what_was_taken_before_run_does_not_come_again() -> None:

@@ -8,7 +8,7 @@ changes anything, whatever is unusual about the segment or the connection. Short
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from .chunk import LastChunk
 from .details import NOTHING
@@ -31,6 +31,7 @@ from .segment import (
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import plain_tcp, same_line, ttl_of
 from .timers import BACK_SECONDS
+from .uncut import PYPY
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
@@ -256,13 +257,20 @@ class Ordinary(Routing):
         """RFC 7323 5.3, for the options as appendix A lays them out. What was overtaken has an older one."""
         if len(packet) < tcp + 32:
             return False
-        layout, stamp = OPTION_WORDS(packet, tcp + 20)
+        layout, stamp = option_words(packet, tcp + 20)
         ahead = stamp - half.ts_recent
         if not -OLD_TIMESTAMP <= ahead < HALF or layout != LAYOUT_WORD:
             return False
         if ahead > 0:
             half.ts_recent = stamp
         return True
+
+
+def _cut_option_words(packet: Any, at: int) -> Tuple[Any, ...]:
+    return OPTION_WORDS(packet[at : at + 8], 0)
+
+
+option_words = _cut_option_words if PYPY else OPTION_WORDS  # PyPy: of bytes or `Uncut`
 
 
 def _options_of_syn(packet: bytes, tcp: int, end: int) -> Dict[int, bytes]:

@@ -42,10 +42,8 @@ class ShortPath(Waiting):
             if share is not None:
                 number = share.number
                 record, bits, ipv4, path_bits, path, mine, buckets = _block.look
-        elif type(packet) is self._frames:
+        elif type(packet) is self._frames or type(packet) is Uncut:
             at, limit = 0, len(packet)
-        elif type(packet) is Uncut:
-            at, limit = 0, packet.size
         else:
             return self._no_frame(packet, timestamp)
         headers, marked, plain, ahead, spare = self._layout

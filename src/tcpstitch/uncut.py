@@ -21,6 +21,9 @@ class Uncut:
     start: int
     size: int
 
+    def __len__(self) -> int:
+        return self.size
+
     def __getitem__(self, place: slice) -> bytes:
         start = self.start
         return self.memory[start + place.start : start + place.stop].tobytes()
