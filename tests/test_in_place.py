@@ -244,3 +244,23 @@ def test_a_share_counts_all_packets_whether_they_are_its_own_or_not(tmp_path: Pa
     taken = list(shares())
     assert sum(taken) >= len(frames)
     assert max(taken) < len(frames) * 0.6
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_share_in_place_is_the_share_that_is_read_one_by_one(tmp_path: Path, count: int, order: str) -> None:
+    """Of all layouts, damaged packets among them; and how far it was read is the same number in the end."""
+    file = capture(*mangled(105), b"\2" * 20).getvalue()
+    path = tmp_path / "mangled.pcap"
+    path.write_bytes(as_big_endian(file) if order == "big" else file)
+    for index in range(count):
+        shares = Share(index, count), Share(index, count, counted=False)
+        recorder = Recorder()
+        with Assembler(recorder) as assembler:
+            for timestamp, packet in open_capture(path, share=shares[0]):
+                assembler.assemble(packet, timestamp)
+        placed = Recorder()
+        with Assembler(placed) as other:
+            other.run(open_capture(path, share=shares[1]))
+        assert heard(placed, other) == heard(recorder, assembler)
+        assert shares[0].place() == shares[1].place() == len(file) - 24

@@ -12,7 +12,7 @@ from .apart import set_apart
 from .decode import PacketDecoder
 from .errors import ReentrantCallError, UsageError
 from .hostpolicy import Overlap, Policies
-from .layouts import USUAL
+from .layouts import ALONE, usual
 from .limits import Limits, Timeouts
 from .openings import Openings
 from .pressure import DEFAULT_MARKS, PressureGauge
@@ -76,7 +76,7 @@ class Assembler(ShortPath):
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
         self._frames = bytes if linktype == 1 and flow_key == "plain" else None
-        self._layout = USUAL
+        self._layout = usual(ALONE)
         self._next_timer = BeforeAll()
         self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []

@@ -1,37 +1,57 @@
 """Where the headers of plain TCP lie in an Ethernet frame, with IPv4 or IPv6, behind a VLAN tag or not.
 
-A layout is a tuple, since it is taken apart for every packet: a function that reads the headers of a frame; the first
-two things that it must find, which are the bytes from the EtherType to the IP version; the end of a TCP header without
-options; what of the IP length is not TCP data then. The headers: those two; the IP length; what tells one path from
-another (IPv4: fragment word, TTL, protocol; IPv6: next header, hop limit); addresses and ports; sequence and
-acknowledgement number; offset and flags; window.
+A layout is a tuple, since it is taken apart where it changes: three functions that read a frame; the mark, which is the
+bytes from the EtherType to the IP version; the end of a TCP header without options; what of the IP length is not TCP
+data then.
+
+The first function reads all headers of a frame: the mark; the IP length; what tells one path from another (the line:
+for IPv4 fragment word, TTL, protocol; for IPv6 next header, hop limit); addresses and ports; sequence and
+acknowledgement number; offset and flags; window. The other two are for the records of a pcap file: one reads seconds,
+fraction and length from a record's header and the mark of the frame behind it, the other what is left. To find the
+packets of a share the former reads on: the line as bytes, the last four bytes of the sender's address, and the number
+of the twelve that end with the ports, of which the first four are the receiver's.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 from typing import Any, Callable, Optional, Tuple
 
 from .uncut import PYPY
 
-Layout = Tuple[Callable[[Any, int], Tuple[Any, ...]], int, Any, int, int]
+Read = Callable[[Any, int], Tuple[Any, ...]]
+Layout = Tuple[Read, Any, Any, Any, int, int]
+# How frames come: by themselves, or as records of a file of this byte order, all of them or those of a share.
+Mode = Tuple[str, bool]
+ALONE: Mode = ("", False)
 
-_IPV4 = "xH2xI2x12sIIHH4x"
-_IPV6 = "3xHH36sIIHH4x"
-_READ4 = Struct("!12xBH" + _IPV4).unpack_from
-_READ6 = Struct("!12xBH" + _IPV6).unpack_from
-_READ_TAGGED4 = Struct("!12xB6s" + _IPV4).unpack_from
-_READ_TAGGED6 = Struct("!12xB6s" + _IPV6).unpack_from
+# The lines of TCP in one piece, whatever TTL and "don't fragment" are.
+PLAIN_LINES = frozenset(
+    [bytes((bits, 0, ttl, 6)) for bits in (0, 0x40, 0x80, 0xC0) for ttl in range(256)]
+    + [bytes((6, ttl)) for ttl in range(256)]
+)
 
-# On PyPy, where a frame is bytes or `Uncut`: one function for each, since what it calls is a constant then.
+# On PyPy, where a frame is bytes or `Uncut`: one function for each, since what it calls is a constant then. A mark of
+# three bytes is a number there, which needs no object.
+_IPV4 = "H2xI2x12sIIHH4x"
+_IPV6 = "2xHH36sIIHH4x"
+_READ4 = Struct("!12xI" + _IPV4).unpack_from
+_READ6 = Struct("!12xI" + _IPV6).unpack_from
+_READ_TAGGED4 = Struct("!12x7sx" + _IPV4).unpack_from
+_READ_TAGGED6 = Struct("!12x7sx" + _IPV6).unpack_from
 
 
 def _read4(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ4(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 54].tobytes(), 0)
+    frame = frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 54].tobytes()
+    first, total, line, key, seq, ack, word, window = _READ4(frame, 0)
+    return first >> 8, total, line, key, seq, ack, word, window
 
 
 def _read6(frame: Any, at: int) -> Tuple[Any, ...]:
-    return _READ6(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 74].tobytes(), 0)
+    frame = frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 74].tobytes()
+    first, total, line, key, seq, ack, word, window = _READ6(frame, 0)
+    return first >> 8, total, line, key, seq, ack, word, window
 
 
 def _read_tagged4(frame: Any, at: int) -> Tuple[Any, ...]:
@@ -42,22 +62,43 @@ def _read_tagged6(frame: Any, at: int) -> Tuple[Any, ...]:
     return _READ_TAGGED6(frame if type(frame) is bytes else frame.memory[frame.start : frame.start + 78].tobytes(), 0)
 
 
-_HEADERS4, _HEADERS6 = (_read4, _read6) if PYPY else (_READ4, _READ6)
-_TAGGED4, _TAGGED6 = (_read_tagged4, _read_tagged6) if PYPY else (_READ_TAGGED4, _READ_TAGGED6)
-
-# IPv4 without options.
-USUAL: Layout = (_HEADERS4, 8, 0x45, 54, 40)
+_PYPY_READS = {(4, 3): _read4, (6, 3): _read6, (4, 7): _read_tagged4, (6, 7): _read_tagged6}
 
 
-def layout_of(buffer: Any, at: int, limit: int) -> Optional[Layout]:
+@lru_cache(None)
+def _reads(mode: Mode, version: int, size: int) -> Tuple[Read, Any, Any]:
+    """For frames with marks of `size` bytes."""
+    order, shared = mode
+    fields = _IPV4 if version == 4 else _IPV6
+    headers = _PYPY_READS[version, size] if PYPY else Struct(f"!12x{size}sx{fields}").unpack_from
+    if not order:
+        return headers, None, None
+    more = "" if not shared else "5x4s2xIQ" if version == 4 else "5x2s12xI12xQ"
+    front = Struct(f"{order}III16x{size}s{more}").unpack_from
+    return headers, front, Struct(f"!{12 + size}xx{fields}").unpack_from
+
+
+def _mark(found: bytes) -> Any:
+    return int.from_bytes(found, "big") if PYPY and len(found) == 3 else found
+
+
+@lru_cache(None)
+def usual(mode: Mode) -> Layout:
+    """The layout of IPv4 without options."""
+    return (*_reads(mode, 4, 3), _mark(b"\x08\x00\x45"), 54, 40)
+
+
+def layout_of(buffer: Any, at: int, limit: int, mode: Mode) -> Optional[Layout]:
     """The layout of the frame `buffer[at:limit]`, if it is one of these and long enough for its headers."""
-    head = buffer[at + 12 : at + 19]
-    tag = 4 if head[:2] == b"\x81\x00" else 0
-    start = head[tag : tag + 3]
+    found = buffer[at + 12 : at + 19]
+    tag = 4 if found[:2] == b"\x81\x00" else 0
+    found = found[: tag + 3]
+    start = found[tag:]
+    layout: Layout
     if start == b"\x08\x00\x45":
-        layout = (_TAGGED4, 0x81, head[1:], 58, 40) if tag else USUAL
+        layout = (*_reads(mode, 4, 7), found, 58, 40) if tag else usual(mode)
     elif start[:2] == b"\x86\xdd" and start[2:] and start[2] >> 4 == 6:
-        layout = (_TAGGED6, 0x81, head[1:], 78, 20) if tag else (_HEADERS6, 0x86, 0xDD00 | start[2], 74, 20)
+        layout = (*_reads(mode, 6, 3 + tag), _mark(found), 74 + tag, 20)
     else:
         return None
-    return layout if limit - at >= layout[3] else None
+    return layout if limit - at >= layout[4] else None

@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tu
 
 from .assembler import Assembler
 from .capture import Share, open_capture
+from .capture.share import HEAD
 from .errors import TcpStitchError, UsageError
 from .limits import Limits
 from .segment import Segment, address_bytes
@@ -88,7 +89,7 @@ class _Task(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    results: List[Tuple[float, Any]]  # with the number of the packet
+    results: List[Tuple[float, Any]]  # with the place of the packet
     failure: Optional[Failure]
     statistics: Optional[Statistics]
 
@@ -110,10 +111,12 @@ class _Emitter:
 
     def __init__(self) -> None:
         self.results: List[Tuple[float, Any]] = []
-        self.position: Callable[[], float] = float
+        self.share: Optional[Share] = None
+        self.place = 0.0  # where there is no share
 
     def __call__(self, result: Any) -> None:
-        self.results.append((self.position(), result))
+        share = self.share
+        self.results.append((self.place if share is None else share.place(), result))
 
 
 def _work(task: _Task) -> _Answer:
@@ -122,23 +125,42 @@ def _work(task: _Task) -> _Answer:
     assembler: Optional[Assembler] = None
     try:
         factory = task.make_factory(emitter)
-        share = Share(task.part, task.parts)
+        share = Share(task.part, task.parts, counted=False)
         if task.parts == 1:
             assembler = Assembler(factory, **task.options)  # alone, so the order is that in which results come
         else:
             assembler = _PartAssembler(factory, share, task.options)
-            emitter.position = lambda: share.number
+            emitter.share = share
         with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
             assembler.run(capture)
-        emitter.position = lambda: float("inf")
+        emitter.share, emitter.place = None, float("inf")
         assembler.flush_all()
     except Exception as error:
         statistics = None if assembler is None else assembler.statistics()
-        packet = share.number if task.parts > 1 else statistics.packets if statistics else 0
+        if task.parts > 1:
+            packet = _number(task.source, share.place())
+        else:
+            packet = statistics.packets if statistics else 0
         text = f"{type(error).__name__}: {error}"
         failure = Failure(*task[:3], packet, text, traceback.format_exc())
         return _Answer(emitter.results, failure, statistics)
     return _Answer(emitter.results, None, assembler.statistics())
+
+
+def _number(source: Any, place: int) -> Optional[int]:
+    """The number of the packet at this place of a capture, None where it cannot be read again."""
+    number = 0
+    if place:
+        try:
+            with open_capture(source) as capture:
+                for _, packet in capture:
+                    number += 1
+                    place -= HEAD + len(packet)
+                    if place <= 0:
+                        return number
+        except Exception:
+            return None
+    return number
 
 
 def run(

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
-from .layouts import Layout, layout_of
+from .layouts import ALONE, PLAIN_LINES, Layout, Mode, layout_of
 from .ordinary import same_path, sound
 from .segment import CONTROL, FIN, SYN_ACK
 from .sequence import MASK
@@ -38,58 +38,57 @@ class ShortPath(Waiting):
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         if _block is not None:
-            packet, pos, full, record, scale, share, second = _block.parts()
-            if share is not None:
-                number = share.number
-                record, bits, ipv4, path_bits, path, mine, buckets = _block.look
+            packet, pos, full, scale, share, mine, mode, layout, second = _block.parts()
         elif type(packet) is self._frames or type(packet) is Uncut:
-            at, limit = 0, len(packet)
+            at, limit, mode, layout, share = 0, len(packet), ALONE, self._layout, None
         else:
             return self._no_frame(packet, timestamp)
-        headers, marked, plain, ahead, spare = self._layout
+        headers, front, rest, marked, ahead, spare = layout
         while True:
-            if _block is not None:
-                try:
-                    if share is None:
-                        epoch, fraction, limit = record(packet, pos)
-                    else:
-                        epoch, fraction, limit, first, middle, addresses, ports = record(packet, pos)
-                except HeaderError:
-                    limit = full
-                at = pos + 16
-                limit += at
-                if limit > full:
-                    if share is not None:
-                        share.number = number
-                    return
-                _block.pos = pos = limit
-                if share is not None:
-                    number += 1
-                    if first & bits == ipv4:
-                        if not mine[(addresses + ports) % buckets] and middle & path_bits == path and limit >= at + 54:
-                            continue
-                    elif not share.may_own(packet, at + 12, limit - at - 12):
-                        continue
-                    share.number = number
-                if epoch != second:
-                    second, time = epoch, float(epoch)
-                timestamp = time + fraction * scale
             try:
-                kind, first, total, middle, key, seq, ack, word, window = headers(packet, at)
+                if _block is None:
+                    mark, total, middle, key, seq, ack, word, window = headers(packet, at)
+                else:
+                    try:
+                        if share is None:
+                            epoch, fraction, size, mark = front(packet, pos)
+                        else:
+                            while True:
+                                epoch, fraction, size, mark, line, source, ends = front(packet, pos)
+                                if mine[(source + ends) % 257] or line not in PLAIN_LINES or mark != marked:
+                                    break
+                                limit = pos + 16 + size
+                                if size < ahead or limit > full:
+                                    break
+                                pos = limit
+                    except HeaderError:
+                        epoch, fraction, size, mark = _block.head(pos)
+                    at = pos + 16
+                    limit = at + size
+                    if limit > full:
+                        _block.pos = pos
+                        return
+                    _block.pos = pos = limit
+                    if epoch != second:
+                        second, time = epoch, float(epoch)
+                    timestamp = time + fraction * scale
+                    total, middle, key, seq, ack, word, window = rest(packet, at)
                 if timestamp >= self._next_timer:
-                    kind = None
+                    mark = None
             except HeaderError:
-                kind = None
+                mark = None
             except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
                 raise blame(timestamp, error)  # noqa: B904  (it may be the same)
-            if kind != marked or first != plain:
-                layout = self._look(packet, at, limit, timestamp)
+            if mark != marked:
+                if share is not None and not share.may_own(packet, at + 12, limit - at - 12):
+                    continue
+                layout = self._look(packet, at, limit, timestamp, mode)
                 if layout is None:
                     if _block is None:
                         return
                     continue
-                headers, marked, plain, ahead, spare = layout
-                kind, first, total, middle, key, seq, ack, word, window = headers(packet, at)
+                headers, front, rest, marked, ahead, spare = layout
+                mark, total, middle, key, seq, ack, word, window = headers(packet, at)
             half: Any = self._halves[key]
             if half is None or (
                 middle != half.line and (total + ahead - spare > limit - at or not same_path(half, middle))
@@ -149,13 +148,14 @@ class ShortPath(Waiting):
             raise blame(timestamp, error)  # noqa: B904
         self._take(packet, timestamp)
 
-    def _look(self, buffer: Any, at: int, limit: int, timestamp: Any) -> Optional[Layout]:
+    def _look(self, buffer: Any, at: int, limit: int, timestamp: Any, mode: Mode) -> Optional[Layout]:
         """Let the timers run, if it is their time, and find out how the headers of the frame `buffer[at:limit]` lie.
         None where the rules had to take it."""
         if not timestamp >= self._next_timer or self._before(timestamp):
-            layout = layout_of(buffer, at, limit)
+            layout = layout_of(buffer, at, limit, mode)
             if layout is not None:
-                self._layout = layout
+                if mode is ALONE:
+                    self._layout = layout
                 return layout
         self._take(buffer[at:limit], timestamp)
         return None

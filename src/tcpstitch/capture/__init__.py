@@ -66,11 +66,13 @@ class Capture:
 
     def packet_blocks(self) -> Iterator[Block]:
         """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked
-        for. None where packets are no Ethernet frames as pcap has them, or were taken already. Iteration gives what is
-        left."""
+        for. None where packets are no Ethernet frames as pcap has them, or were taken already, or have to be counted
+        for a share. Iteration gives what is left."""
         block = self._parts[0].block if len(self._parts) == 1 else None
-        if block is None or not block.usable:
+        if block is None or not block.usable or block.share is not None and block.share.counted:
             return
+        if block.share is not None:
+            block.share.block = block
         yield block
         while block.more():
             yield block

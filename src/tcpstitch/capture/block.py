@@ -5,12 +5,12 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Callable, Optional, Tuple
 
+from ..layouts import Mode, usual
 from ..uncut import Uncut
 from .report import MAX_RECORD
-from .share import LOOK_BYTES, Share
+from .share import HEAD, Share
 from .source import Source
 
-HEAD = 16  # bytes of a record's header
 _USUAL_RECORD = Struct("<III").unpack_from  # a constant: PyPy would compare the format each time
 
 
@@ -20,8 +20,8 @@ class Block:
     of the packets are wanted. Nobody may hold on to `buffer`.
     """
 
-    __slots__ = ("source", "buffer", "pos", "size", "base", "record", "scale", "share", "look", "usable", "over",
-                 "second", "time")  # fmt: skip
+    __slots__ = ("source", "buffer", "pos", "size", "base", "first", "record", "scale", "share", "mode", "usable",
+                 "over", "second", "time")  # fmt: skip
 
     def __init__(
         self, source: Source, buffer: Any, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
@@ -29,20 +29,33 @@ class Block:
     ) -> None:  # fmt: skip
         self.source = source
         self.buffer: Any = buffer
-        self.pos = pos
+        self.pos = self.first = pos
         self.size = len(buffer)
         self.base = 0
         self.record = record
         self.scale = scale
         self.share = share
-        self.look = None if share is None else share.look(order)
+        self.mode: Mode = (order, share is not None)
         self.usable = True  # until packets are read one by one
         self.over = False
         self.second, self.time = -1, -1.0  # of the packet before, as an integer and as a float
 
     def parts(self) -> Tuple[Any, ...]:
-        """For the loop over the packets: buffer, pos, size, record, scale, share, and a second that none has."""
-        return self.buffer, self.pos, self.size, self.record, self.scale, self.share, -1
+        """For the loop over the packets: buffer, pos, size, scale, share and what it has of the sums of addresses and
+        ports, mode and a layout of frames, and a second that none has."""
+        share, mode = self.share, self.mode
+        mine = None if share is None else share.mine if mode[0] == "<" else share.swapped
+        return self.buffer, self.pos, self.size, self.scale, share, mine, mode, usual(mode), -1
+
+    def head(self, pos: int) -> Tuple[Any, ...]:
+        """Seconds, fraction and length of the record at `pos`, of whose frame too little is left in the buffer to look
+        for headers; a length beyond the buffer where there is no record. And what no layout has."""
+        head = self.record(self.buffer, pos) if self.size - pos >= HEAD else (0, 0, self.size)
+        return (*head, None)
+
+    def place(self) -> int:
+        """How many bytes of records were taken."""
+        return self.base + self.pos - self.first
 
     def feed(self, assembler: Any) -> None:
         """Let `assembler` take the packets, one by one. For PyPy, which this is written for: what one packet needs is
@@ -75,10 +88,7 @@ class Block:
         return not self.over
 
     def more(self) -> bool:
-        """Read on, when less than a record is left, or than `look` reads at once; False where the source ends, or is
-        damaged."""
+        """Read on, when less than a record is left; False where the source ends, or is damaged."""
         left = self.size - self.pos
         need = HEAD + self.record(self.buffer, self.pos)[2] if left >= HEAD else HEAD
-        if self.look is not None:
-            need = max(need, LOOK_BYTES)
         return need <= MAX_RECORD and self.source.can_hold(need - left) and self.refill(need)

@@ -6,9 +6,9 @@ import struct
 from typing import Any, Callable, Iterator, Optional, Tuple
 
 from ..uncut import PYPY
-from .block import HEAD, Block
+from .block import Block
 from .report import MAX_RECORD, Record, Report, packet_class
-from .share import Share
+from .share import HEAD, Share
 from .source import Source
 from .variants import aix_linktype, record_bytes, unpacker
 
@@ -58,6 +58,8 @@ def read_pcap(
 def _records(block: Block, report: Report, head: int, make: Optional[Callable[[Any], bytes]]) -> Iterator[Record]:
     source, unpack, scale = block.source, block.record, block.scale
     block.usable = False
+    if block.share is not None:
+        block.share.leave(block)
     problem: Optional[str] = None
     second, time = -1, -1.0  # a second has many packets: adding an int of more than 30 bits to a float is slow
     while problem is None:

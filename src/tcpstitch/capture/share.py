@@ -8,14 +8,14 @@ looks at the key of the segment that comes out.
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List
 
 from ..errors import UsageError
 from .report import ETHERNET, Record
 
 # 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
 # the bytes of each word swapped it is what was missing to 257, as 2**8 leaves -1.
-_BUCKETS = 257
+BUCKETS = 257
 _RAW = frozenset((12, 14, 101, 228, 229))  # link types that begin with the IP header
 _RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
 
@@ -24,36 +24,52 @@ _IPV4 = "I4xI2xQI"
 _HEADERS = struct.Struct("<" + _IPV4).unpack_from
 # From the next header of IPv6 on: that; addresses and ports.
 _HEADERS6 = struct.Struct("Bx36s").unpack_from
-# By byte order: the bits of the first word that are EtherType, version and IHL, and what they are for plain IPv4; the
-# bits of the second that are the fragment's offset, "more fragments" and the protocol, and what they are for plain TCP.
-_MARKS = {"<": (0x00FFFFFF, 0x00450008, 0xFF00FF3F, 0x06000000), ">": (0xFFFFFF00, 0x08004500, 0x3FFF00FF, 6)}
-_PLAIN_BITS, _PLAIN, _PATH_BITS, _TCP_PATH = _MARKS["<"]
+# The bits of the first word that are EtherType, version and IHL, and what they are for plain IPv4; the bits of the
+# second that are the fragment's offset, "more fragments" and the protocol, and what they are for plain TCP.
+_PLAIN_BITS, _PLAIN, _PATH_BITS, _TCP_PATH = 0x00FFFFFF, 0x00450008, 0xFF00FF3F, 0x06000000
 # EtherType 0x86DD and version 6, and their bits.
 _IPV6, _IPV6_BITS = 0x0060DD86, 0x00F0FFFF
-LOOK_BYTES = 70  # of a record, its header and the frame's headers
+HEAD = 16  # bytes of a pcap record's header
 _LONGEST = 128  # bytes of a packet beyond which nothing is looked at
 
 
 class Share:
-    """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1."""
+    """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1, as far as
+    packets are counted."""
 
-    __slots__ = ("index", "count", "number", "mine")
+    __slots__ = ("index", "count", "counted", "number", "mine", "swapped", "block", "_bytes")
 
-    def __init__(self, index: int, count: int) -> None:
-        if not 0 <= index < count <= _BUCKETS:
-            raise UsageError(f"share {index} of {count}: there are at most {_BUCKETS}, counted from 0")
+    def __init__(self, index: int, count: int, counted: bool = True) -> None:
+        if not 0 <= index < count <= BUCKETS:
+            raise UsageError(f"share {index} of {count}: there are at most {BUCKETS}, counted from 0")
         self.index = index
         self.count = count
-        self.number = 0
-        self.mine: List[bool] = [bucket % count == index for bucket in range(_BUCKETS)]
+        self.number = self._bytes = 0
+        self.counted = counted
+        self.block: Any = None  # from which packets are taken at present
+        # By the sum of the words as little-endian and as big-endian numbers.
+        self.mine: List[bool] = [bucket % count == index for bucket in range(BUCKETS)]
+        self.swapped: List[bool] = [self.mine[-bucket % BUCKETS] for bucket in range(BUCKETS)]
 
     def owns(self, key: bytes) -> bool:
         """Whether the connection with these addresses and ports belongs to this share. O(1)."""
-        return self.mine[int.from_bytes(key, "little") % _BUCKETS]
+        words = key if len(key) == 12 else key[12:16] + key[28:]
+        return self.mine[int.from_bytes(words, "little") % BUCKETS]
+
+    def place(self) -> int:
+        """How far the capture was read: a number that grows with each packet, and is the same for it in each share. It
+        is the sum of the packets' lengths and of `HEAD` for each."""
+        place: int = self._bytes if self.block is None else self.block.place()
+        return place
+
+    def leave(self, block: Any) -> None:
+        """From now on the packets of `block` are read one by one."""
+        self._bytes, self.block = block.place(), None
 
     def takes(self, buffer: bytes, start: int, length: int, linktype: int) -> bool:
         """Count the packet of `length` bytes at `start`; False if it is sure to belong to another share. O(1)."""
         self.number += 1
+        self._bytes += HEAD + length
         if linktype == ETHERNET:
             return self.may_own(buffer, start + 12, length - 12)
         if linktype == 113:  # Linux cooked
@@ -81,7 +97,7 @@ class Share:
             if path & _PATH_BITS != _TCP_PATH:
                 return True
             words: int = addresses + ports
-            return self.mine[words % _BUCKETS]
+            return self.mine[words % BUCKETS]
         if first & _IPV6_BITS != _IPV6 or length < 62:
             return True
         protocol, key = _HEADERS6(buffer, at + 8)
@@ -96,11 +112,3 @@ class Share:
     def of(self, records: Iterator[Record]) -> Iterator[Record]:
         """Those of `records` that belong to this share, or may."""
         return filter(self.takes_record, records)
-
-    def look(self, order: str) -> Tuple[Any, ...]:
-        """What tells the packets of other shares where they lie in an Ethernet pcap file of this byte order: a function
-        that reads a record's seconds, fraction and length and four words of the frame in it; the bits of the first
-        word and what they have to be; the same of the second; a list that says by the sum of the others whether it
-        is wanted, and the modulus."""
-        mine = self.mine if order == "<" else [self.mine[-bucket % _BUCKETS] for bucket in range(_BUCKETS)]
-        return (struct.Struct(f"{order}III16x{_IPV4}").unpack_from, *_MARKS[order], mine, _BUCKETS)
