@@ -33,7 +33,7 @@ MakeFactory = Callable[[Emit], StreamFactory]
 
 class Failure(NamedTuple):
     """A part that ended early. `packet` is the one it ended at, counted from 1 in the capture; 0: before the first one;
-    None: the process died and could not say."""
+    None: the process died and could not say, or the capture cannot be read again to count."""
 
     source: Any
     part: int

@@ -53,10 +53,6 @@ class Block:
         head = self.record(self.buffer, pos) if self.size - pos >= HEAD else (0, 0, self.size)
         return (*head, None)
 
-    def place(self) -> int:
-        """How many bytes of records were taken."""
-        return self.base + self.pos - self.first
-
     def feed(self, assembler: Any) -> None:
         """Let `assembler` take the packets, one by one. For PyPy, which this is written for: what one packet needs is
         in a function of its own, since the local variables of a loop become objects wherever its path branches."""

@@ -59,7 +59,7 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
     source, unpack, scale = block.source, block.record, block.scale
     block.usable = False
     if block.share is not None:
-        block.share.leave(block)
+        block.share.leave()
     problem: Optional[str] = None
     second, time = -1, -1.0  # a second has many packets: adding an int of more than 30 bits to a float is slow
     while problem is None:

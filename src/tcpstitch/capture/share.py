@@ -1,7 +1,7 @@
 """A share of a capture: the packets of some of its connections, the others skipped for a part of what reading costs.
 
-A connection's share is told by the sum of the 16-bit words of its addresses and ports, which both directions have in
-common. What must be decoded to be told apart (fragments, tunnels, several tags) belongs to every share: who reads it
+A connection's share is told by the sum of the 16-bit words of its ports and of the last four bytes of its addresses,
+which both directions have in common. What must be decoded to be told apart (fragments, tunnels, several tags) belongs to every share: who reads it
 looks at the key of the segment that comes out.
 """
 
@@ -34,8 +34,8 @@ _LONGEST = 128  # bytes of a packet beyond which nothing is looked at
 
 
 class Share:
-    """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1, as far as
-    packets are counted."""
+    """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1. Where it
+    need not be `counted`, `Assembler.run` may take the packets in place, for less, and only `place` is right."""
 
     __slots__ = ("index", "count", "counted", "number", "mine", "swapped", "block", "_bytes")
 
@@ -59,12 +59,13 @@ class Share:
     def place(self) -> int:
         """How far the capture was read: a number that grows with each packet, and is the same for it in each share. It
         is the sum of the packets' lengths and of `HEAD` for each."""
-        place: int = self._bytes if self.block is None else self.block.place()
+        block = self.block
+        place: int = self._bytes if block is None else block.base + block.pos - block.first
         return place
 
-    def leave(self, block: Any) -> None:
-        """From now on the packets of `block` are read one by one."""
-        self._bytes, self.block = block.place(), None
+    def leave(self) -> None:
+        """From now on packets are read one by one."""
+        self._bytes, self.block = self.place(), None
 
     def takes(self, buffer: bytes, start: int, length: int, linktype: int) -> bool:
         """Count the packet of `length` bytes at `start`; False if it is sure to belong to another share. O(1)."""
