@@ -1,8 +1,8 @@
 """A share of a capture: the packets of some of its connections, the others skipped for a part of what reading costs.
 
 A connection's share is told by the sum of the 16-bit words of its ports and of the last four bytes of its addresses,
-which both directions have in common. What must be decoded to be told apart (fragments, tunnels, several tags) belongs to every share: who reads it
-looks at the key of the segment that comes out.
+which both directions have in common. What must be decoded to be told apart (fragments, tunnels, several tags) belongs
+to every share: who reads it looks at the key of the segment that comes out.
 """
 
 from __future__ import annotations
