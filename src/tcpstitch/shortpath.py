@@ -40,7 +40,7 @@ class ShortPath(Waiting):
         if _block is not None:
             packet, pos, full, scale, share, mine, mode, layout, second = _block.parts()
         elif type(packet) is self._frames or type(packet) is Uncut:
-            at, limit, mode, layout, share = 0, len(packet), ALONE, self._layout, None
+            at, limit, layout = 0, len(packet), self._layout
         else:
             return self._no_frame(packet, timestamp)
         headers, front, rest, marked, ahead, spare = layout
@@ -80,9 +80,9 @@ class ShortPath(Waiting):
             except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
                 raise blame(timestamp, error)  # noqa: B904  (it may be the same)
             if mark != marked:
-                if share is not None and not share.may_own(packet, at + 12, limit - at - 12):
+                if _block is not None and share is not None and not share.may_own(packet, at + 12, limit - at - 12):
                     continue
-                layout = self._look(packet, at, limit, timestamp, mode)
+                layout = self._look(packet, at, limit, timestamp, ALONE if _block is None else mode)
                 if layout is None:
                     if _block is None:
                         return
