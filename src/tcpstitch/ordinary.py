@@ -37,7 +37,6 @@ from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
-PLAIN_HEAD = 0x0045  # second byte of the EtherType, version and IHL: IPv4 without options, or what counts as that
 
 # The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end (or, not
 # looked at yet, `ahead`, the end of the header without options, and the `length` behind that), and the header's fields.

@@ -27,7 +27,7 @@ class ShortPath(Waiting):
     """The part of the assembler that most packets see."""
 
     # One function for a packet and for all those of a block, as for each packet a call would cost a tenth of what
-    # everything else does; so it is longer than others may be.
+    # everything else does; so it is longer than others may be. 257 is the modulus by which `Share.mine` is told.
 
     def assemble(self, packet: Any, timestamp: float, _block: Any = None) -> None:
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
