@@ -8,7 +8,7 @@ from typing import Any
 from .details import unusual
 from .half import HalfStream
 from .segment import ACK, OPTION_FAST_OPEN, SYN, Segment
-from .sequence import MASK
+from .sequence import MASK, NEVER
 
 MAX_ISNS = 4
 
@@ -120,7 +120,7 @@ class Handshake:
     def _begin(self, half: HalfStream, base: int) -> None:
         half.set_base(base)
         if half.peer.last_ack != base:
-            half.peer.last_ack = -1  # taken on trust: the rules are to look at the next one, even if it is the same
+            half.peer.last_ack = NEVER  # taken on trust: the rules are to look at the next one, even if it is the same
 
     def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""

@@ -79,6 +79,9 @@ class Page:
         if self.start == self.end:
             self.timestamp, self.context = timestamp, context
             self.start, self.end = start, end
+        elif start == self.end and self.mask is None:  # what the next two would do with it
+            self._note_later(start, timestamp, context)
+            self.end = end
         else:
             self.note_origin(start, timestamp, context)
             self.cover(start, end)
@@ -199,11 +202,15 @@ class Page:
         elif len(later) >= 2 * (ORIGINS_PER_PAGE - 1):
             return
         relative = start - self.base
-        index = len(later)
-        while index and later[index - 2] > relative:
-            index -= 2
-        later.insert(index, relative)
-        later.insert(index + 1, timestamp)
+        if start >= self.end:
+            later.append(relative)
+            later.append(timestamp)
+        else:
+            index = len(later)
+            while index and later[index - 2] > relative:
+                index -= 2
+            later.insert(index, relative)
+            later.insert(index + 1, timestamp)
         if context is not None:
             if self.contexts is None:
                 self.contexts = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 MODULUS = 1 << 32
 MASK = MODULUS - 1
 HALF = 1 << 31
+NEVER = -HALF  # instead of a number: negative, and no number is less than half the circle above it
 
 
 def difference(a: int, b: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from .details import NOTHING
-from .sequence import MASK, unwrap
+from .sequence import MASK, NEVER, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 
@@ -40,7 +40,7 @@ class Sequencing:
     expected_seq: int
     next_offset: int
     acked: int
-    last_ack: int
+    last_ack: int  # NEVER where the next one has to meet the rules
     max_window: int
     window: Any  # the present one: 0, or another under strict checks; -1 where it does not matter
     shown: int  # the largest window as the headers show it, unscaled; -1: not since the last SYN
@@ -88,7 +88,7 @@ class Sequencing:
         if self.known:
             delta = unwrap(seq, self.base_seq, 0)
             if delta:
-                self.peer.last_ack = -1  # it was judged by another base
+                self.peer.last_ack = NEVER  # it was judged by another base
             self.ahead = self.ahead - delta if self.ahead > max(delta, 0) else -1
             self.acked = max(0, self.acked - delta)
             if self.queue:

@@ -14,7 +14,7 @@ from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
-from .sequence import MASK, difference, unwrap
+from .sequence import MASK, NEVER, difference, unwrap
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
 
 SMALL_IN_FLIGHT = 16
@@ -235,7 +235,7 @@ class StreamState(Resets):
             half.expected_seq = seq
             half.holding = True
             if not -65535 <= difference(seq, half.peer.last_ack) <= 0:
-                half.peer.last_ack = -1  # it was taken on trust; the rules are to look at the next one
+                half.peer.last_ack = NEVER  # it was taken on trust; the rules are to look at the next one
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
             if seq != half.base_seq and half.acked == 0:

@@ -14,6 +14,7 @@ from .hostpolicy import Policies
 from .limits import Limits, Timeouts
 from .notices import WARNING, notice
 from .segment import FlowKey
+from .sequence import NEVER
 from .state import StreamState
 
 _last_packet = attrgetter("last_packet")
@@ -298,8 +299,9 @@ def make_state(host: Any, key: FlowKey, reverse: FlowKey, created: float) -> Str
     client.peer, server.peer = server, client
     client.direction, server.direction = CLIENT_TO_SERVER, SERVER_TO_CLIENT
     client.details = server.details = NOTHING
-    client.plain = client.expected_seq = client.last_ack = client.ts_recent = -1
-    server.plain = server.expected_seq = server.last_ack = server.ts_recent = -1
+    client.plain = client.expected_seq = client.ts_recent = -1
+    server.plain = server.expected_seq = server.ts_recent = -1
+    client.last_ack = server.last_ack = NEVER
     client.scale = client.max_window = client.shown = client.line = -1
     server.scale = server.max_window = server.shown = server.line = -1
     client.next_offset = client.acked = server.next_offset = server.acked = 0

@@ -23,7 +23,7 @@ from .segment import (
     Segment,
     parse_options,
 )
-from .sequence import difference
+from .sequence import NEVER, difference
 
 MAX_URGENT = 16  # received, but not acknowledged
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
@@ -136,7 +136,8 @@ def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int
             half.anomaly("unexpected_md5", 0, timestamp)  # the SYN before it
         half.sends_md5 = OPTION_MD5 in found
         half.max_window = segment.window
-        half.shown = half.peer.shown = half.last_ack = -1  # the short steps are to look at the next ones
+        half.shown = half.peer.shown = -1
+        half.last_ack = NEVER  # the short steps are to look at the next ones
         if half.state.host.strict:
             half.sack = OPTION_SACK_PERMITTED in found
         if flags & ACK and stamps is None:
