@@ -233,5 +233,5 @@ class Waiting(Ordinary):
                 side.acked_since, side.acked_mark = timestamp, side.acked
             elif since is None or not 0 <= timestamp - since < grace:
                 return False
-        self.pages.touch(side.state)
+        self.pages.lru.move_to_end(side.state)  # it holds pages: whoever asks knows that
         return True
