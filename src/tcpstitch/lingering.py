@@ -20,15 +20,26 @@ class Lingering(Upkeep):
     def complete_usual(self, state: StreamState) -> None:
         """Complete a connection of which both SYNs, all data and both FINs were seen: nothing about it is unusual."""
         state.closed = True
+        state.reason = "fin"
+        stream = state.stream
         try:
-            self.tell_end(state, "fin")
+            stream.complete("fin")
+        except Exception as error:
+            self.handler_failed(state, stream, error)
+        except BaseException:
+            self.abandon(state)
+            raise
         finally:
-            key, closed, client, server = state.key, self._closed, state.client, state.server
+            self.counters.completion_reasons["fin"] += 1
+            client = state.client
+            server = state.server
+            key = state.key
+            closed = self._closed
             if key in closed:
                 closed.move_to_end(key)
             closed[key] = (
                 self.now, None, client.expected_seq, client.next_offset, server.expected_seq, server.next_offset,
-                state.watcher, state.last_seen,
+                state.stream, state.last_seen,
             )  # fmt: skip
             self.take_apart(state)
 
@@ -60,8 +71,12 @@ class Lingering(Upkeep):
 
     def forget_small_before(self, before: float) -> None:
         """Let go of those without a packet since `before`. O(all that linger)."""
-        for key in [key for key, kept in self._closed.items() if kept[1] is None and kept[-1] < before]:
-            self.forget_small(key)
+        closed = self._closed
+        old = [key for key, kept in closed.items() if kept[1] is None and kept[-1] < before]
+        for key in old:
+            del closed[key]
+        self._note_peak()
+        self._state_count -= len(old)
 
     def evict_connection(self) -> None:
         key = next(iter(self._closed), None)

@@ -227,10 +227,11 @@ class Upkeep(Bounds):
         """Let nothing lead to the connection any more but chunks; without the way from there to its directions nothing
         is a cycle, and the collector is not needed."""
         halves = self._halves
-        halves.pop(state.key, None)
-        halves.pop(state.reverse, None)  # the same, where the two ends are the same
+        del halves[state.key]
+        if state.reverse in halves:  # it is the same, where the two ends are the same
+            del halves[state.reverse]
         state.client.peer = state.server.peer = None
-        state.client = state.server = state.watcher = None
+        state.client = state.server = state.stream = state.watcher = None
         if self.policies.chosen:
             self.policies.forget(state)
 
