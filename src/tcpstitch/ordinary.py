@@ -22,6 +22,7 @@ from .segment import (
     OPTION_TIMESTAMPS,
     OPTION_WINDOW_SCALE,
     SYN,
+    SYN_ACK,
     UnreadSegment,
     even_sum,
     parse_options,
@@ -38,68 +39,72 @@ OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
 
-# The steps get a segment as it lies in its frame: its directed key, the offsets of TCP header, payload and end (or, not
-# looked at yet, `ahead`, the end of the header without options, and the `length` behind that), and the header's fields.
-# One by one, because an object to hold them costs as much to make as a step takes.
+# The steps get a segment as it lies in its frame `packet[at:limit]`: the end `ahead` of the TCP header without options,
+# counted from `at`, the `length` behind that, and the header's fields. One by one, because an object to hold them costs
+# as much to make as a step takes; uncut, because few steps need more of the frame than that.
 
 
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
     def _stranger(
-        self, packet: bytes, timestamp: float, half: Any, key: bytes, middle: int, ahead: int, length: int,
-        seq: int, word: int, window: int,
+        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, key: bytes, middle: int, ahead: int,
+        length: int, seq: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
         or one whose TTL says that it may come from elsewhere."""
-        flags, closed = word & 0x3F, self._closed
-        tcp, end = ahead - 20, ahead + length
+        closed = self._closed
         if (
             half is not None
             or not 0 <= length == (word >> 10 & 0x3C) - 20
-            or end > len(packet)
+            or at + ahead + length > limit
             or not plain_tcp(middle, key)
         ):
-            return self._take(packet, timestamp)
-        if flags != SYN:
-            if not closed or flags & CONTROL or key not in closed and reverse_key(key) not in closed:
-                return self._take(packet, timestamp)
-            self._packets += 1
-            self.counters.ignored += 1
-            self.present = timestamp
-            return None
+            return self._take(packet[at:limit], timestamp)
+        if word & 0x3F == SYN:
+            return self._ordinary_syn(packet[at:limit], timestamp, key, middle, ahead, length, seq, word, window)
+        if word & CONTROL or key not in closed and (not closed or reverse_key(key) not in closed):
+            return self._take(packet[at:limit], timestamp)
+        self._packets += 1
+        self.counters.ignored += 1
+        self.present = timestamp
+        return None
+
+    def _ordinary_syn(
+        self, packet: bytes, timestamp: float, key: bytes, middle: int, ahead: int, length: int, seq: int, word: int,
+        window: int,
+    ) -> None:  # fmt: skip
+        """A SYN without data, on addresses of no connection."""
+        closed = self._closed
         reverse = reverse_key(key)
+        found = _options_of_syn(packet[ahead : ahead + length]) if length else NO_OPTIONS
         if (
-            closed
-            and (key in closed or reverse in closed)
+            key in closed
+            or reverse in closed
             or self.always_rules
             or self._openings.table
             and self._openings.knows(key)
-            or not sound(None, packet, tcp, end)
             or timestamp < self.now - BACK_SECONDS  # a clock that was set back
+            or OPTION_MD5 in found
+            or not sound_header(packet, ahead, ahead, length)
         ):
-            return self._take(packet, timestamp)
-        found = _options_of_syn(packet, tcp, end)
-        if OPTION_MD5 in found:
             return self._take(packet, timestamp)
         self._packets += 1
         self.present = timestamp
         segment = UnreadSegment()
         segment.key, segment.flags, segment.context = key, word & 0xFF, None
-        segment.frame, segment.tcp_start, segment.tcp_end = packet, tcp, end
+        segment.frame, segment.tcp_start, segment.tcp_end = packet, ahead - 20, ahead + length
         self.busy = self
         try:
-            half = self._open(segment, timestamp, reverse)
-            state = half.state
+            state = self._admit(key, reverse, segment, timestamp)
             if state.stream is None:
                 self.counters.ignored += 1
             elif state.accepts:
-                self._apply(half, segment, timestamp)
+                self._apply(state.client, segment, timestamp)
             else:
-                half.line = same_line(middle, middle)
-                _take_syn(half, seq, window, found)
+                _take_syn(state.client, middle, seq, window, found)
                 if state.details is NOTHING:
-                    half.peer.plain = ANSWERS
+                    state.server.plain = ANSWERS
             if self.gauge is not None:
                 self.watch_pressure()
         finally:
@@ -107,44 +112,54 @@ class Ordinary(Routing):
         if self._error is not None:
             self.raise_pending()
 
-    def _ordinary_answer(
-        self, packet: bytes, timestamp: float, half: Any, middle: int, tcp: int, end: int, seq: int, ack: int,
-        window: int,
-    ) -> bool:  # fmt: skip
-        """The SYN/ACK, without data, that answers the one SYN."""
-        state = half.state
-        peer = half.peer
-        if ack != peer.expected_seq or not sound(half, packet, tcp, end):
-            return False
-        found = _options_of_syn(packet, tcp, end)
-        if OPTION_MD5 in found:
-            return False
-        half.line = same_line(middle, middle)
-        _take_syn(half, seq, window, found)
-        if half.ts_recent < 0:
-            peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
-        half.last_ack = peer.expected_seq
-        half.plain, peer.plain = NEEDS_RULES, CONFIRMS
+    def _handshake(
+        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, middle: int, ahead: int, length: int,
+        seq: int, ack: int, word: int, window: int,
+    ) -> None:  # fmt: skip
+        """What a connection waits for that has seen no more than a usual SYN, or that and its SYN/ACK."""
+        state, peer = half.state, half.peer
+        start = at + ahead
+        if ack != peer.expected_seq or start + length > limit:
+            return self._take(packet[at:limit], timestamp)
+        if half.plain == CONFIRMS:
+            data = length if word < 0x8000 else length - 12
+            if not self._confirms(packet, half, peer, start, ahead, length, data, seq, word, window):
+                return self._take(packet[at:limit], timestamp)
+            if data:
+                return self.assemble(packet[at:limit], timestamp)  # in order on an open connection now
+        else:
+            found = _options_of_syn(packet[start : start + length]) if length > 0 else NO_OPTIONS
+            if (
+                word & 0x3F != SYN_ACK  # CWR and ECE say nothing about the stream
+                or not 0 <= length == (word >> 10 & 0x3C) - 20
+                or OPTION_MD5 in found
+                or not sound_header(packet, start, ahead, length)
+            ):
+                return self._take(packet[at:limit], timestamp)
+            _take_syn(half, middle, seq, window, found)
+            if half.ts_recent < 0:
+                peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
+            half.last_ack = peer.expected_seq
+            half.plain, peer.plain = NEEDS_RULES, CONFIRMS
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
-        return True
+        return None
 
-    def _ordinary_ack(
-        self, packet: bytes, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int, window: int
-    ) -> bool:
-        """Complete the handshake: with a plain segment that confirms the peer's SYN. It is then still to be taken."""
-        peer = half.peer
+    def _confirms(
+        self, packet: Any, half: Any, peer: Any, start: int, ahead: int, length: int, data: int, seq: int, word: int,
+        window: int,
+    ) -> bool:  # fmt: skip
+        """Complete the handshake: with a plain segment that confirms the peer's SYN. Its data is still to be taken."""
         plain = PLAIN if half.ts_recent < 0 else STAMPED
         if (
             word & 0xFFF7 != plain
             or seq != half.expected_seq
-            or ack != peer.expected_seq
             or not window
             or not (half.details is peer.details is NOTHING or half.window and peer.window)
-            or 0 < end - start <= VERIFY_BYTES
-            and not sound(half, packet, tcp, end)
+            or data
+            and (data < 0 or data <= VERIFY_BYTES and not sound(half, packet, start, ahead, length))
             or word >= 0x8000
-            and not self._renews(half, packet, tcp)
+            and not self._renews(half, packet, start - 20)
         ):
             return False
         if window > half.shown:
@@ -156,34 +171,32 @@ class Ordinary(Routing):
         return True
 
     def _fin(
-        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
-        window: int,
+        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, ahead: int, length: int, seq: int,
+        ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A FIN: an ordinary one has no data, and its direction has delivered everything (RFC 9293 3.6)."""
-        tcp, end = ahead - 20, ahead + length
         state = half.state
         peer = half.peer
+        start = at + ahead
         if (
             word & 0xFFF7 != half.plain | FIN  # so `plain` is such a word
             or seq != half.expected_seq
-            or length != (0 if word < 0x8000 else 12)
             or not window
-            or end > len(packet)
+            or start + length > limit
             or not (half.details is peer.details is NOTHING)
-            or not sound(half, packet, tcp, end)
+            or not sound_header(packet, start, ahead, length)
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
-            or word >= 0x8000 and not self._renews(half, packet, tcp)
+            or (length if word < 0x8000 else length != 12 or not self._renews(half, packet, start - 20))
         ):
-            return self._take(packet, timestamp)
+            return self._take(packet[at:limit], timestamp)
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = self.present = timestamp
-        half.fin_offset = half.next_offset
         half.plain = NEEDS_RULES  # the other direction goes on as it did
-        half.ended = half.started = True
+        half.ended = half.started = half.good_checksums = True
         self.counters.chunks += 1
         chunk = LastChunk()
         chunk.data = b""
-        chunk.offset = half.next_offset
+        chunk.offset = half.fin_offset = half.next_offset
         chunk.timestamp = timestamp
         chunk._half = half
         self.busy = chunk
@@ -191,6 +204,9 @@ class Ordinary(Routing):
             state.stream.reassembled(chunk)
         except BaseException as error:
             self._handler_raised(state, error)
+        if not (peer.ended or self.asked or self.gauge is not None or peer.expected_seq < 0):
+            self.busy = None
+            return
         self.busy = self
         try:
             if self.asked:
@@ -272,14 +288,15 @@ def _cut_option_words(packet: Any, at: int) -> Tuple[Any, ...]:
 option_words = _cut_option_words if PYPY else OPTION_WORDS  # PyPy: of bytes or `Uncut`
 
 
-def _options_of_syn(packet: bytes, tcp: int, end: int) -> Dict[int, bytes]:
-    """Those that matter, by kind: most SYNs with no more than an MSS need no search."""
-    if end == tcp + 20 or end == tcp + 24 and packet[tcp + 20] == OPTION_MSS:
+def _options_of_syn(options: bytes) -> Dict[int, bytes]:
+    """Those that matter, by kind: one with no more than an MSS needs no search."""
+    if len(options) == 4 and options[0] == OPTION_MSS:
         return NO_OPTIONS
-    return parse_options(packet[tcp + 20 : end])
+    return parse_options(options)
 
 
-def _take_syn(half: Any, seq: int, window: int, found: Dict[int, bytes]) -> None:
+def _take_syn(half: Any, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
+    half.line = same_line(middle, middle)
     half.max_window = half.shown = window
     if not window:
         half.window = 0
@@ -307,12 +324,21 @@ def same_path(half: Any, line: int) -> bool:
     return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
-def sound(half: Any, packet: bytes, tcp: int, end: int) -> bool:
-    """Whether the TCP checksum holds (RFC 9293 3.1); then `half` is known to send good ones. O(length)."""
-    size = end - tcp
-    words = packet[tcp - 8 if tcp < 54 else tcp - 32 : end]  # the addresses of IPv4 or IPv6 lie before the TCP header
-    if (word_sum(words) if size & 1 else even_sum(words, "big")) % 0xFFFF != 0xFFF9 - size:  # with 6 and the size, 0
+# TCP checksums (RFC 9293 3.1) of `packet[start - 20 : start + length]`, with the addresses that lie before the header:
+# for IPv4 the end of the header without options is `ahead` = 54 bytes or 58, for IPv6 more. With the protocol, 6, and
+# the size, the sum is to be 0.
+
+
+def sound_header(packet: Any, start: int, ahead: int, length: int) -> bool:
+    """Whether it holds, of a segment without data, whose size is even. O(1)."""
+    words = packet[start - (28 if ahead < 74 else 52) : start + length]
+    return even_sum(words, "big") % 0xFFFF == 0xFFE5 - length
+
+
+def sound(half: Any, packet: Any, start: int, ahead: int, length: int) -> bool:
+    """Whether it holds; then `half` is known to send good ones. O(length)."""
+    words = packet[start - (28 if ahead < 74 else 52) : start + length]
+    if word_sum(words) % 0xFFFF != 0xFFE5 - length:
         return False
-    if half is not None:
-        half.good_checksums = True
+    half.good_checksums = True
     return True

@@ -9,7 +9,7 @@ from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, FIN, RST, SYN, SYN_ACK, Flow, Segment, directed_flow, reverse_key
+from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -122,55 +122,57 @@ class Routing(Timers):
             return self._halves[segment.key]
         return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
-    def _open(self, segment: Segment, timestamp: float, reverse: Any = None) -> Any:
-        """Open a connection; `reverse` may be the key of the other direction where the segment is the client's SYN."""
+    def _open(self, segment: Segment, timestamp: float) -> Any:
+        """Open a connection: the direction of the segment that does it."""
+        key = directed_flow(segment).key
+        state = self._admit(key, reverse_key(key), segment, timestamp)
+        half = state.client if segment.key == key else state.server
+        if self._openings.table and state.stream is not None:
+            self._openings.evidence(half, segment.key)
+        return half
+
+    def _admit(self, key: FlowKey, reverse: FlowKey, segment: Segment, timestamp: float) -> StreamState:
+        """Make room for a connection and ask for its stream; `key` is the client's, `reverse` the server's."""
         while self._state_count >= self.max_connections:
             self.evict_connection()
-        key = segment.key
-        if reverse is not None or segment.flags & SYN_ACK == SYN:
-            flow = NEW(Flow)
-            flow.key = key
-        else:
-            flow = directed_flow(segment)
-        state = make_state(self, flow.key, reverse_key(flow.key) if reverse is None else reverse, timestamp)
+        state = make_state(self, key, reverse, timestamp)
         halves = self._halves
-        halves[state.reverse] = state.server
-        halves[flow.key] = state.client  # second, for the one whose two ends are the same
-        half = halves[key]
+        halves[reverse] = state.server
+        halves[key] = state.client  # second, for the one whose two ends are the same
         self._state_count += 1
         state.last_packet = self._packets
         self.counters.opened += 1
+        flow = NEW(Flow)
+        flow.key = key
         try:
             stream = self.factory.new(flow, segment, timestamp)
         except Exception as error:
             self.handler_failed(state, self.factory, error)
-            return half
+            return state
         state.stream = stream
         if stream is None:
             state.closed = True
             state.reason = "ignored"
             state.client.plain = state.server.plain = IGNORED
-            self._closed[state.key] = (timestamp, state)
-            return half
+            self._closed[key] = (timestamp, state)
+            return state
         if self.policies.chosen:
             try:
                 self.policies.choose(state)
             except Exception as error:
                 self.handler_failed(state, stream, error)
-                return half
+                return state
         depth = getattr(stream, "depth", None)
         if depth is not None and not self._bounded_depth(state, depth):
-            return half
+            return state
         if stream.__class__ is not self._usual_class:
             self._usual_class = stream.__class__
             self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
         state.accepts = self._usual_accepts
-        if reverse is not None or segment.flags & SYN:
+        if segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp
-        if self._openings.table:
-            self._openings.evidence(half, key)
-        return half
+        return state
 
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
         """Follow the connection only so far; False where that is no number of bytes."""

@@ -12,10 +12,10 @@ from typing import Any, Optional
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
-from .half import ANSWERS, CONFIRMS, IGNORED, NEEDS_RULES, WAITS
+from .half import ANSWERS, IGNORED, NEEDS_RULES, WAITS
 from .layouts import ALONE, PLAIN_LINES, Layout, Mode, layout_of
 from .ordinary import same_path, sound
-from .segment import CONTROL, FIN, SYN_ACK
+from .segment import CONTROL, FIN
 from .sequence import HALF, MASK
 from .timers import blame, seconds
 from .uncut import Uncut
@@ -93,13 +93,17 @@ class ShortPath(Waiting):
             if half is None or (
                 middle != half.line and (total + ahead - spare > limit - at or not same_path(half, middle))
             ):
-                self._stranger(packet[at:limit], timestamp, half, key, middle, ahead, total - spare, seq, word, window)
+                self._stranger(
+                    packet, at, limit, timestamp, half, key, middle, ahead, total - spare, seq, word, window
+                )
             elif word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
                 length = total - spare
                 if word & FIN:
-                    self._fin(packet[at:limit], timestamp, half, ahead, length, seq, ack, word, window)
+                    self._fin(packet, at, limit, timestamp, half, ahead, length, seq, ack, word, window)
+                elif half.plain <= ANSWERS:
+                    self._handshake(packet, at, limit, timestamp, half, middle, ahead, length, seq, ack, word, window)
                 else:
-                    self._other(packet[at:limit], timestamp, half, middle, ahead, length, seq, ack, word, window)
+                    self._other(packet[at:limit], timestamp, half, ahead, length, seq, ack, word, window)
             else:
                 state = half.state
                 start = at + ahead
@@ -122,7 +126,7 @@ class ShortPath(Waiting):
                 elif (
                     stop > limit
                     or length <= VERIFY_BYTES and length
-                    and (length < 2 or not sound(half, packet[at:limit], ahead - 20, stop - at))
+                    and (length < 2 or not sound(half, packet, at + ahead, ahead, total - spare))
                     or (ack != half.last_ack or window > half.shown or not length)
                     and not self._acknowledges(half, ack, window)
                     or word >= 0x8000 and not self._renews(half, packet, at + ahead - 20)
@@ -189,8 +193,8 @@ class ShortPath(Waiting):
         return self._error is None
 
     def _other(
-        self, packet: bytes, timestamp: float, half: Any, middle: int, ahead: int, length: int, seq: int, ack: int,
-        word: int, window: int,
+        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
+        window: int,
     ) -> None:  # fmt: skip
         """A TCP segment without FIN that is not plain data or a plain ACK in order on an open connection."""
         plain = half.plain
@@ -198,22 +202,7 @@ class ShortPath(Waiting):
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
             pass
-        elif plain >= 0:
-            if window:
-                if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
-                    return
-        elif plain == CONFIRMS:
-            if self._ordinary_ack(packet, half, tcp, start, end, seq, ack, word, window):
-                if start < end:
-                    return self.assemble(packet, timestamp)  # data in order on an open connection now
-                self._packets = half.state.last_packet = self._packets + 1
-                half.state.last_seen = timestamp
-                return
-        elif plain == ANSWERS:
-            if word & 0x3F == SYN_ACK and start == end:  # CWR and ECE say nothing about the stream
-                if self._ordinary_answer(packet, timestamp, half, middle, tcp, end, seq, ack, window):
-                    return
-        elif plain == WAITS:
+        elif plain >= 0 or plain == WAITS:
             if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
