@@ -8,7 +8,7 @@ changes anything, whatever is unusual about the segment or the connection. Short
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from .chunk import LastChunk
 from .details import NOTHING
@@ -38,6 +38,7 @@ from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
+IPV6_AHEAD = 74  # `ahead` is 54, or 58 with a VLAN tag, where the packet is IPv4, and this or 78 where it is IPv6
 
 # The steps get a segment as it lies in its frame `packet[at:limit]`: the end `ahead` of the TCP header without options,
 # counted from `at`, the `length` behind that, and the header's fields. One by one, because an object to hold them costs
@@ -54,46 +55,38 @@ class Ordinary(Routing):
         """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
         or one whose TTL says that it may come from elsewhere."""
         closed = self._closed
+        start = at + ahead
         if (
             half is not None
             or not 0 <= length == (word >> 10 & 0x3C) - 20
-            or at + ahead + length > limit
-            or not plain_tcp(middle, key)
+            or start + length > limit
+            or (middle & 0x3FFF00FF if ahead < IPV6_AHEAD else middle >> 8) != 6  # as `plain_tcp`
         ):
             return self._take(packet[at:limit], timestamp)
-        if word & 0x3F == SYN:
-            return self._ordinary_syn(packet[at:limit], timestamp, key, middle, ahead, length, seq, word, window)
-        if word & CONTROL or key not in closed and (not closed or reverse_key(key) not in closed):
-            return self._take(packet[at:limit], timestamp)
-        self._packets += 1
-        self.counters.ignored += 1
-        self.present = timestamp
-        return None
-
-    def _ordinary_syn(
-        self, packet: bytes, timestamp: float, key: bytes, middle: int, ahead: int, length: int, seq: int, word: int,
-        window: int,
-    ) -> None:  # fmt: skip
-        """A SYN without data, on addresses of no connection."""
-        closed = self._closed
+        if word & 0x3F != SYN:
+            if word & CONTROL or key not in closed and (not closed or reverse_key(key) not in closed):
+                return self._take(packet[at:limit], timestamp)
+            self._packets += 1
+            self.counters.ignored += 1
+            self.present = timestamp
+            return None
         reverse = reverse_key(key)
-        found = _options_of_syn(packet[ahead : ahead + length]) if length else NO_OPTIONS
+        found = _syn_options(packet, start, ahead, length)
         if (
-            key in closed
+            found is None
+            or key in closed
             or reverse in closed
             or self.always_rules
             or self._openings.table
             and self._openings.knows(key)
             or timestamp < self.now - BACK_SECONDS  # a clock that was set back
-            or OPTION_MD5 in found
-            or not sound_header(packet, ahead, ahead, length)
         ):
-            return self._take(packet, timestamp)
+            return self._take(packet[at:limit], timestamp)
         self._packets += 1
         self.present = timestamp
         segment = UnreadSegment()
         segment.key, segment.flags, segment.context = key, word & 0xFF, None
-        segment.frame, segment.tcp_start, segment.tcp_end = packet, ahead - 20, ahead + length
+        segment.frame, segment.tcp_start, segment.tcp_end = packet[at:limit], ahead - 20, ahead + length
         self.busy = self
         try:
             state = self._admit(key, reverse, segment, timestamp)
@@ -111,30 +104,45 @@ class Ordinary(Routing):
             self.busy = None
         if self._error is not None:
             self.raise_pending()
+        return None
 
     def _handshake(
         self, packet: Any, at: int, limit: int, timestamp: float, half: Any, middle: int, ahead: int, length: int,
         seq: int, ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
-        """What a connection waits for that has seen no more than a usual SYN, or that and its SYN/ACK."""
+        """On a connection that has seen a usual SYN: the SYN/ACK without data that answers it, and then the plain
+        segment that confirms that; data of this one is still to be taken, in order on an open connection."""
         state, peer = half.state, half.peer
         start = at + ahead
         if ack != peer.expected_seq or start + length > limit:
             return self._take(packet[at:limit], timestamp)
         if half.plain == CONFIRMS:
+            plain = PLAIN if half.ts_recent < 0 else STAMPED
             data = length if word < 0x8000 else length - 12
-            if not self._confirms(packet, half, peer, start, ahead, length, data, seq, word, window):
-                return self._take(packet[at:limit], timestamp)
-            if data:
-                return self.assemble(packet[at:limit], timestamp)  # in order on an open connection now
-        else:
-            found = _options_of_syn(packet[start : start + length]) if length > 0 else NO_OPTIONS
             if (
-                word & 0x3F != SYN_ACK  # CWR and ECE say nothing about the stream
-                or not 0 <= length == (word >> 10 & 0x3C) - 20
-                or OPTION_MD5 in found
-                or not sound_header(packet, start, ahead, length)
+                word & 0xFFF7 != plain
+                or seq != half.expected_seq
+                or not window
+                or not (half.details is peer.details is NOTHING or half.window and peer.window)
+                or data
+                and (data < 0 or data <= VERIFY_BYTES and not sound(half, packet, start, ahead, length))
+                or word >= 0x8000
+                and not self._renews(half, packet, start - 20)
             ):
+                return self._take(packet[at:limit], timestamp)
+            if window > half.shown:
+                half.note_window(window)
+            half.last_ack = peer.expected_seq
+            state.embryonic = False
+            del self._embryonic[state]
+            half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
+            if data:
+                return self.assemble(packet[at:limit], timestamp)
+        else:
+            if word & 0x3F != SYN_ACK or not 0 <= length == (word >> 10 & 0x3C) - 20:  # CWR and ECE say nothing here
+                return self._take(packet[at:limit], timestamp)
+            found = _syn_options(packet, start, ahead, length)
+            if found is None:
                 return self._take(packet[at:limit], timestamp)
             _take_syn(half, middle, seq, window, found)
             if half.ts_recent < 0:
@@ -144,31 +152,6 @@ class Ordinary(Routing):
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         return None
-
-    def _confirms(
-        self, packet: Any, half: Any, peer: Any, start: int, ahead: int, length: int, data: int, seq: int, word: int,
-        window: int,
-    ) -> bool:  # fmt: skip
-        """Complete the handshake: with a plain segment that confirms the peer's SYN. Its data is still to be taken."""
-        plain = PLAIN if half.ts_recent < 0 else STAMPED
-        if (
-            word & 0xFFF7 != plain
-            or seq != half.expected_seq
-            or not window
-            or not (half.details is peer.details is NOTHING or half.window and peer.window)
-            or data
-            and (data < 0 or data <= VERIFY_BYTES and not sound(half, packet, start, ahead, length))
-            or word >= 0x8000
-            and not self._renews(half, packet, start - 20)
-        ):
-            return False
-        if window > half.shown:
-            half.note_window(window)
-        half.last_ack = peer.expected_seq
-        half.state.embryonic = False
-        del self._embryonic[half.state]
-        half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
-        return True
 
     def _fin(
         self, packet: Any, at: int, limit: int, timestamp: float, half: Any, ahead: int, length: int, seq: int,
@@ -181,12 +164,13 @@ class Ordinary(Routing):
         if (
             word & 0xFFF7 != half.plain | FIN  # so `plain` is such a word
             or seq != half.expected_seq
+            or length != (0 if word < 0x8000 else 12)
             or not window
             or start + length > limit
             or not (half.details is peer.details is NOTHING)
             or not sound_header(packet, start, ahead, length)
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
-            or (length if word < 0x8000 else length != 12 or not self._renews(half, packet, start - 20))
+            or word >= 0x8000 and not self._renews(half, packet, start - 20)
         ):
             return self._take(packet[at:limit], timestamp)
         self._packets = state.last_packet = self._packets + 1
@@ -288,11 +272,17 @@ def _cut_option_words(packet: Any, at: int) -> Tuple[Any, ...]:
 option_words = _cut_option_words if PYPY else OPTION_WORDS  # PyPy: of bytes or `Uncut`
 
 
-def _options_of_syn(options: bytes) -> Dict[int, bytes]:
-    """Those that matter, by kind: one with no more than an MSS needs no search."""
-    if len(options) == 4 and options[0] == OPTION_MSS:
+def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[Dict[int, bytes]]:
+    """Those that matter, by kind, of a SYN without data; None if its checksum is wrong, or if it is signed."""
+    if not sound_header(packet, start, ahead, length):
+        return None
+    if not length:
         return NO_OPTIONS
-    return parse_options(options)
+    options = packet[start : start + length]
+    if length == 4 and options[0] == OPTION_MSS:
+        return NO_OPTIONS  # no need to search
+    found = parse_options(options)
+    return None if OPTION_MD5 in found else found
 
 
 def _take_syn(half: Any, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
@@ -324,20 +314,19 @@ def same_path(half: Any, line: int) -> bool:
     return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
-# TCP checksums (RFC 9293 3.1) of `packet[start - 20 : start + length]`, with the addresses that lie before the header:
-# for IPv4 the end of the header without options is `ahead` = 54 bytes or 58, for IPv6 more. With the protocol, 6, and
-# the size, the sum is to be 0.
+# TCP checksums (RFC 9293 3.1) of `packet[start - 20 : start + length]`, with the addresses, which lie 28 bytes before
+# `start` in IPv4 and 52 in IPv6. With the protocol, 6, and the size the sum is to be 0.
 
 
 def sound_header(packet: Any, start: int, ahead: int, length: int) -> bool:
-    """Whether it holds, of a segment without data, whose size is even. O(1)."""
-    words = packet[start - (28 if ahead < 74 else 52) : start + length]
+    """Whether it holds, of a segment without data: its size is even. O(1)."""
+    words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
     return even_sum(words, "big") % 0xFFFF == 0xFFE5 - length
 
 
 def sound(half: Any, packet: Any, start: int, ahead: int, length: int) -> bool:
     """Whether it holds; then `half` is known to send good ones. O(length)."""
-    words = packet[start - (28 if ahead < 74 else 52) : start + length]
+    words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
     if word_sum(words) % 0xFFFF != 0xFFE5 - length:
         return False
     half.good_checksums = True

@@ -90,14 +90,10 @@ class ShortPath(Waiting):
                 headers, front, rest, marked, ahead, spare = layout
                 mark, total, middle, key, seq, ack, word, window = headers(packet, at)
             half: Any = self._halves[key]
-            if half is None or (
-                middle != half.line and (total + ahead - spare > limit - at or not same_path(half, middle))
-            ):
-                self._stranger(
-                    packet, at, limit, timestamp, half, key, middle, ahead, total - spare, seq, word, window
-                )
+            length = total - spare
+            if half is None or (middle != half.line and (ahead + length > limit - at or not same_path(half, middle))):
+                self._stranger(packet, at, limit, timestamp, half, key, middle, ahead, length, seq, word, window)
             elif word & 0xFFF7 != half.plain or seq != half.expected_seq or not window:
-                length = total - spare
                 if word & FIN:
                     self._fin(packet, at, limit, timestamp, half, ahead, length, seq, ack, word, window)
                 elif half.plain <= ANSWERS:
@@ -107,7 +103,6 @@ class ShortPath(Waiting):
             else:
                 state = half.state
                 start = at + ahead
-                length = total - spare
                 if word >= 0x8000:  # the only two that `plain` allows
                     start += 12
                     length -= 12
