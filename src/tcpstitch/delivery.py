@@ -91,8 +91,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         self.held = held
         timestamp, origins = _origins(marks, start, start + len(data))
         held.insert(start, data, sent, timestamp, origins[0][2])
-        for origin in origins[1:]:
-            held.note_origin(*origin)
+        held.note_origins(origins[1:], start + len(data))
         return True
 
     def revise(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:

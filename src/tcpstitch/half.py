@@ -129,13 +129,14 @@ class HalfStream(Delivery):
         queue = self.queue
         end = start + len(data)
         owners: Owners = [(start, end, sent)]
+        marks = None if context is None else [(start, timestamp, context)]
         if queue and queue.first_offset < end:
             if self.state.host.acked_only:
                 owners = queue.owners_under(start, end, sent)
-            data = queue.overlay(start, data, sent)
+            data, marks = queue.overlay(data, sent, (start, timestamp, context))
             queue.discard_below(end)
             self._report_conflicts(queue.conflicts, timestamp)
-        self._deliver(data, timestamp, None if context is None else [(start, timestamp, context)], owners)
+        self._deliver(data, timestamp, marks, owners)
 
     @apart
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:

@@ -58,9 +58,7 @@ class Keeping:
         marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
         first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
         self.kept.insert(start, chunk.data[start - chunk.offset :], Sent(start, end, 0), first[1], first[2])
-        for mark in marks:
-            if mark[0] > start:
-                self.kept.note_origin(*mark)
+        self.kept.note_origins([mark for mark in marks if mark[0] > start], end)
 
     def drop_kept(self) -> None:
         if self.kept:

@@ -256,10 +256,10 @@ class KernelQueue:
             timestamp = run.marks_from(start + first)[0][1]
             self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
-    def overlay(self, start: int, data: bytes, sent: Sent) -> bytes:
-        """`data` as it is to be delivered now: as it came."""
-        self._compare(start, data)
-        return data
+    def overlay(self, data: bytes, sent: Sent, mark: Mark) -> Tuple[bytes, List[Mark]]:
+        """`data`, which came as `mark` says, as it is to be delivered now: as it came."""
+        self._compare(mark[0], data)
+        return data, [mark]
 
     def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
         """Bytes at the next expected offset win."""

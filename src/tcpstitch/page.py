@@ -182,12 +182,12 @@ class Page:
     # -- where they came from
 
     def note_origin(self, start: int, timestamp: float, context: Any) -> None:
-        """Bytes from `start` on come from this packet. Call it before `cover`.
+        """Bytes from `start` on come from this packet. For bytes that were not here call it before `cover`.
 
         A page remembers `ORIGINS_PER_PAGE`; what does not fit takes the origin below it. The lowest byte always keeps
         its own.
         """
-        if self.start == self.end:
+        if self.start in (self.end, start):
             self.timestamp, self.context = timestamp, context
         elif start < self.start:
             self._note_later(self.start, self.timestamp, self.context)
@@ -216,12 +216,26 @@ class Page:
                 self.contexts = {}
             self.contexts[relative] = context
 
+    def note_change(self, start: int, stop: int, timestamp: float, context: Any) -> None:
+        """The bytes `[start, stop)`, all of them here, are this packet's now. How long the page has waited is still
+        told by its first record, or a sender could keep it young."""
+        behind = self.origins(stop, stop + 1) if self.run_end(stop) > stop else []
+        later: Any = self.later or ()
+        for index in range(len(later) - 2, -1, -2):
+            place = self.base + int(later[index])
+            if start <= place < stop or behind and place == stop:
+                if self.contexts:
+                    self.contexts.pop(place - self.base, None)
+                del later[index : index + 2]
+        for mark in ((start, timestamp, context), *behind):
+            self._note_later(*mark)
+
     def add_origins(self, marks: List[Mark], start: int, stop: int) -> None:
         """Append the origins of `[start, stop)`, lowest first, to `marks`; `start` is covered."""
         later = self.later
-        if later is None:
+        if not later:
             marks.append((start, self.timestamp, self.context))
-        elif self.contexts is None and start == self.start and stop == self.end:
+        elif self.contexts is None and start == self.start < self.base + later[0] and stop == self.end:
             marks.append((start, self.timestamp, self.context))
             for index in range(0, len(later), 2):
                 marks.append((self.base + int(later[index]), later[index + 1], None))

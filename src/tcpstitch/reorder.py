@@ -210,6 +210,7 @@ class ReorderQueue:
             self._note_conflict(page, low, high, piece)
             for sub_low, sub_high in self._won(page, low, high, sent):
                 page.write(sub_low, piece[sub_low - low : sub_high - low])
+                page.note_change(sub_low, sub_high, timestamp, context)
                 self._claim(page, sub_low, sub_high, sent)
         return added
 
@@ -236,15 +237,18 @@ class ReorderQueue:
             timestamp = page.origins(start, start + 1)[0][1]
             self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
-    def note_origin(self, offset: int, timestamp: float, context: Any) -> None:
-        """Note where the buffered byte at `offset`, not the first, came from."""
-        page, _ = self._index.around(offset)
-        if page is not None:
-            page.note_origin(offset, timestamp, context)
+    def note_origins(self, marks: List[Mark], end: int) -> None:
+        """Note where the buffered bytes up to `end` came from: those from each mark to the next one. O(marks log n)."""
+        for (start, timestamp, context), stop in zip(marks, [*(mark[0] for mark in marks[1:]), end]):
+            for page in self._index.touching(start, stop):
+                page.note_origin(max(start, page.start), timestamp, context)
 
-    def overlay(self, start: int, data: bytes, sent: Sent) -> bytes:
-        """`data` as it is to be delivered now, after the policy chose between it and what is buffered."""
+    def overlay(self, data: bytes, sent: Sent, mark: Mark) -> Tuple[bytes, List[Mark]]:
+        """`data`, which came as `mark` says, as it is to be delivered now, after the policy chose between it and what
+        is buffered; and where its bytes come from then."""
+        start, timestamp, context = mark
         end = start + len(data)
+        marks = [mark]
         merged: Optional[bytearray] = None
         for page in self._index.touching(start, end):
             for low, high, covered in page.pieces(max(start, page.base), min(end, page.limit)):
@@ -255,11 +259,15 @@ class ReorderQueue:
                 lost = [(low, high)]
                 for won_low, won_high in self._won(page, low, high, sent):
                     lost = [part for a, b in lost for part in ((a, min(b, won_low)), (max(a, won_high), b))]
-                for a, b in lost:
-                    if a < b:
-                        merged = bytearray(data) if merged is None else merged
-                        merged[a - start : b - start] = page.read(a, b)
-        return data if merged is None else bytes(merged)
+                for a, b in (part for part in lost if part[0] < part[1]):
+                    merged = bytearray(data) if merged is None else merged
+                    merged[a - start : b - start] = page.read(a, b)
+                    if marks[-1][0] == a:
+                        marks.pop()
+                    marks += page.origins(a, b)
+                    if b < end:
+                        marks.append((b, timestamp, context))
+        return data if merged is None else bytes(merged), marks
 
     def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
         """Who owns what of `[start, end)` once `sent` is laid over what is here."""
@@ -289,8 +297,7 @@ class ReorderQueue:
             if page.start > position or done == POP_PAGES:
                 break
             stop = page.end if page.mask is None else page.run_end(position)
-            if limit is not None and stop > limit:
-                stop = limit
+            stop = stop if limit is None or stop <= limit else limit
             if stop <= position:
                 break
             if owners is not None and page.claims is not None:
@@ -369,10 +376,9 @@ class ReorderQueue:
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
         self._index.shift(delta)
-        if self._claims:
-            for page in self._index:
-                if page.claims is not None:
-                    page.claims.shift(delta)
+        for page in self._index:
+            if page.claims is not None:
+                page.claims.shift(delta)
 
     def drop_pages(self, count: int = 1) -> int:
         """Drop the `count` pages with the lowest offsets, or all; returns the bytes dropped. O(count)."""

@@ -1,0 +1,73 @@
+"""`Chunk.packet_at` names the packet that carried the byte that was delivered."""
+
+from __future__ import annotations
+
+from typing import Any, List, Tuple
+
+import pytest
+
+from support.recorder import Recording
+from tcpstitch import Timeouts
+from test_delivery import EVERY_POLICY, Wire
+
+
+class Noting(Wire):
+    """Remembers the packets of the stream: when each came, where it lies, and its bytes."""
+
+    def __init__(self, isn: int, **options: Any) -> None:
+        super().__init__(isn, **options)
+        self.sent: List[Tuple[float, int, bytes]] = []
+
+    def send(self, start: int, data: bytes, flags: str = "A") -> None:
+        super().send(start, data, flags)
+        self.sent.append((self.now, start, data))
+
+    def carried(self) -> List[int]:
+        """How many bytes each chunk has, once it is known of each that the packet it names carried it."""
+        for chunk in self.only.chunks:
+            for index, byte in enumerate(chunk.data):
+                place = chunk.offset + index
+                named = [(start, data) for now, start, data in self.sent if now == chunk.packet_at(index).timestamp]
+                assert [data[place - start] for start, data in named if start <= place < start + len(data)] == [byte]
+        return [len(chunk.data) for chunk in self.only.chunks]
+
+    @property
+    def only(self) -> Recording:
+        return self.recorder.only
+
+
+@pytest.mark.parametrize("delivery", ["arrival", "acked"])
+def test_what_waits_or_is_kept_over_several_pages_knows_its_packets(delivery: str) -> None:
+    """One chunk of four packets goes back into pages, whose borders are not theirs."""
+    wire = Noting(500, delivery=delivery)
+    if delivery == "arrival":
+        wire.recorder.on_chunk = lambda recording, chunk: chunk.keep_from(0)
+    for place, size in ((1000, 1460), (2460, 1460), (3920, 1460), (0, 1000), (5380, 10)):
+        wire.send(place, bytes((place + size) % 251 for _ in range(size)))
+    wire.ack(5390)
+    wire.assembler.flush_all()
+    assert max(wire.carried()) == 5390
+
+
+@pytest.mark.parametrize("delivery", ["arrival", "acked"])
+@pytest.mark.parametrize("policy", EVERY_POLICY)
+def test_each_byte_of_an_overlap_names_the_packet_whose_version_was_delivered(policy: str, delivery: str) -> None:
+    """Versions that differ: in front of, inside, over and behind what waits, and over the end of that."""
+    for first in ((300, 200), (250, 400), (350, 50), (300, 50), (450, 100), (0, 320)):
+        wire = Noting(500, delivery=delivery, overlap=policy)
+        for number, (place, size) in enumerate([(300, 200), first, (320, 60), (420, 200), (0, 340), (340, 500)]):
+            wire.send(place, bytes([65 + number]) * size)
+        wire.ack(840)
+        wire.assembler.flush_all()
+        assert sum(wire.carried()) == 840
+
+
+def test_data_sent_again_in_another_version_does_not_look_younger_than_it_is() -> None:
+    """A hole is given up by the age of what waits behind it, whichever version of that wins."""
+    wire = Wire(500, delivery="arrival", overlap="last", timeouts=Timeouts(gap=5.0))
+    wire.send(100, b"a" * 100)
+    for number in range(12):
+        wire.now += 1.0
+        wire.send(100, bytes([66 + number]) * 100)
+    assert [(gap.offset, gap.length, gap.reason) for gap in wire.recorder.only.gaps] == [(0, 100, "aged")]
+    assert wire.recorder.only.gaps[0].timestamp < 1007
