@@ -10,6 +10,7 @@ import warnings
 import pytest
 
 from support.files import PACKETS, block, damaged, enhanced, interface, pcap, pcapng, section, snoop
+from tcpstitch import Assembler, StreamFactory
 from tcpstitch.capture import open_capture
 from tcpstitch.errors import CaptureError, CaptureWarning
 
@@ -28,6 +29,25 @@ def test_a_capture_cut_anywhere_gives_its_whole_packets_and_a_warning(raw):
         assert records == PACKETS[: len(records)] and len(records) < len(PACKETS)
         assert [str(item.message) for item in caught] == capture.warnings
         assert len(caught) <= 1
+
+
+@pytest.mark.parametrize("kind", [pcap, pcapng, snoop])
+@pytest.mark.parametrize("way", ["loop", "run"])
+def test_a_cut_header_behind_a_packet_that_fills_the_reader_s_memory_is_reported(tmp_path, kind, way):
+    """What was read so far ends with a packet; too little for another one is left, which no reader asks for."""
+    path = tmp_path / "cut"
+    whole = kind([(1000.25, bytes(300_000))]) if kind is not pcapng else pcapng() + enhanced(10**6, bytes(300_000))
+    path.write_bytes(whole + b"abc")
+    with open_capture(path) as capture, pytest.warns(CaptureWarning, match=f"at byte {len(whole)}: the file ends"):
+        if way == "run":
+            Assembler(StreamFactory()).run(capture)
+        else:
+            assert len(list(capture)[-1][1]) == 300_000
+    path.write_bytes(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_capture(path) as capture:
+            assert len(list(capture)[-1][1]) == 300_000
 
 
 def test_the_warning_names_the_capture_and_the_offset_of_the_cut_packet(tmp_path):

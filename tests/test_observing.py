@@ -305,3 +305,25 @@ def test_prometheus_tells_several_assemblers_apart() -> None:
     assert registry.get_sample_value("tcpstitch_connections", {"assembler": "idle"}) == 0
     with pytest.raises(ValueError, match="[Dd]uplicate"):
         register(Assembler(Recorder()), registry)
+
+
+def test_bytes_that_came_with_the_packet_that_ended_the_interest_are_not_counted_as_delivered() -> None:
+    """The handler fails at the conflict, which is told before the bytes of the same packet are handed over."""
+    recorder = Recorder()
+
+    def new(flow: Flow, segment: Segment, timestamp: float) -> Any:
+        recording = Recorder.new(recorder, flow, segment, timestamp)
+
+        def anomaly(anomaly: Any) -> None:
+            if anomaly.kind == "overlap_conflict":
+                raise ValueError("a handler's")
+
+        recording.anomaly = anomaly  # type: ignore[union-attr, method-assign]
+        return recording
+
+    recorder.new = new  # type: ignore[method-assign]
+    assembler = Assembler(recorder)
+    feed(assembler, syn(0), piece(0, 0), piece(0, 200, b"y" * 100))
+    with pytest.raises(StreamCallbackError):
+        feed(assembler, piece(0, 100, b"z" * 200))
+    assert assembler.statistics().bytes == sum(len(chunk.data) for chunk in recorder.only.chunks) == 100

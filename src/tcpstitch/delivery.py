@@ -183,6 +183,9 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host
+        stream = self.state.stream
+        if stream is None:
+            return  # abandoned in a call about the same packet
         self.started = True
         if self.skip:
             self.skip = 0
@@ -190,9 +193,6 @@ class Delivery(Sequencing, Keeping, Evidence):
         host.counters.chunks += 1
         if chunk.end:
             host.last_end = self
-        stream = self.state.stream
-        if stream is None:
-            return
         outer, host.busy = host.busy, chunk
         try:
             stream.reassembled(chunk)

@@ -69,9 +69,13 @@ class Page:
         at = self.at - self.base
         return self.slab.memory[at + start : at + end]  # type: ignore[no-any-return]
 
-    def write(self, start: int, data: bytes) -> None:
-        at = self.at - self.base + start
-        self.slab.memory[at : at + len(data)] = data
+    def replace(self, start: int, data: bytes, timestamp: float, context: Any) -> None:
+        """Let `data`, from one packet, take the place of bytes that are here."""
+        stop = start + len(data)
+        if self.read(start, stop) != data:
+            at = self.at - self.base
+            self.slab.memory[at + start : at + stop] = data
+            self._note_change(start, stop, timestamp, context)
 
     def put(self, start: int, data: bytes, timestamp: float, context: Any) -> None:
         """Take `data` in, none of which is here, from one packet."""
@@ -216,9 +220,9 @@ class Page:
                 self.contexts = {}
             self.contexts[relative] = context
 
-    def note_change(self, start: int, stop: int, timestamp: float, context: Any) -> None:
-        """The bytes `[start, stop)`, all of them here, are this packet's now. How long the page has waited is still
-        told by its first record, or a sender could keep it young."""
+    def _note_change(self, start: int, stop: int, timestamp: float, context: Any) -> None:
+        """The bytes `[start, stop)` are this packet's now. How long the page has waited is still told by its first
+        record, or a sender could keep it young."""
         behind = self.origins(stop, stop + 1) if self.run_end(stop) > stop else []
         later: Any = self.later or ()
         for index in range(len(later) - 2, -1, -2):

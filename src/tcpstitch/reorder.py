@@ -209,8 +209,7 @@ class ReorderQueue:
                 continue
             self._note_conflict(page, low, high, piece)
             for sub_low, sub_high in self._won(page, low, high, sent):
-                page.write(sub_low, piece[sub_low - low : sub_high - low])
-                page.note_change(sub_low, sub_high, timestamp, context)
+                page.replace(sub_low, piece[sub_low - low : sub_high - low], timestamp, context)
                 self._claim(page, sub_low, sub_high, sent)
         return added
 

@@ -85,7 +85,7 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
             problem = f"a packet of {need - head} bytes is claimed: damaged, the rest is not read"
         elif block.over or not (source.can_hold(need - (size - pos)) and block.refill(need)):
             problem = "the file ends in the middle of a packet"
-    end(source, report, block.base + block.pos, problem if block.size > block.pos else "")
+    end(source, report, block.base + block.pos, problem if block.size > block.pos or source.unread() else "")
 
 
 def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:

@@ -206,7 +206,7 @@ def read_pcapng(source: Source, held: bytes, report: Report, share: Optional[Sha
                 continue
         problem = _CUT
         break
-    end(source, report, base + pos, problem if len(buffer) > pos else "")
+    end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")
 
 
 def _bad_length(kind: int, length: int) -> str:

@@ -51,4 +51,4 @@ def _records(source: Source, held: bytes, report: Report) -> Iterator[Record]:
         if len(buffer) < need:
             problem = "the file ends in the middle of a packet"
             break
-    end(source, report, base + pos, problem if len(buffer) > pos else "")
+    end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")

@@ -158,6 +158,11 @@ class Source:
             return True
         return missing <= self._size - self._consumed + len(self._ahead)
 
+    def unread(self) -> bool:
+        """Whether it is known that bytes are left, too few to be worth reading."""
+        known = self._size is not None and not self.follow and self._decompressor is None
+        return known and self.can_hold(1)
+
     def unpack(self, head: bytes) -> bytes:
         """If `head` begins a compressed stream, decompress from here on; the first bytes of the content."""
         decompressor = open_decompressor(self.name, head, self._read_raw)
