@@ -16,7 +16,6 @@ from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED
 from .routing import Routing
 from .segment import (
     CONTROL,
-    FIN,
     OPTION_MD5,
     OPTION_MSS,
     OPTION_TIMESTAMPS,
@@ -30,7 +29,7 @@ from .segment import (
     word_sum,
 )
 from .sequence import HALF, MASK, MODULUS
-from .sequencing import plain_tcp, same_line, ttl_of
+from .sequencing import same_line, ttl_of
 from .timers import BACK_SECONDS
 from .uncut import PYPY
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
@@ -38,6 +37,7 @@ from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
 NO_OPTIONS: Dict[int, bytes] = {}
+OPTION_BYTES = (None,) * 5 + tuple(range(0, 44, 4))  # by what the header says of its size: what that leaves to options
 IPV6_AHEAD = 74  # `ahead` is 54, or 58 with a VLAN tag, where the packet is IPv4, and this or 78 where it is IPv6
 
 # The steps get a segment as it lies in its frame `packet[at:limit]`: the end `ahead` of the TCP header without options,
@@ -58,9 +58,9 @@ class Ordinary(Routing):
         start = at + ahead
         if (
             half is not None
-            or not 0 <= length == (word >> 10 & 0x3C) - 20
+            or length != OPTION_BYTES[word >> 12]
             or start + length > limit
-            or (middle & 0x3FFF00FF if ahead < IPV6_AHEAD else middle >> 8) != 6  # as `plain_tcp`
+            or (middle & 0x3FFF00FF if ahead < IPV6_AHEAD else middle >> 8) != 6  # as in `same_path`
         ):
             return self._take(packet[at:limit], timestamp)
         if word & 0x3F != SYN:
@@ -139,7 +139,7 @@ class Ordinary(Routing):
             if data:
                 return self.assemble(packet[at:limit], timestamp)
         else:
-            if word & 0x3F != SYN_ACK or not 0 <= length == (word >> 10 & 0x3C) - 20:  # CWR and ECE say nothing here
+            if word & 0x3F != SYN_ACK or length != OPTION_BYTES[word >> 12]:  # CWR and ECE say nothing here
                 return self._take(packet[at:limit], timestamp)
             found = _syn_options(packet, start, ahead, length)
             if found is None:
@@ -162,13 +162,15 @@ class Ordinary(Routing):
         peer = half.peer
         start = at + ahead
         if (
-            word & 0xFFF7 != half.plain | FIN  # so `plain` is such a word
+            word & 0xFFF6 != half.plain  # so `plain` is such a word
             or seq != half.expected_seq
-            or length != (0 if word < 0x8000 else 12)
+            or length != OPTION_BYTES[word >> 12]
             or not window
             or start + length > limit
-            or not (half.details is peer.details is NOTHING)
-            or not sound_header(packet, start, ahead, length)
+            or half.details is not NOTHING
+            or peer.details is not NOTHING
+            or even_sum(packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length], "big") % 0xFFFF
+            != 0xFFE5 - length  # as in `sound`
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
             or word >= 0x8000 and not self._renews(half, packet, start - 20)
         ):
@@ -274,14 +276,12 @@ option_words = _cut_option_words if PYPY else OPTION_WORDS  # PyPy: of bytes or 
 
 def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[Dict[int, bytes]]:
     """Those that matter, by kind, of a SYN without data; None if its checksum is wrong, or if it is signed."""
-    if not sound_header(packet, start, ahead, length):
+    words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
+    if even_sum(words, "big") % 0xFFFF != 0xFFE5 - length:  # as in `sound`
         return None
-    if not length:
-        return NO_OPTIONS
-    options = packet[start : start + length]
-    if length == 4 and options[0] == OPTION_MSS:
+    if not length or length == 4 and words[-4] == OPTION_MSS:
         return NO_OPTIONS  # no need to search
-    found = parse_options(options)
+    found = parse_options(words[-length:])
     return None if OPTION_MD5 in found else found
 
 
@@ -304,8 +304,8 @@ def _take_syn(half: Any, middle: int, seq: int, window: int, found: Dict[int, by
 
 def same_path(half: Any, line: int) -> bool:
     """Whether TCP with this line may have come from where the others came; it becomes the usual one if its TTL is."""
-    if not plain_tcp(line, half.state.key):
-        return False
+    if (line & 0x3FFF00FF if len(half.state.key) == 12 else line >> 8) != 6:
+        return False  # no TCP, or a fragment
     if half.line < 0:
         return True  # the first
     usual, ttl = ttl_of(half.line), ttl_of(line)
@@ -314,18 +314,11 @@ def same_path(half: Any, line: int) -> bool:
     return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
-# TCP checksums (RFC 9293 3.1) of `packet[start - 20 : start + length]`, with the addresses, which lie 28 bytes before
-# `start` in IPv4 and 52 in IPv6. With the protocol, 6, and the size the sum is to be 0.
-
-
-def sound_header(packet: Any, start: int, ahead: int, length: int) -> bool:
-    """Whether it holds, of a segment without data: its size is even. O(1)."""
-    words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
-    return even_sum(words, "big") % 0xFFFF == 0xFFE5 - length
-
-
 def sound(half: Any, packet: Any, start: int, ahead: int, length: int) -> bool:
-    """Whether it holds; then `half` is known to send good ones. O(length)."""
+    """Whether the checksum of `packet[start - 20 : start + length]` holds (RFC 9293 3.1); then `half` is known to send
+    good ones. O(length)."""
+    # With the addresses, which lie 28 bytes before `start` in IPv4 and 52 in IPv6, the protocol, 6, and the size the
+    # sum is to be 0. Written out where the size is even: short connections have four such packets.
     words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
     if word_sum(words) % 0xFFFF != 0xFFE5 - length:
         return False

@@ -19,7 +19,7 @@ OPTION_MD5, OPTION_FAST_OPEN = 19, 34
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
 FlowKey = Union[bytes, Tuple[bytes, Tuple[Any, ...]]]
-_ENDS_V4, _ENDS_V6 = struct.Struct("4s4s2s2s"), struct.Struct("16s16s2s2s")
+_ENDS_V4, _ENDS_V6 = struct.Struct("4s4s2s2s").unpack, struct.Struct("16s16s2s2s").unpack
 
 
 class Direction(enum.IntEnum):
@@ -58,10 +58,12 @@ def address_bytes(key: FlowKey) -> bytes:
 
 def reverse_key(key: FlowKey) -> FlowKey:
     """The key of the opposite direction. O(1)."""
-    if key.__class__ is not bytes:
+    if len(key) == 12:
+        source, destination, source_port, destination_port = _ENDS_V4(key)  # type: ignore[arg-type]
+    elif key.__class__ is bytes:
+        source, destination, source_port, destination_port = _ENDS_V6(key)
+    else:
         return reverse_key(key[0]), key[1]  # type: ignore[return-value, arg-type]
-    ends = _ENDS_V4 if len(key) == 12 else _ENDS_V6
-    source, destination, source_port, destination_port = ends.unpack(key)
     return b"".join((destination, source, destination_port, source_port))
 
 

@@ -17,11 +17,6 @@ SHOWN: Dict[int, int] = {}  # one object for each of the first windows as well: 
 MAX_SHOWN = 1024
 
 
-def plain_tcp(line: int, key: Any) -> bool:
-    """Whether the line says, of a packet with this key, that it is TCP and no fragment."""
-    return line >> 8 == 6 if len(key) == 36 else line & 0x3FFF00FF == 6
-
-
 def ttl_of(line: int) -> int:
     """TTL or hop limit in the line of TCP, 0 where none is known. A line that can be read both ways says the same."""
     if line & 0xFF == 6:
