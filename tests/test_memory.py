@@ -11,8 +11,9 @@ from typing import Any, Iterator, List, Optional
 
 import pytest
 
+from support.frames import tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Flow, Limits, Segment, Stream, StreamFactory
+from tcpstitch import Assembler, Flow, Limits, Segment, Stream, StreamCallbackError, StreamFactory
 
 SERVER = ("10.0.0.2", 80)
 SLAB_PAGES = (1 << 20) // 2048
@@ -246,3 +247,34 @@ def test_a_chunk_that_the_user_keeps_does_not_keep_the_pages_or_the_stream(no_co
     assert len(chunks) == 100
     assert all(stream() is None for stream in streams)
     assert assembler.statistics().pages_used == 0
+
+
+@counts_objects
+@pytest.mark.parametrize("frames", [False, True])
+def test_a_stream_that_failed_goes_without_the_garbage_collector(frames: bool, no_collector: None) -> None:
+    class Failing(Silent):
+        __slots__ = ()
+
+        def reassembled(self, chunk: Any) -> None:
+            raise ValueError(f"a handler's, at {chunk.offset}")
+
+    streams: List[Any] = []
+
+    class Factory(StreamFactory):
+        def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+            stream = Failing()
+            streams.append(weakref.ref(stream))
+            return stream
+
+    assembler = Assembler(Factory())
+    client, server = ("10.0.0.1", 4000), ("10.0.0.2", 80)
+    packets = [(client, server, 99, b"", "S", 0), (server, client, 499, b"", "SA", 100),
+               (client, server, 100, b"", "A", 500), (client, server, 100, b"x" * 100, "A", 500)]  # fmt: skip
+    for a, b, seq, data, flags, ack in packets:
+        packet: Any = Segment.make(a, b, seq, data, flags=flags, ack=ack)
+        try:
+            assembler.assemble(tcp_frame(a, b, seq, data, flags, ack) if frames else packet, 1.0)
+        except StreamCallbackError as error:
+            assert "at 0" in str(error)
+    assembler.flush_all()
+    assert [stream() for stream in streams] == [None]

@@ -211,12 +211,16 @@ class Ordinary(Routing):
             self.raise_pending()
 
     def _handler_raised(self, state: Any, error: BaseException) -> None:
-        self.busy = None
-        if not isinstance(error, Exception):
-            self.abandon(state)
-            raise error
-        self.asked = True
-        self.handler_failed(state, state.stream, error)
+        self.busy = self  # `complete` of the abandoned stream is a handler too
+        try:
+            if not isinstance(error, Exception):
+                self.abandon(state)
+                raise error
+            self.asked = True
+            self.handler_failed(state, state.stream, error)
+        finally:
+            self.busy = None
+            del error  # an exception that leads to this frame, and the frame to it, would be a cycle
 
     def _acknowledges(self, half: Any, ack: int, window: int) -> bool:
         """Whether this is an honest confirmation of bytes that were seen; if so it is taken in."""

@@ -94,8 +94,11 @@ class Upkeep(Bounds):
 
     def raise_pending(self) -> None:
         error, self._error = self._error, None
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # or the exception and this frame would keep each other, and the connection, alive
 
     def next_arrival(self) -> int:
         self._arrivals += 1
