@@ -278,3 +278,26 @@ def test_a_stream_that_failed_goes_without_the_garbage_collector(frames: bool, n
             assert "at 0" in str(error)
     assembler.flush_all()
     assert [stream() for stream in streams] == [None]
+
+@pytest.mark.parametrize("budget", ["1MiB", "2MiB", "3MiB", "5MiB", "8MiB"])
+def test_a_small_budget_is_not_exceeded_by_what_is_vacant_in_slabs(budget: str) -> None:
+    limits = Limits.from_memory(budget)
+    assembler = Assembler(Forgetful(), limits=limits)
+    for number in range(4 * limits.max_buffered_pages_total):
+        for segment in behind_a_hole(number, 2000):
+            assembler.assemble(segment, 1.0)
+        assert assembler.statistics().memory_bytes <= limits.memory_bound
+
+
+def test_raised_limits_hold_what_they_allow_and_lowered_ones_give_it_back() -> None:
+    assembler = Assembler(Forgetful(), limits=Limits(max_buffered_pages_total=16))
+    assembler.limits = Limits(max_buffered_pages_total=3000)
+    for number in range(4000):
+        for segment in behind_a_hole(number):
+            assembler.assemble(segment, 1.0)
+    assert assembler.statistics().pages_used == 3000
+    assembler.limits = Limits(max_buffered_pages_total=16)
+    statistics = assembler.statistics()
+    assert statistics.pages_used == 16
+    assert statistics.pages_allocated <= 16 + RESERVE_PAGES + SLAB_PAGES
+    assembler.pages.check()

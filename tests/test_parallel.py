@@ -25,7 +25,7 @@ from tcpstitch import (
     connections,
 )  # fmt: skip
 from tcpstitch.capture import Share
-from tcpstitch.parallel import PartsFailed, run
+from tcpstitch.parallel import PartsFailed, divided, run
 
 Emit = Callable[[Any], None]
 
@@ -206,6 +206,22 @@ def test_a_capture_that_cannot_be_read_costs_the_others_nothing(mixed: Path) -> 
     assert "missing.pcap, part 1 of 1: at packet 0: CaptureError" in str(outcome.failures[0])
 
 
+def cannot_open(emit: Emit) -> Factory:
+    raise OSError("no room for results")
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_factory_that_cannot_be_made_is_reported_as_what_it_raised(mixed: Path, parts: int) -> None:
+    outcome = run(mixed, cannot_open, parts=parts, workers=parts, failures="return")
+    assert [failure.packet for failure in outcome.failures] == [0] * parts
+    assert {failure.error for failure in outcome.failures} == {"OSError: no room for results"}
+
+
+def test_the_bytes_of_fragments_are_divided_but_for_room_for_one_datagram() -> None:
+    assert divided(Limits(max_fragment_bytes=4 << 20), 8).max_fragment_bytes == 1 << 19
+    assert divided(Limits(max_fragment_bytes=1 << 18), 8).max_fragment_bytes == 1 << 17
+
+
 def test_the_bounds_are_divided_among_the_workers(tmp_path: Path) -> None:
     path = tmp_path / "open.pcap"
     frames = [frame(("10.0.0.1", port), ("10.0.0.2", 80), 99, 0, SYN) for port in range(1000, 1064)]
@@ -224,6 +240,10 @@ def wrong() -> Iterator[Tuple[str, Callable[[Path], Any]]]:
     yield "failures", lambda path: run(path, Factory, failures="ignore")
     yield "share", lambda path: run(["-"], Factory)
     yield "path", lambda path: run([io.BytesIO()], Factory)
+    yield "paths", lambda path: run(io.BytesIO(), Factory)
+    yield "workers='2'", lambda path: run(path, Factory, workers="2")  # type: ignore[arg-type]
+    yield "a class", lambda path: run(path, Factory(print))  # type: ignore[arg-type]
+    yield "executor=5", lambda path: run(path, Factory, executor=5)  # type: ignore[arg-type]
     yield "overlap", lambda path: run(path, Factory, overlap="nobody's")
     yield "top level", lambda path: run(path, lambda emit: Factory(emit))
     yield "fewer", lambda path: run(path, Factory, workers=3, limits=Limits(max_connections=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -12,7 +13,7 @@ import pytest
 from small_captures import exchange
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, PacketDecoder, Timeouts, UsageError
+from tcpstitch import Assembler, PacketDecoder, Stream, StreamCallbackError, StreamFactory, Timeouts, UsageError
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
@@ -24,7 +25,25 @@ def test_a_factory_must_be_an_object_that_makes_streams(factory: Any) -> None:
         Assembler(factory)
 
 
-@pytest.mark.parametrize("capture", ["capture.pcap", b"capture.pcap", None, 7])
+@pytest.mark.parametrize("stream", [5, Stream, "stream", object()])
+def test_a_factory_that_gives_no_stream_is_told_what_to_give(stream: Any) -> None:
+    """The connection is not followed; the next one is, where the factory does it right."""
+
+    class Wrong(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Any:
+            return stream
+
+    with pytest.raises(StreamCallbackError, match="subclass of Stream"), Assembler(Wrong()) as assembler:
+        for packet in exchange():
+            assembler.assemble(packet, 1.0)
+
+
+def test_on_error_must_be_a_function() -> None:
+    with pytest.raises(UsageError, match="on_error=5"):
+        Assembler(Recorder(), on_error=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("capture", ["capture.pcap", b"capture.pcap", io.BytesIO(b"capture"), None, 7])
 def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
     """The message names open_capture."""
     with pytest.raises(UsageError, match="open_capture"):

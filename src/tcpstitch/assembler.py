@@ -60,6 +60,8 @@ class Assembler(ShortPath):
         timeouts = Timeouts() if timeouts is None else timeouts
         if not isinstance(timeouts, Timeouts):
             raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
+        if on_error is not None and not callable(on_error):
+            raise UsageError(f"on_error={on_error!r}: give a function of the failed handler and the exception")
         gauge = PressureGauge(on_pressure, pressure_marks)
         super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
         self.strict = checks == "strict"
@@ -91,7 +93,7 @@ class Assembler(ShortPath):
         Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
         """
         given: Any = capture
-        if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        if isinstance(given, (str, bytes)) or hasattr(given, "read") or not hasattr(given, "__iter__"):
             raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble

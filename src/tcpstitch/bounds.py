@@ -173,7 +173,7 @@ class Bounds:
     def _take_over(self) -> None:
         """Copy the limits to where they are looked at for each packet."""
         limits = self._limits
-        self.pages.max_pages = limits.max_buffered_pages_total
+        self.pages.bound(limits.max_buffered_pages_total)
         self.max_pages_per_connection = limits.max_buffered_pages_per_connection
         self.max_connections = limits.max_connections
         self.history_bytes = limits.max_history_bytes_per_connection

@@ -23,7 +23,8 @@ class Gap(NamedTuple):
 
 
 class Anomaly(NamedTuple):
-    """Evidence: something an honest pair of endpoints would not have sent, or a bound that was reached.
+    """Evidence: a segment that says something else than the stream so far, from a careless host, a faulty wire or an
+    attacker; docs/anomalies.md tells which kinds honest traffic has too.
 
     `offset` is the stream offset it concerns (relative to the first byte after the SYN), `detail` a mapping that
     depends on the kind; the documentation lists all kinds.
@@ -116,7 +117,7 @@ class Chunk:
 
     def stop_connection(self) -> None:
         """End the interest in both directions; `Stream.complete` still comes. From then on a packet costs next to
-        nothing."""
+        nothing, except with strict checks, delivery at the acknowledgement and histories, which go on looking."""
         peer = self._half.peer
         self._half.request_stop()
         if peer is not None:  # else the connection is over and forgotten

@@ -24,6 +24,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 from .page import Page, page_cost
 
 SLAB_BYTES = 1 << 20
+SLABS = 16  # that the bound is cut into at least, since what is vacant in a slab is memory too
 RESERVE_SLABS = 2  # stays allocated against thrashing
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
@@ -52,18 +53,24 @@ class PageCache:
 
     def __init__(self, page_size: int, max_pages: int) -> None:
         self.page_size = page_size
-        self.max_pages = max_pages
-        self.pages_per_slab = max(1, SLAB_BYTES // page_size)
+        self.pages_per_slab = 0
+        self.bound(max_pages)
         self.used = 0
         self.peak = 0
         self.charged = 0
         self._slots = 0
-        # Of the slots: one object for each, not one for each page, where the table of them is small.
-        places = range(0, page_size * self.pages_per_slab, page_size)
-        self._places: Sequence[int] = places if len(places) > 1024 else list(places)
         self._slabs: Dict[int, Slab] = {}  # by id
         self._open: Dict[int, Slab] = {}  # slabs with vacant slots, by id
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
+
+    def bound(self, max_pages: int) -> None:
+        """Allow so many pages. Slabs do not become smaller."""
+        self.max_pages = max_pages
+        slab_bytes = min(SLAB_BYTES, max(mmap.PAGESIZE, max_pages * self.page_size // SLABS))
+        self.pages_per_slab = max(1, self.pages_per_slab, slab_bytes // self.page_size)
+        # Of the slots: one object for each, not one for each page, where the table of them is small.
+        places = range(0, self.page_size * self.pages_per_slab, self.page_size)
+        self._places: Sequence[int] = places if len(places) > 1024 else list(places)
 
     @property
     def allocated(self) -> int:

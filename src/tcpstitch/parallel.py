@@ -19,7 +19,7 @@ from operator import itemgetter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from .assembler import Assembler
-from .capture import Share, open_capture
+from .capture import Capture, Share, open_capture
 from .capture.share import HEAD
 from .errors import TcpStitchError, UsageError
 from .limits import Limits
@@ -123,9 +123,9 @@ def _work(task: _Task) -> _Answer:
     """One part, in whatever process this runs; errors become a `Failure`."""
     emitter = _Emitter()
     assembler: Optional[Assembler] = None
+    share = Share(task.part, task.parts, counted=False)
     try:
         factory = task.make_factory(emitter)
-        share = Share(task.part, task.parts, counted=False)
         if task.parts == 1:
             assembler = Assembler(factory, **task.options)  # alone, so the order is that in which results come
         else:
@@ -183,16 +183,20 @@ def run(
     `workers` parts are worked on at the same time (default: the processors this process may use), in processes of
     their own unless an `executor` is given. Each capture is cut into `parts` (default: one, when there are as many
     captures as workers, else as many as workers). `options` are those of `Assembler`; the bounds of `limits` are those
-    of all workers together: totals, connections and fragments are divided among them.
+    of all workers together: totals, connections and fragments are divided among them (128 KiB of fragments at least).
 
     A part that fails (an unreadable file, a handler that raises, a process that dies) costs the others nothing, and
     keeps what it emitted before. With `failures="raise"`, `PartsFailed`, which has everything else as its `outcome`,
     is raised in the end; with "return" failures are in the outcome only. Raises `UsageError` for arguments that cannot
     work, before anything is read.
     """
-    wanted = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    workers = _processors() if workers is None else workers
-    parts = (1 if len(wanted) >= workers else workers) if parts is None else parts
+    if not callable(make_factory):
+        raise UsageError(f"make_factory={make_factory!r}: give a class or function that makes a StreamFactory")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise UsageError(f"executor={executor!r}: give a concurrent.futures.Executor, or None for processes")
+    wanted = _wanted(sources)
+    workers = _whole("workers", _processors() if workers is None else workers)
+    parts = _whole("parts", (1 if len(wanted) >= workers else workers) if parts is None else parts)
     options = _checked(wanted, workers, parts, failures, options)
     tasks = [_Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
@@ -210,20 +214,33 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _whole(name: str, value: Any) -> int:
+    if value.__class__ is not int or value < 1:
+        raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
+    return value
+
+
+def _wanted(sources: Any) -> List[Any]:
+    """The captures, each a path or several. Raises `UsageError`."""
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    elif isinstance(sources, Capture) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
+        raise UsageError(f"sources={sources!r}: give paths, as each process opens the captures itself")
+    wanted = list(sources)
+    for source in wanted:
+        for path in source if isinstance(source, (list, tuple)) else [source]:
+            if not isinstance(path, (str, os.PathLike)) or path == "-":
+                raise UsageError(f"source {path!r}: give a path, as several processes cannot share one stream")
+    return wanted
+
+
 def _checked(
     sources: List[Any], workers: int, parts: int, failures: str, options: Dict[str, Any]
 ) -> Dict[str, Any]:
     """The options of one worker's assembler. Raises `UsageError`."""
-    for name, value in (("workers", workers), ("parts", parts)):
-        if value.__class__ is not int or value < 1:
-            raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
     Share(parts - 1, parts)
     if failures not in ("raise", "return"):
         raise UsageError(f'failures={failures!r}: use "raise" or "return"')
-    for source in sources:
-        for path in source if isinstance(source, (list, tuple)) else [source]:
-            if not isinstance(path, (str, os.PathLike)) or path == "-":
-                raise UsageError(f"source {path!r}: give a path, as several processes cannot share one stream")
     if "linktype" in options:
         raise UsageError("linktype: captures name it themselves")
     at_once = max(1, min(workers, len(sources) * parts))
@@ -243,6 +260,7 @@ def divided(limits: Limits, workers: int) -> Limits:
         max_buffered_pages_per_connection=min(limits.max_buffered_pages_per_connection, total),
         max_connections=connections,
         max_fragments=max(1, limits.max_fragments // workers),
+        max_fragment_bytes=max(1 << 17, limits.max_fragment_bytes // workers),  # not less than the largest datagram
     )
 
 

@@ -146,6 +146,8 @@ class Routing(Timers):
         flow.key = key
         try:
             stream = self.factory.new(flow, segment, timestamp)
+            if stream.__class__ is not self._usual_class and stream is not None:
+                self._look_at(stream)
         except Exception as error:
             self.handler_failed(state, self.factory, error)
             return state
@@ -165,14 +167,18 @@ class Routing(Timers):
         depth = getattr(stream, "depth", None)
         if depth is not None and not self._bounded_depth(state, depth):
             return state
-        if stream.__class__ is not self._usual_class:
-            self._usual_class = stream.__class__
-            self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
         state.accepts = self._usual_accepts
         if segment.flags & SYN:
             state.embryonic = True
             self._embryonic[state] = timestamp
         return state
+
+    def _look_at(self, stream: Any) -> None:
+        """A stream of another class than the one before. Raises `UsageError` where it is none."""
+        if isinstance(stream, type) or not (hasattr(stream, "reassembled") and hasattr(stream, "complete")):
+            raise UsageError(f"new() gave {stream!r}: return an object of a subclass of Stream, or None to ignore it")
+        self._usual_class = stream.__class__
+        self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
 
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
         """Follow the connection only so far; False where that is no number of bytes."""
