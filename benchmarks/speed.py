@@ -139,7 +139,8 @@ def main() -> int:
     captures = [workloads.make(name, options.scale, folder) for name in names]
     arguments = " ".join(word if word.replace("-", "").isalnum() else f'"{word}"' for word in sys.argv[1:])
     head = f"    python benchmarks/speed.py {arguments}\n\n{machine()}. {sizes(captures, names)}.\n"
-    head += f"Medians of {options.rounds} rounds, {MOST_ROUNDS['million']} for million (slowest–fastest), × to dpkt in "
+    fewer = f", {MOST_ROUNDS['million']} for million" if "million" in names else ""
+    head += f"Medians of {options.rounds} rounds{fewer} (slowest–fastest), × to dpkt in "
     head += "the same round. Missing here: " + (", ".join(missing) or "nobody") + ".\n\n"
     if options.write:
         write_section(options.write, head + markdown(tables, [runner.name for runner in runners]))
