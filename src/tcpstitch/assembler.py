@@ -26,9 +26,9 @@ from .uncut import PYPY
 class Assembler(ShortPath):
     """Puts TCP streams back together inside `limits`, calling the streams that `factory` makes.
 
-    `overlap`: who owns a byte that several segments carry: a policy's name, a function from `Flow` to one, or a table of
-    networks (docs/tcp-rules.md). `checks`: "strict" refuses what an endpoint would refuse. `start`: "syn" follows only
-    connections whose SYN was seen. `delivery`: "acked" holds bytes until the receiver acknowledged them. `urgent`: data
+    `overlap`: who owns a byte that several segments carry: a policy's name, a function from `Flow` to one, or a table
+    of networks (docs/tcp-rules.md). `checks`: "strict" refuses what an endpoint would refuse. `start`: "syn" follows
+    only connections whose SYN was seen. `delivery`: "acked" holds bytes until the receiver acknowledged them. `urgent`: data
     marked urgent stays ("inline"), or its byte is taken out ("oob"), the segment ignored ("drop") or made a `Gap`
     ("gap"); by default as the checks have it. `on_limit`: what is given up at a page bound, "deliver", "drop" or
     "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
