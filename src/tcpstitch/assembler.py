@@ -28,10 +28,10 @@ class Assembler(ShortPath):
 
     `overlap`: who owns a byte that several segments carry: a policy's name, a function from `Flow` to one, or a table
     of networks (docs/tcp-rules.md). `checks`: "strict" refuses what an endpoint would refuse. `start`: "syn" follows
-    only connections whose SYN was seen. `delivery`: "acked" holds bytes until the receiver acknowledged them. `urgent`: data
-    marked urgent stays ("inline"), or its byte is taken out ("oob"), the segment ignored ("drop") or made a `Gap`
-    ("gap"); by default as the checks have it. `on_limit`: what is given up at a page bound, "deliver", "drop" or
-    "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
+    only connections whose SYN was seen. `delivery`: "acked" holds bytes until the receiver acknowledged them.
+    `urgent`: data marked urgent stays ("inline"), or its byte is taken out ("oob"), the segment ignored ("drop") or
+    made a `Gap` ("gap"); by default as the checks have it. `on_limit`: what is given up at a page bound, "deliver",
+    "drop" or "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
 
     `linktype` of packets that come as bytes by themselves (1, Ethernet; those of `open_capture` carry their own).
     `flow_key`: "vlan" or "tunnel" keeps equal addresses in different VLANs or tunnels apart.
