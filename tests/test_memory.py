@@ -279,6 +279,7 @@ def test_a_stream_that_failed_goes_without_the_garbage_collector(frames: bool, n
     assembler.flush_all()
     assert [stream() for stream in streams] == [None]
 
+
 @pytest.mark.parametrize("budget", ["1MiB", "2MiB", "3MiB", "5MiB", "8MiB"])
 def test_a_small_budget_is_not_exceeded_by_what_is_vacant_in_slabs(budget: str) -> None:
     limits = Limits.from_memory(budget)

@@ -41,14 +41,7 @@ class Lingering(Upkeep):
                 self.now, None, client.expected_seq, client.next_offset, server.expected_seq, server.next_offset,
                 state.stream, state.last_seen,
             )  # fmt: skip
-            # As `take_apart`, whose call would cost as much as this.
-            halves = self._halves
-            del halves[key]
-            if state.reverse in halves:
-                del halves[state.reverse]
-            client.peer = server.peer = state.client = state.server = state.stream = None
-            if self.policies.chosen:
-                self.policies.forget(state)
+            self.take_apart(state)
 
     def whole_again(self, key: FlowKey) -> Any:
         """The direction of such a connection, as the rules want it; None where there is none. O(1)."""
