@@ -7,10 +7,9 @@ Checks are lenient, and the last 64 KiB of each direction are kept, so that conf
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from collections import Counter
-from typing import List
 
 from grace import Everybody
 
@@ -19,14 +18,13 @@ from tcpstitch import Assembler, CaptureWarning, Limits, open_capture
 LIMITS = Limits(max_history_bytes_per_connection=1 << 16)
 
 
-def main(paths: List[str]) -> int:
-    if not paths:
-        print(__doc__)
-        return 2
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="CAPTURE")
     warnings.simplefilter("ignore", CaptureWarning)  # damaged captures are among them
     times: Counter[str] = Counter()
     captures: Counter[str] = Counter()
-    for path in paths:
+    for path in parser.parse_args().paths:
         with Assembler(Everybody(), limits=LIMITS) as assembler, open_capture(path) as capture:
             assembler.run(capture)
         found = assembler.statistics().anomalies
@@ -34,8 +32,7 @@ def main(paths: List[str]) -> int:
         captures.update(found.keys())
     for kind in sorted(times):
         print(f"{kind:24} {times[kind]} in {captures[kind]}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -1,7 +1,7 @@
 """How late after its acknowledgement does data come, in captures whose tap reorders packets?
 
     python benchmarks/grace.py CAPTURE ...
-    python benchmarks/grace.py --peak CAPTURE ...   # the most pages held, by grace
+    python benchmarks/grace.py --peak CAPTURE ...
 
 For each direction of each connection: bytes that the receiver had confirmed before they were captured, for the first
 time. Prints, per capture that has such bytes, their number and how long after the acknowledgement they came; then the
@@ -11,6 +11,7 @@ never came are counted beside them: those are what the grace is for.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from bisect import bisect_right
 from typing import Any, Dict, List, Tuple
@@ -132,16 +133,17 @@ class Everybody(StreamFactory):
         return Stream()
 
 
-def main(paths: List[str]) -> int:
-    if not paths:
-        print(__doc__)
-        return 2
-    if paths[0] == "--peak":
-        for path in paths[1:]:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="CAPTURE")
+    parser.add_argument("--peak", action="store_true", help="instead: the most pages held, with each of six graces")
+    options = parser.parse_args()
+    if options.peak:
+        for path in options.paths:
             print(f"{path}: {peaks(path)}")
-        return 0
+        return
     every: List[Tuple[int, float]] = []
-    for path in paths:
+    for path in options.paths:
         try:
             late, lost = measure(path)
         except Exception as error:
@@ -155,8 +157,7 @@ def main(paths: List[str]) -> int:
         every += late
     if every:
         print(f"all: {len(every)} late pieces, {quantiles(every)}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

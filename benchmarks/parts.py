@@ -209,10 +209,13 @@ def rows(subjects: List[str]) -> Iterator[Tuple[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("subjects", nargs="*", default=["connections", "pages"], help="connections, pages")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="connections, pages (default: both)")
+    subjects = parser.parse_args().subjects or ["connections", "pages"]
+    if set(subjects) - {"connections", "pages"}:
+        parser.error("a subject is connections or pages")
     print("| part | bytes |\n|---|---:|")
-    for what, size in rows(parser.parse_args().subjects):
+    for what, size in rows(subjects):
         print(f"| {what} | {size:,.0f} |", flush=True)
 
 

@@ -9,7 +9,7 @@ and nothing else. Prints each direction of which the two say something else, and
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
 from typing import Any, Dict, List, Tuple
 
@@ -110,10 +110,10 @@ def assembled(path: str) -> Answer:
     return factory.answer
 
 
-def main(paths: List[str]) -> int:
-    if not paths:
-        print(__doc__)
-        return 2
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="CAPTURE")
+    paths = parser.parse_args().paths
     warnings.simplefilter("ignore", CaptureWarning)
     compared = different = 0
     for path in paths:
@@ -130,8 +130,7 @@ def main(paths: List[str]) -> int:
                 print(f"{path}: {source} > {destination}: {len(data) - len(wanted):+} bytes, "
                       f"{missing - wanted_missing:+} missing")  # fmt: skip
     print(f"{different} of {compared} directions differ, in {len(paths)} captures")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

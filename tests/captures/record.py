@@ -14,6 +14,7 @@ the truth can make the bytes again and compare captures with holes offset by off
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import hashlib
@@ -351,23 +352,26 @@ def unavailable() -> Optional[str]:
     return None
 
 
-def main(arguments: List[str]) -> int:
-    if not arguments or set(arguments[1:]) - set(SAMPLES):
-        print(f"usage: record.py DIRECTORY [{' | '.join(SAMPLES)}] ...", file=sys.stderr)
-        return 2
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", metavar="DIRECTORY", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SAMPLES)} (default: all)")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(SAMPLES)
+    if unknown:
+        parser.error(f"no sample is called {', '.join(sorted(unknown))}: there are {', '.join(SAMPLES)}")
     reason = unavailable()
     if reason:
         print(f"record.py: {reason}", file=sys.stderr)
         return 1
-    directory = Path(arguments[0])
-    for name in arguments[1:] or SAMPLES:
+    for name in options.names or SAMPLES:
         packets, truth = record(SAMPLES[name])
-        with open(directory / f"{name}.pcap", "wb") as file:
+        with open(options.directory / f"{name}.pcap", "wb") as file:
             write_pcap(file, packets)
-        (directory / f"{name}.truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+        (options.directory / f"{name}.truth.json").write_text(json.dumps(truth, indent=1) + "\n")
         print(f"{name}: {len(packets)} packets, {truth['counts']}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
