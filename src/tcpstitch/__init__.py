@@ -1,4 +1,14 @@
-"""TCP streams put back together from captured packets, in pure Python, inside a memory bound."""
+"""TCP streams put back together from captured packets, in pure Python, inside a memory bound.
+
+Subclass `Stream` and `StreamFactory`, give a factory to `Assembler` and packets to its `run` or `assemble`;
+`open_capture` reads files, `tcpstitch.live.sniff` an interface of Linux. `connections` holds whole connections, for
+small captures. `tcpstitch.parallel` uses more cores, `tcpstitch.metrics` tells Prometheus, `tcpstitch.state_machine`
+has gopacket's checks, `tcpstitch.segment` the flags (`SYN`, `ACK`, ...). These and the names in `__all__` are for
+programs to use; all other modules are the library's own.
+
+Times are seconds of capture time; offsets count from the first byte after the SYN. Everything raised on purpose is a
+`TcpStitchError`; captured traffic raises nothing.
+"""
 
 TYPE_CHECKING = False  # as type checkers know it; importing typing for its constant would cost most of the start
 if TYPE_CHECKING:

@@ -39,6 +39,10 @@ class Assembler(ShortPath):
     `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the `pressure_marks`, as
     shares of the bounds, the fullest bound has reached.
 
+    For programs: `run`, `assemble`, `flush_older_than`, `flush_all`, `limits`, `max_buffered_pages_per_connection`,
+    `max_buffered_pages_total`, `statistics`, `explain`, `top`, `pressure`, `memory_bytes`, `watch_drops`, `check`. A
+    `with` block calls `flush_all` at its end, also when an exception leaves it. Other methods are for the library.
+
     Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
@@ -101,7 +105,8 @@ class Assembler(ShortPath):
     # -- packets in; `assemble` stands in `shortpath`
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
-        """Assemble every (timestamp, packet) of `capture`; the same as the loop written out. Does not flush.
+        """Assemble every (timestamp, packet) of `capture`, as a loop over `assemble` would. Does not flush: `with` or
+        `flush_all` does. Faster than the loop where `capture` is a pcap file of Ethernet frames.
 
         Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
         """
@@ -130,7 +135,7 @@ class Assembler(ShortPath):
         """Give up holes whose data has waited since before `timestamp`, and, where `close_before` is given, complete
         connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections).
 
-        Raises `UsageError` for something that is no time in seconds.
+        Raises `UsageError` for something that is no time in seconds, and what `flush_all` raises.
         """
         timestamp = seconds(timestamp)
         close_before = None if close_before is None else seconds(close_before)
@@ -155,7 +160,8 @@ class Assembler(ShortPath):
         return FlushResult(flushed, closed)
 
     def flush_all(self) -> FlushResult:
-        """End of input: deliver what is held behind its gaps, and complete every stream. O(connections)."""
+        """End of input: deliver what is held behind its gaps, and complete every stream. O(connections), and O(bytes
+        held). The assembler may be used again. Raises `StreamCallbackError`, in a handler `ReentrantCallError`."""
         if self.busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0

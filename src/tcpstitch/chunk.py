@@ -39,7 +39,7 @@ class Anomaly(NamedTuple):
 
 class PacketInfo(NamedTuple):
     """Where a byte came from: the packet's capture time in seconds, the sequence number of the byte, and the context
-    object of the `Segment` the caller passed, if any."""
+    object of the `Segment` that the caller made, if any."""
 
     timestamp: float
     seq: int
@@ -49,7 +49,7 @@ class PacketInfo(NamedTuple):
 class Chunk:
     """In-order bytes of one direction.
 
-    `data` are the bytes; `offset` is the stream offset of the first (0 = first byte after the SYN);
+    `data` are the `bytes`; `offset` is the stream offset of the first (0 = first byte after the SYN);
     `timestamp` the capture time, in seconds, of the packet that carried the first byte. `skip` is the number of bytes
     missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks the first
     chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
@@ -71,10 +71,12 @@ class Chunk:
 
     @property
     def start(self) -> bool:
+        """Whether the stream starts here, behind a SYN that was seen."""
         return self.offset == 0 and bool(self._half.syn_seen)
 
     @property
     def direction(self) -> Direction:
+        """Who sent the bytes."""
         return self._half.direction  # type: ignore[no-any-return]
 
     @property
@@ -104,7 +106,8 @@ class Chunk:
         """Hold `data[index:]` back: the next chunk of this direction starts with it again.
 
         `index == len(data)` keeps nothing. Kept bytes count as pages of the connection; what the bounds do not allow
-        is dropped from the front. A gap ends what was kept. Raises IndexError outside of the chunk.
+        is dropped from the front. A gap ends what was kept. Each chunk costs one copy of the kept bytes that it brings.
+        Raises IndexError outside of the chunk, `UsageError` outside of the `reassembled` call that received it.
         """
         if not 0 <= index <= len(self.data):
             raise IndexError(f"cannot keep from {index} in a chunk of {len(self.data)} bytes")

@@ -39,7 +39,8 @@ class Limits:
     `max_connections` bounds connection state, also of connections that are over and linger so that late packets open
     nothing; `max_fragments` the incomplete IP datagrams and `max_fragment_bytes` their bytes.
     `max_history_bytes_per_connection`, off by default, keeps the last delivered bytes of each direction so that a
-    later segment with other bytes at the same offsets is reported; it costs up to that many bytes per direction.
+    later segment with other bytes at the same offsets is reported; it costs up to four times that per connection, for
+    what was delivered and what was refused of both directions.
     Raises `LimitsError`.
     """
 

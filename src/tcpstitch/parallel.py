@@ -32,8 +32,9 @@ MakeFactory = Callable[[Emit], StreamFactory]
 
 
 class Failure(NamedTuple):
-    """A part that ended early. `packet` is the one it ended at, counted from 1 in the capture; 0: before the first one;
-    None: the process died and could not say, or the capture cannot be read again to count."""
+    """A part that ended early: `part`, counted from 0, of the `parts` of `source`. `packet` is the one it ended at,
+    counted from 1 in the capture; 0: before the first one; None: the process died and could not say, or the capture
+    cannot be read again to count. `error` and `trace` are text."""
 
     source: Any
     part: int
@@ -48,7 +49,8 @@ class Failure(NamedTuple):
 
 
 class PartReport(NamedTuple):
-    """What one part came to; `statistics` is None where the process died."""
+    """What one part came to: `part`, counted from 0, of the `parts` of `source`; `statistics` is None where the process
+    died."""
 
     source: Any
     part: int

@@ -23,7 +23,7 @@ _ENDS_V4, _ENDS_V6 = struct.Struct("4s4s2s2s").unpack, struct.Struct("16s16s2s2s
 
 
 class Direction(enum.IntEnum):
-    """Which way a segment or chunk travels; also an index into pairs kept per direction."""
+    """Which way a segment or chunk travels, 0 or 1: also an index into pairs kept per direction."""
 
     CLIENT_TO_SERVER = 0
     SERVER_TO_CLIENT = 1
@@ -105,14 +105,17 @@ class Flow:
 
     @property
     def client(self) -> Endpoint:
+        """Address and port of the side that opened the connection."""
         return key_endpoints(self.key)[0]
 
     @property
     def server(self) -> Endpoint:
+        """Address and port of the other side."""
         return key_endpoints(self.key)[1]
 
     @property
     def context(self) -> Tuple[Any, ...]:
+        """VLAN ids and tunnels, outermost first; empty with `flow_key="plain"`."""
         return () if self.key.__class__ is bytes else self.key[1]  # type: ignore[return-value]
 
     def __eq__(self, other: object) -> bool:

@@ -10,41 +10,60 @@ from .segment import Flow, FlowKey
 
 
 class Statistics(NamedTuple):
-    """A snapshot of an assembler; all counts since it was made, unless they say otherwise."""
+    """A snapshot of an assembler. Counts are since it was made, except those that say "now".
 
-    packets: int  # given to assemble
-    segments: int  # TCP segments among them
-    bytes: int  # delivered to handlers
-    chunks: int  # delivered outside of the short path
+    Traffic: `packets` given to `assemble`, `segments` of TCP among them, `bytes` delivered to handlers, `chunks`
+    delivered outside of the short path, `retransmissions`: segments that brought nothing new, `ignored`: segments of
+    connections that nobody follows, or follows any more, and of none. `dropped`: packets that live captures lost before
+    they could be read. `decode_errors`: packets without a segment, by reason (docs/encapsulations.md). `anomalies` by
+    kind (docs/anomalies.md). `gaps` and the `missing_bytes` in them; `gaps_by_reason` (docs/tcp-rules.md).
+
+    Connections: `connections` open now, of which `connections_embryonic` have not ended their handshake; besides these
+    `connections_lingering` now, over but for late packets; `connections_peak`, the most of both at a time.
+    `connections_opened`, `connections_completed`, `completions_by_reason`; `connections_evicted` for `max_connections`.
+
+    Memory: pages now, where `pages_used` + `pages_free` == `pages_allocated`; `pages_peak`, the most used.
+    `page_limit_hits`: times a connection reached its own bound. `evictions`: times the total page bound made a
+    connection give something up. `evictions_by_kind`: `page_limit`, `total_limit`, `connection_lingering`,
+    `connection_embryonic`, `connection_idle`. `kept_bytes_dropped`: what `keep_from` asked for and the bounds refused.
+    `fragments`: incomplete IP datagrams now, in `fragment_bytes`, records included. `memory_bytes` held now, estimated
+    from above; `memory_bound`, the most that the limits allow; `pressure`, how full the fullest bound is now: 1.0 means
+    that something is given up for the next.
+    """
+
+    packets: int
+    segments: int
+    bytes: int
+    chunks: int
     gaps: int
     missing_bytes: int
-    retransmissions: int  # segments that brought nothing new
-    ignored: int  # segments of connections that nobody follows, or follows any more, and of none
-    connections: int  # now
+    retransmissions: int
+    ignored: int
+    connections: int
     connections_opened: int
     connections_completed: int
     connections_evicted: int
-    pages_used: int  # now; used + free == allocated
+    pages_used: int
     pages_free: int
     pages_allocated: int
     pages_peak: int
-    evictions: int  # times the total page bound made a connection give something up
-    page_limit_hits: int  # times a connection reached its own bound
+    evictions: int
+    page_limit_hits: int
     kept_bytes_dropped: int
     anomalies: Mapping[str, int]
     decode_errors: Mapping[str, int]
-    dropped: int = 0  # packets that live captures lost before they could be read
-    connections_embryonic: int = 0  # now, whose handshake is not over
-    connections_lingering: int = 0  # now, over but for late packets; not among `connections`
-    connections_peak: int = 0  # most of all three at a time
+    dropped: int = 0
+    connections_embryonic: int = 0
+    connections_lingering: int = 0
+    connections_peak: int = 0
     gaps_by_reason: Mapping[str, int] = {}
     completions_by_reason: Mapping[str, int] = {}
-    evictions_by_kind: Mapping[str, int] = {}  # page_limit, total_limit; connection_lingering, _embryonic, _idle
-    fragments: int = 0  # incomplete IP datagrams now
-    fragment_bytes: int = 0  # theirs, records included
-    memory_bytes: int = 0  # what is held now, estimated from above
-    memory_bound: int = 0  # the most that the limits allow
-    pressure: float = 0.0  # how full the fullest bound is now: 1.0 means that something is given up for the next
+    evictions_by_kind: Mapping[str, int] = {}
+    fragments: int = 0
+    fragment_bytes: int = 0
+    memory_bytes: int = 0
+    memory_bound: int = 0
+    pressure: float = 0.0
 
 
 class Counters:

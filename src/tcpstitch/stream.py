@@ -47,13 +47,16 @@ class Stream:
         return True
 
     def reassembled(self, chunk: Chunk) -> None:
-        """In-order data of one direction."""
+        """In-order data of one direction, each byte once, but for those that `Chunk.keep_from` asked for again.
+
+        `keep_from` works only until this returns; the chunk and its `data` may be kept as long as wanted."""
 
     def gap(self, gap: Gap) -> None:
-        """Bytes that will never come; called before the chunk behind them."""
+        """Bytes that will never come; called before the chunk behind them, whose `skip` counts them too."""
 
     def anomaly(self, anomaly: Anomaly) -> None:
-        """Evidence. May still come while a completed connection lingers (data after a reset, say)."""
+        """Evidence; the delivery goes on as it would. May still come while a completed connection lingers (data after a
+        reset, say)."""
 
     def over_limit(self, info: OverLimit) -> Optional[str]:
         """What this connection gives up at a page limit: "deliver" its data behind the lowest hole, "drop" its oldest
@@ -61,12 +64,16 @@ class Stream:
         return None
 
     def complete(self, reason: str) -> None:
-        """Exactly once: "fin", "rst", "idle", "evicted", "flushed", "abandoned" or "replaced"."""
+        """Exactly once, after all deliveries: "fin", "rst", "idle", "evicted", "flushed", "abandoned" or "replaced"
+        (docs/tcp-rules.md, "Gaps and ends")."""
 
 
 class StreamFactory:
-    """Makes a handler for each connection."""
+    """Makes a handler for each connection. Subclass it, and give an object of the subclass to `Assembler`."""
 
     def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
-        """A `Stream` for the connection that `segment` opens, or None to ignore the connection."""
+        """A `Stream` for the connection that `segment` opens, or None to ignore the connection.
+
+        `timestamp` is the capture time of `segment` in seconds. It is the connection's SYN or, where that was not seen,
+        its first segment, which may come from the server. What this raises ends as what a stream's method raises."""
         raise NotImplementedError("subclass StreamFactory and return a Stream (or None) from new()")
