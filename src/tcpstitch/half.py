@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional, Union
 
 from .apart import apart
 from .chunk import DetailedChunk
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
 from .delivery import Delivery, Owners
 from .details import NOTHING, settled, unusual
-from .kernel_queue import Queue, make_queue
-from .overlap import Sent
+from .overlap import Policy, Sent
+from .pages import PageCache
+from .reorder import ReorderQueue
 from .segment import ACK, Direction, Segment
+
+if TYPE_CHECKING:
+    from .kernel_queue import KernelQueue
 
 # What `plain` holds instead of an offset-and-flags word.
 NEEDS_RULES = -1  # something is pending
@@ -59,7 +63,7 @@ class HalfStream(Delivery):
 
     details: Any
     direction: Direction
-    queue: Optional[Queue]
+    queue: Optional[Union[ReorderQueue, KernelQueue]]
     fin_offset: Optional[int]
     ts_recent: int  # RFC 7323 4.3, -1 without timestamps
     good_checksums: bool
@@ -354,3 +358,12 @@ class HalfStream(Delivery):
         for queue in (self.queue, self.kept, self.held):
             if queue:
                 queue.clear()
+
+
+def make_queue(cache: PageCache, owner: Any, policy: Policy) -> Union[ReorderQueue, KernelQueue]:
+    """The queue that works by `policy`."""
+    if policy.name != "linux-kernel":
+        return ReorderQueue(cache, owner, policy)
+    from .kernel_queue import KernelQueue  # here: few programs need it, and loading it takes a millisecond
+
+    return KernelQueue(cache, owner, policy)

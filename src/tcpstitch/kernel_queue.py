@@ -16,13 +16,13 @@ whose windows follow each other from its start.
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 from .overlap import Policy, Sent
 from .page import Mark, Page
 from .pages import PageCache
 from .redblack import Node, RedBlackTree
-from .reorder import Conflict, ReorderQueue
+from .reorder import Conflict
 
 DROP, APPEND, REPLACE, INSERT = range(4)
 _NO_FLOOR = -(1 << 62)
@@ -372,11 +372,3 @@ class KernelQueue:
         assert self._nested or [run.end for run in runs] == sorted({run.end for run in runs})
         assert self.buffered_bytes == sum(run.end - run.start for run in runs)
         assert self.page_count == sum(len(run.pages) for run in runs)
-
-
-Queue = Union[ReorderQueue, KernelQueue]
-
-
-def make_queue(cache: PageCache, owner: Any, policy: Policy) -> Queue:
-    """The queue that works by `policy`."""
-    return KernelQueue(cache, owner, policy) if policy.name == "linux-kernel" else ReorderQueue(cache, owner, policy)

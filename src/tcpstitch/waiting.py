@@ -11,8 +11,7 @@ from typing import Any
 
 from .apart import apart
 from .details import NOTHING, DirectionDetails
-from .half import PLAIN, STAMPED, WAITS
-from .kernel_queue import make_queue
+from .half import PLAIN, STAMPED, WAITS, make_queue
 from .ordinary import Ordinary
 from .overlap import Sent
 from .sequence import HALF, MASK

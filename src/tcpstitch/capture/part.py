@@ -7,7 +7,7 @@ import os
 from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import CaptureError
-from . import pcap, pcapng, snoop
+from . import pcap
 from .block import Block
 from .report import ETHERNET, Record, Report
 from .share import Share
@@ -68,6 +68,8 @@ def find_reader(
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)
+    from . import pcapng, snoop  # here: most captures need neither
+
     if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
         return pcapng.read_pcapng(source, held, report, share), None
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:

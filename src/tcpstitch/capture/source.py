@@ -6,8 +6,8 @@ import os
 import select
 import stat
 import sys
-import threading
 import time
+from _thread import allocate_lock  # as in `threading`, of which nothing else is needed
 from contextlib import suppress
 from typing import Any, Callable, List, Optional, Tuple
 
@@ -31,7 +31,7 @@ class Source:
         self.stopped: Any = False  # set by other threads or a handler, of which mypy knows nothing
         # What a wait waits for. A lock, since a signal's handler may close while this very thread waits: an `Event`
         # would wait for itself there.
-        self._closed = threading.Lock()
+        self._closed = allocate_lock()
         self._closed.acquire()
         self._poll = poll_seconds
         self._idle = idle_seconds
