@@ -79,7 +79,7 @@ def compare(name: str, scale: float, processes: int, rounds: int) -> Dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default="mixed,many")
     parser.add_argument("--scale", type=float, default=4.0)
     parser.add_argument("--processes", type=int, default=2)

@@ -154,7 +154,7 @@ def compare(now: Figures, before: Figures) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="write the figures instead of comparing them")
     parser.add_argument("--where", choices=list(SCALES), help="print the functions that execute the most")
     options = parser.parse_args()

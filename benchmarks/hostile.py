@@ -312,7 +312,7 @@ def table(shapes: List[str], budgets: List[str], scale: float) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="*", default=list(SHAPES), metavar="SHAPE", help="of " + ", ".join(SHAPES))
     parser.add_argument("--budgets", default="16MiB,64MiB,256MiB")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of packets of each shape")

@@ -161,7 +161,7 @@ CASES = ("no-syn", "no-syn-held", "lost-byte", "idle", "burst")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE", help="of " + ", ".join(CASES))
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--connections", type=int, default=1_000_000)

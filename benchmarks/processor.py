@@ -83,7 +83,7 @@ def instructions(names: List[str]) -> List[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default="bulk,mixed,lossy,many")
     parser.add_argument("--misses", action="store_true", help="count what makes instructions slower")
     parser.add_argument("--write", action="store_true", help="write the table into docs/benchmarks.md")

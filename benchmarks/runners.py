@@ -206,7 +206,7 @@ _IMPORTS = {"dpkt": "dpkt", "dpkt-dict": "dpkt", "scapy": "scapy.all", "pypcapki
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runner", choices=sorted(RUNNERS))
     parser.add_argument("capture")
     parser.add_argument("--hash", action="store_true")

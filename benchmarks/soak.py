@@ -165,7 +165,7 @@ def in_own_process(seconds: float, budget: str) -> "dict[str, Any]":
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--budget", default="16MiB")
     parser.add_argument("--here", action="store_true", help="take frames from standard input")

@@ -117,7 +117,7 @@ def usable(runner: Runner, name: str) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workloads", default=",".join(workloads.NAMES), help="of " + ",".join(workloads.NAMES))
     parser.add_argument("--scale", type=float, default=1.0, help="size of the captures")

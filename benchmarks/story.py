@@ -157,7 +157,7 @@ def tell(names: List[str], megabytes: int, svg: Optional[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stories", nargs="*", default=list(STORIES), metavar="STORY", help="of " + ", ".join(STORIES))
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--svg", help="file for the picture")

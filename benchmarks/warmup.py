@@ -52,7 +52,7 @@ def gopacket(program: str, path: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", default="bulk,mixed,lossy,many")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--passes", type=int, default=4)

@@ -231,7 +231,7 @@ def make(name: str, scale: float = 1.0, folder: Optional[str] = None) -> Capture
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the captures of the benchmarks.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help="of " + ", ".join(NAMES))
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--folder")
