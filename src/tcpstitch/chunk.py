@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
 from .segment import Direction
 
@@ -52,7 +52,8 @@ class Chunk:
     `data` are the `bytes`; `offset` is the stream offset of the first (0 = first byte after the SYN);
     `timestamp` the capture time, in seconds, of the packet that carried the first byte. `skip` is the number of bytes
     missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks the first
-    chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty.
+    chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty. The bytes are contiguous, but
+    for urgent ones taken out (`urgent="oob"`) behind bytes that were kept back: `packet_at` knows the places then too.
     """
 
     # The ordinary chunk stores four values, and the short path stores them itself; the others are class constants or
@@ -87,6 +88,14 @@ class Chunk:
     def __len__(self) -> int:
         return len(self.data)
 
+    @property
+    def _base(self) -> int:
+        """The offset that `data` would begin at to end where it does, if no byte had been taken out of it."""
+        return self.offset
+
+    def _offset_at(self, index: int) -> int:
+        return self.offset + index
+
     def packet_at(self, index: int) -> PacketInfo:
         """The packet that carried `data[index]`. Raises IndexError outside of the chunk. O(log packets).
 
@@ -94,13 +103,13 @@ class Chunk:
         """
         if not 0 <= index < max(len(self.data), 1):
             raise IndexError(f"index {index} outside of a chunk of {len(self.data)} bytes")
-        offset = self.offset + index
+        place = self._base + index
         timestamp, context = self.timestamp, None
         for mark_offset, mark_timestamp, mark_context in self._marks:
-            if mark_offset > offset:
+            if mark_offset > place:
                 break
             timestamp, context = mark_timestamp, mark_context
-        return PacketInfo(timestamp, self._half.seq_at(offset), context)
+        return PacketInfo(timestamp, self._half.seq_at(self._offset_at(index)), context)
 
     def keep_from(self, index: int) -> None:
         """Hold `data[index:]` back: the next chunk of this direction starts with it again.
@@ -111,7 +120,7 @@ class Chunk:
         """
         if not 0 <= index <= len(self.data):
             raise IndexError(f"cannot keep from {index} in a chunk of {len(self.data)} bytes")
-        self._half.request_keep(self, self.offset + index)
+        self._half.request_keep(self, self._base + index)
 
     def stop(self) -> None:
         """End the interest in this direction: its further packets are counted, not buffered and not delivered. Its end
@@ -165,3 +174,21 @@ class DetailedChunk(Chunk):
         self.start = start  # type: ignore[misc]  # a slot here
         self.end = end
         self._marks = marks or ()
+
+
+class SplicedChunk(DetailedChunk):
+    """A chunk of which a byte inside was taken out, as urgent: before that lie bytes that the handler kept back."""
+
+    __slots__ = ("_removed",)
+
+    _removed: Sequence[int]  # the offsets of such bytes, sorted
+
+    @property
+    def _base(self) -> int:
+        return self.offset + len(self._removed)
+
+    def _offset_at(self, index: int) -> int:
+        offset = self.offset + index
+        for place in self._removed:
+            offset += place <= offset
+        return offset

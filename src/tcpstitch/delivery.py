@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 from .apart import apart
-from .chunk import Chunk, DetailedChunk, Gap
+from .chunk import Chunk, Gap
 from .details import NOTHING, unusual
 from .errors import UsageError
 from .evidence import Evidence
@@ -141,13 +141,9 @@ class Delivery(Sequencing, Keeping, Evidence):
         if depth is not None and end > depth:
             data = data[: max(depth - offset, 0)]
             end = max(offset, depth)
-        if self.kept and data:
-            data, marks = self.with_kept(data, end - len(data), timestamp, marks or [])
-            offset = self.kept.first_offset
-            timestamp = marks[0][1]
         last = self.fin_offset == end and not self.fin_unsure
         if data:
-            self._send(DetailedChunk(data, offset, timestamp, self, self.skip, start, last, tuple(marks or ())))
+            self._send(self.make_chunk(data, offset, timestamp, marks, start, last))
         if depth is not None and end >= depth:
             self.request_stop()
 
@@ -158,6 +154,8 @@ class Delivery(Sequencing, Keeping, Evidence):
             self._emit(offset, data[: place - offset], *_origins(marks, offset, place))
         if self.state.host.urgent == "gap":
             self._note_gap(place, 1, "urgent")
+        elif self.history or self.state.host.history_bytes:
+            self.history = self._history_after(data[place - offset : place - offset + 1])  # the receiver has it too
         if place + 1 < offset + len(data):
             self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
 

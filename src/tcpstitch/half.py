@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .apart import apart
-from .chunk import DetailedChunk
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
 from .delivery import Delivery, Owners
 from .details import NOTHING, settled, unusual
@@ -303,12 +302,7 @@ class HalfStream(Delivery):
         self.ended = True
         host = self.state.host
         if host.last_end is not self:
-            data, offset = b"", self.next_offset
-            marks: List[Any] = []
-            if self.kept:
-                data, marks = self.with_kept(b"", offset, host.present, marks)
-                offset = self.kept.first_offset
-            self._send(DetailedChunk(data, offset, host.present, self, self.skip, False, True, tuple(marks)))
+            self._send(self.make_chunk(b"", self.next_offset, host.present, None, False, True))
         host.last_end = None
         self.state.half_ended()
 

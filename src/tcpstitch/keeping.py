@@ -6,14 +6,44 @@ that are new. Showing them costs one copy of them per chunk, and the page limit 
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from array import array
+from typing import Any, List, Optional, Sequence
 
-from .chunk import Chunk
+from .chunk import Chunk, DetailedChunk, SplicedChunk
 from .overlap import Sent, policy_named
 from .page import Mark
 from .reorder import ReorderQueue
 
+MAX_REMOVED = 16  # places in what is kept; before the lowest that is known, offsets are too high where there were more
 _FIRST = policy_named("first")  # kept bytes never overlap, so nothing needs to be known about who owns them
+
+
+class Kept(ReorderQueue):
+    """Kept bytes, without a hole: where an urgent byte was taken out between them, those before it lie at offsets that
+    are too high by one."""
+
+    __slots__ = ("removed",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.removed: Sequence[int] = ()  # the offsets of those bytes, sorted; some below what is kept now
+
+    def close_up(self, offset: int) -> None:
+        """Let what is kept end at `offset`, where the next bytes begin. O(pages) where a byte was taken out there."""
+        gone = offset - self.end_offset
+        if gone:
+            self.shift(-gone)
+            newest = range(max(offset - gone, offset - MAX_REMOVED), offset)
+            self.removed = array("q", [*self.removed, *newest][-MAX_REMOVED:])
+
+    def removed_inside(self) -> Sequence[int]:
+        """Those between the bytes that are kept now, or behind them."""
+        removed, offset = self.removed, self.first_offset
+        known = len(removed)
+        while known and removed[known - 1] >= offset:
+            offset -= 1
+            known -= 1
+        return removed[known:]
 
 
 class Keeping:
@@ -23,19 +53,34 @@ class Keeping:
 
     kept: Any
     state: Any
+    skip: int
 
-    def with_kept(self, data: bytes, offset: int, timestamp: float, marks: List[Mark]) -> Tuple[bytes, List[Mark]]:
-        """`data`, which starts at `offset`, with what is kept before it. O(bytes)."""
-        parts, kept_marks = self.kept.peek()
-        return b"".join([*parts, data]), kept_marks + (marks or [(offset, timestamp, None)])
+    def make_chunk(
+        self, data: bytes, offset: int, timestamp: float, marks: Optional[List[Mark]], start: bool, end: bool
+    ) -> DetailedChunk:
+        """`data` at `offset`, with what is kept before it. O(bytes)."""
+        kept = self.kept
+        if not kept:
+            return DetailedChunk(data, offset, timestamp, self, self.skip, start, end, tuple(marks or ()))
+        kept.close_up(offset)
+        parts, kept_marks = kept.peek()
+        data = b"".join([*parts, data])
+        marks = kept_marks + (marks or [(offset, timestamp, None)])
+        rest = kept_marks[0][1], self, self.skip, start, end, tuple(marks)
+        removed = kept.removed_inside()
+        if not removed:
+            return DetailedChunk(data, kept.first_offset, *rest)
+        chunk = SplicedChunk(data, kept.first_offset - len(removed), *rest)
+        chunk._removed = removed
+        return chunk
 
     def keep(self, chunk: Chunk, offset: int) -> None:
         """Keep what lies at and behind `offset` of the chunk, as far as the bounds allow. O(bytes not kept before)."""
         host = self.state.host
         if self.kept is None:
-            self.kept = ReorderQueue(host.pages, self.state, _FIRST)
+            self.kept = Kept(host.pages, self.state, _FIRST)
         kept = self.kept
-        start, end, page_size = chunk.offset, chunk.offset + len(chunk.data), host.pages.page_size
+        start, end, page_size = chunk._base, chunk._base + len(chunk.data), host.pages.page_size
         if kept:
             start = kept.end_offset
             kept.discard_below(offset)
@@ -57,7 +102,7 @@ class Keeping:
     def _append(self, chunk: Chunk, start: int, end: int) -> None:
         marks = chunk._marks or ((chunk.offset, chunk.timestamp, None),)
         first = max((mark for mark in marks if mark[0] <= start), key=lambda mark: mark[0], default=marks[0])
-        self.kept.insert(start, chunk.data[start - chunk.offset :], Sent(start, end, 0), first[1], first[2])
+        self.kept.insert(start, chunk.data[start - chunk._base :], Sent(start, end, 0), first[1], first[2])
         self.kept.note_origins([mark for mark in marks if mark[0] > start], end)
 
     def drop_kept(self) -> None:
