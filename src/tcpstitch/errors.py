@@ -24,7 +24,7 @@ class ReentrantCallError(TcpStitchError, RuntimeError):
 
 
 class DecodeError(TcpStitchError):
-    """A packet that cannot be decoded. `reason` is the counter's name; raised only where the caller asked for it."""
+    """A packet that cannot be decoded; `reason` is the counter's name. `PacketDecoder` catches and counts it."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)

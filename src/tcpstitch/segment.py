@@ -175,8 +175,9 @@ class Segment:
     """One TCP segment as captured.
 
     `payload` holds the captured bytes; `length` is what the IP header says the payload has, so that
-    `len(payload) < length` is a snap-length cut. `seq` and `ack` are the raw 32-bit numbers; `options` the raw bytes
-    behind the fixed header; `ttl` the IP TTL or hop limit. `frame[tcp_start:tcp_end]` is the segment with its header,
+    `len(payload) < length` is a snap-length cut. `seq` and `ack` are the raw 32-bit numbers, `flags` the bits of which
+    this module has the names (`SYN`, `ACK`, ...); `window` is not scaled; `options` are the raw bytes behind the fixed
+    header, `ttl` the IP TTL or hop limit. `frame[tcp_start:tcp_end]` is the segment with its header,
     for the checksum. Fields are to be read, not written.
     """
 
@@ -245,10 +246,12 @@ class Segment:
 
     @property
     def source(self) -> Endpoint:
+        """Who sent it."""
         return key_endpoints(self.key)[0]
 
     @property
     def destination(self) -> Endpoint:
+        """Whom it was sent to."""
         return key_endpoints(self.key)[1]
 
     def option(self, kind: int) -> Optional[bytes]:
@@ -297,6 +300,7 @@ class Segment:
         return None if field == (pseudo % 0xFFFF or 0xFFFF) else False
 
     def flag_letters(self) -> str:
+        """The flags that are set, of FSRPAUEC."""
         return "".join(letter for letter, bit in _FLAG_LETTERS.items() if self.flags & bit)
 
     def __repr__(self) -> str:

@@ -119,7 +119,8 @@ class FlushResult(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """One connection that holds pages; `age` in seconds of capture time since its last packet."""
+    """One connection that holds `pages` pages with `bytes` bytes; its last packet came `age` seconds of capture time
+    ago."""
 
     flow: Any
     pages: int
