@@ -50,14 +50,23 @@ def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
         Assembler(Recorder()).run(capture)
 
 
+SHAPES = {
+    "frame": lambda frame: frame,
+    "cut frame": lambda frame: frame[:20],
+    "bytearray": bytearray,
+    "cut bytearray": lambda frame: bytearray(frame[:20]),
+    "segment": lambda frame: PacketDecoder().decode(frame)[0],
+}
+
+
 @pytest.mark.parametrize("before", range(7))
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "time",
-    ["noon", None, b"1.0", object(), datetime(2024, 5, 6), timedelta(1), 1j, Decimal("NaN"), Decimal("sNaN"),
-     Fraction(10**400), pytest.param(10**400, id="huge")],
+    ["noon", None, b"1.0", object(), datetime(2024, 5, 6), timedelta(1), 1j, float("nan"), Decimal("NaN"),
+     Decimal("sNaN"), Fraction(10**400), pytest.param(10**400, id="huge")],
 )  # fmt: skip
-def test_a_packets_time_must_be_a_number(time: Any, whole: bool, before: int) -> None:
+def test_a_packets_time_must_be_a_number(time: Any, shape: str, before: int) -> None:
     """Whichever packet has something else is refused, the message says what is wanted, and nothing has changed."""
     packets = exchange()
     recorder = Recorder()
@@ -65,10 +74,23 @@ def test_a_packets_time_must_be_a_number(time: Any, whole: bool, before: int) ->
         for number, packet in enumerate(packets):
             if number == before:
                 with pytest.raises(UsageError, match="give seconds"):
-                    assembler.assemble(PacketDecoder().decode(packet)[0] if whole else packet, time)
+                    assembler.assemble(SHAPES[shape](packet), time)
             assembler.assemble(packet, 1.0 + number)
     assert assembler.statistics().packets == len(packets)
     assert recorder.only.completions == ["fin"]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("before", range(7))
+def test_run_stops_at_a_time_that_is_no_number_and_can_go_on(before: int, exact: bool) -> None:
+    """Also after an exact time, with which times are compared in another way."""
+    packets = [(Fraction(1) if exact and at == 0 else 1.0 + at, packet) for at, packet in enumerate(exchange())]
+    with Assembler(recorder := Recorder()) as assembler:
+        with pytest.raises(UsageError, match="nan is no time"):
+            assembler.run([*packets[:before], (float("nan"), packets[before][1]), *packets])
+        assembler.run(packets[before:])
+    assert assembler.statistics().packets == len(packets)
+    assert recorder.only.completions == ["fin"] and not recorder.only.anomalies
 
 
 def test_an_error_of_the_callers_own_passes_through() -> None:
@@ -123,7 +145,7 @@ def test_a_single_exact_time_among_floats_changes_nothing(exact: Any, place: int
     assert outcomes[0] == outcomes[1]
 
 
-@pytest.mark.parametrize("stamps", [("noon",), (None,), (1.0, "noon")])
+@pytest.mark.parametrize("stamps", [("noon",), (None,), (1.0, "noon"), (float("nan"),), (1.0, float("nan"))])
 def test_flushing_takes_times_in_seconds(stamps: Any) -> None:
     """Also where there is nothing to flush."""
     with pytest.raises(UsageError, match="seconds"):

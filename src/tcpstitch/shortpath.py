@@ -73,7 +73,7 @@ class ShortPath(Waiting):
                         second, time = epoch, float(epoch)
                     timestamp = time + fraction * scale
                     total, middle, key, seq, ack, word, window = rest(packet, at)
-                if timestamp >= self._next_timer:
+                if not timestamp < self._next_timer:  # nor does NaN
                     mark = None
             except HeaderError:
                 mark = None
@@ -152,7 +152,7 @@ class ShortPath(Waiting):
     def _no_frame(self, packet: Any, timestamp: Any) -> None:
         """Something else than an Ethernet frame, after the timers."""
         try:
-            if timestamp >= self._next_timer:
+            if not timestamp < self._next_timer:
                 self._before(timestamp)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise blame(timestamp, error)  # noqa: B904
@@ -161,7 +161,11 @@ class ShortPath(Waiting):
     def _look(self, buffer: Any, at: int, limit: int, timestamp: Any, mode: Mode) -> Optional[Layout]:
         """Let the timers run, if it is their time, and find out how the headers of the frame `buffer[at:limit]` lie.
         None where the rules had to take it."""
-        if not timestamp >= self._next_timer or self._before(timestamp):
+        try:
+            due = not timestamp < self._next_timer
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise blame(timestamp, error)  # noqa: B904
+        if not due or self._before(timestamp):
             layout = layout_of(buffer, at, limit, mode)
             if layout is not None:
                 if mode is ALONE:
@@ -173,11 +177,10 @@ class ShortPath(Waiting):
     def _before(self, timestamp: Any) -> bool:
         """Let the timers run; False if a handler failed there, or if the packet has to come again with its time as a
         float."""
-        if not isinstance(timestamp, float):
-            seconds(timestamp)
-            if not isinstance(timestamp, int):
-                self._exact_times = True
-                return False
+        seconds(timestamp)
+        if not isinstance(timestamp, (float, int)):
+            self._exact_times = True
+            return False
         self.busy = self
         try:
             self.run_timers(timestamp)

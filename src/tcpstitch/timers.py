@@ -16,7 +16,7 @@ JUMP_PACKETS = 16  # so many in a row
 
 def seconds(stamp: Any) -> float:
     """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none."""
-    if isinstance(stamp, float):
+    if isinstance(stamp, float) and stamp == stamp:
         return stamp
     try:
         value = float(stamp) if hasattr(stamp, "__float__") else nan
@@ -37,12 +37,12 @@ def blame(stamp: Any, error: Exception) -> Exception:
 
 
 class BeforeAll:
-    """What stands for the time of the next timer until the first packet has come: before every time, and only a time
+    """What stands for the time of the next timer until the first packet has come: no time is before it, and only a time
     can be compared with it. So what is no time is refused at no cost for the packets that follow."""
 
-    def __le__(self, stamp: Any) -> bool:
+    def __gt__(self, stamp: Any) -> bool:
         seconds(stamp)
-        return True
+        return False
 
 
 class Timers(Lingering):
