@@ -12,8 +12,11 @@ import warnings
 
 import pytest
 
+from small_captures import exchange
 from support.files import PACKETS, pcap, pcapng
-from tcpstitch.capture import open_capture
+from support.recorder import Recorder
+from tcpstitch import Assembler
+from tcpstitch.capture import Capture, open_capture
 from tcpstitch.errors import CaptureError, CaptureWarning, UsageError
 
 
@@ -104,7 +107,8 @@ def test_closing_ends_the_wait_for_a_followed_file_without_a_warning(tmp_path):
 
 CLOSED_BY_A_SIGNAL = """
 import signal, sys
-from tcpstitch.capture import open_capture
+from tcpstitch import Assembler
+from tcpstitch.capture import Capture, open_capture
 for turn in range(300):
     capture = open_capture(sys.argv[1], follow=True, poll_seconds=1e-5)
     signal.signal(signal.SIGALRM, lambda number, frame: capture.close())
@@ -129,6 +133,36 @@ def test_closing_in_the_middle_ends_the_iteration_without_a_warning(tmp_path):
     capture.close()
     assert len(list(capture)) < 1999
     assert capture.warnings == []
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("read", [list, Assembler(Recorder()).run])
+def test_a_closed_capture_of_which_nothing_was_read_says_so_instead_of_being_empty(tmp_path, read, several):
+    path = tmp_path / "some.pcap"
+    path.write_bytes(pcap())
+    for close in (Capture.close, lambda capture: capture.__exit__(None, None, None)):
+        capture = open_capture([path, path] if several else path)
+        close(capture)
+        with pytest.raises(UsageError, match="some.pcap.* is closed, .* open it again"):
+            read(capture)
+
+
+@pytest.mark.parametrize("way", ["iterated", "run"])
+def test_a_capture_that_is_closed_while_it_is_read_just_ends(tmp_path, way):
+    """Whoever closes it: here a handler, in the middle; and reading on gives nothing more than what was in memory."""
+    path = tmp_path / "long.pcap"
+    path.write_bytes(pcap([(1.0, packet) for packet in [*exchange(), *[b"x" * 1000] * 2000]]))
+    capture = open_capture(path)
+    recorder = Recorder(lambda recording, chunk: capture.close())
+    with Assembler(recorder) as assembler:
+        for _ in range(2):
+            if way == "run":
+                assembler.run(capture)
+            else:
+                for timestamp, packet in capture:
+                    assembler.assemble(packet, timestamp)
+    assert 0 < assembler.statistics().packets < 1999
+    assert recorder.connections[0].completions == ["fin"] and capture.warnings == []
 
 
 def test_following_can_end_after_a_silence(tmp_path):

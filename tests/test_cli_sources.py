@@ -60,6 +60,28 @@ def test_a_signal_while_a_pipe_is_silent_flushes_what_is_open(number: int) -> No
         assert process.wait() == 0
 
 
+EARLY = """
+import os, signal, sys
+from tcpstitch.assembler import Assembler
+from tcpstitch.cli import main
+run = Assembler.run
+def interrupted(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    run(*arguments)
+Assembler.run = interrupted
+sys.exit(main(["list", "--follow", sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_before_the_first_packet_ends_the_command_as_a_later_one_does(tmp_path: Path) -> None:
+    """With a summary of what was in memory already, and no error."""
+    path = tmp_path / "some.pcap"
+    path.write_bytes(capture(*exchange()).getvalue())
+    done = subprocess.run([sys.executable, "-c", EARLY, str(path)], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr[:11]) == (0, LINE, b"9 packets, ")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_growing_file_is_followed_until_a_signal(tmp_path: Path) -> None:
     """What is appended later is listed; a record half written is waited for, and is no damage at the end."""

@@ -22,6 +22,7 @@ class Capture:
 
     def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
         self._parts = parts
+        self._begun = self._closed = False
         self._report = parts[0].report
         if len(parts) == 1:
             self._records = parts[0].records()
@@ -61,13 +62,20 @@ class Capture:
         """What was damaged or cut so far, the first 100; each was a `CaptureWarning` too."""
         return self._report.warnings
 
+    def _begin(self) -> None:
+        if self._closed and not self._begun:
+            raise UsageError(f"{self.name}: the capture is closed, nothing was read of it: open it again")
+        self._begun = True
+
     def __iter__(self) -> Iterator[Record]:
+        self._begin()
         return self._records
 
     def packet_blocks(self) -> Iterator[Block]:
         """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked
         for. None where packets are no Ethernet frames as pcap has them, or were taken already, or have to be counted
         for a share. Iteration gives what is left."""
+        self._begin()
         block = self._parts[0].block if len(self._parts) == 1 else None
         if block is None or not block.usable or block.share is not None and block.share.counted:
             return
@@ -78,7 +86,9 @@ class Capture:
             yield block
 
     def close(self) -> None:
-        """End the iteration, also one that waits for a followed file in another thread. May be called again."""
+        """End the iteration, also one that waits for a followed file in another thread. May be called again. One that
+        begins only then raises `UsageError`."""
+        self._closed = True
         for part in self._parts:
             part.close()
 

@@ -68,6 +68,7 @@ def read(assembler: Assembler, capture: Any) -> int:
     """Run the whole capture through the assembler; returns the exit status. Raises `CaptureError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CaptureWarning)  # said below, in one line each
+        iter(capture)  # it has begun: a signal ends it from now on, and is no mistake
         with stop_on(STOP_SIGNALS, getattr(capture, "stop", capture.close)):
             assembler.run(capture)
     assembler.flush_all()
