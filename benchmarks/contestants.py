@@ -27,7 +27,7 @@ class Runner(NamedTuple):
     measure: Measure
     delivers: bool = True  # False: it only decodes, so there are no bytes to check
     v4_only: bool = False
-    slow: bool = False  # thousands of packets per second: given a hundredth of the capture
+    slow: bool = False  # a thousand packets per second: given a fiftieth of the workload
     hungry: bool = False  # keeps what it reads: not given the largest workload
 
 
