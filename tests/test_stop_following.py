@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pytest
 
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, S2C, Recorder, Recording
-from tcpstitch import Assembler, Chunk, Flow, Segment, Stream, UsageError
+from tcpstitch import Assembler, Chunk, Flow, Limits, Segment, Stream, UsageError
 from tcpstitch.errors import StreamCallbackError
 
 C_ISN, S_ISN = 2**32 - 5, 1000
@@ -171,6 +171,49 @@ def test_a_handler_stops_one_direction_or_the_connection(whole: bool, checks: st
     assert [data for data in seen if data] == [b"begin", b"stop"] + ([] if whole else 5 * [b"answer"])
     assert recorder.only.completions == ["fin"]
     assert recorder.only.kinds == set()
+
+
+LOOKING = [{}, {"checks": "strict"}, {"delivery": "acked"}, {"limits": Limits(max_history_bytes_per_connection=999)},
+           {"checks": "strict", "overlap": "linux-kernel"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", LOOKING)
+@pytest.mark.parametrize("last", [b"", b"z", b"z" * 300])
+@pytest.mark.parametrize("rounds", [0, 3, 200])
+@pytest.mark.parametrize("end", ["FA", "RA"])
+def test_nothing_is_looked_at_in_a_stopped_connection_but_its_end(
+    options: Dict[str, Any], last: bytes, rounds: int, end: str
+) -> None:
+    """Whatever is remembered of connections that are followed: all its packets are `ignored`, and the FIN counts, with
+    or without data and however much nobody counted before it."""
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection())
+    talk = Talk(recorder, **options)
+    talk.say(b"stop")
+    talk.say(b"", to_server=False)
+    before = talk.assembler.statistics()
+    for _ in range(rounds):
+        talk.say(b"unheard" * 150)
+        talk.say(b"answer", to_server=False)
+    now = talk.assembler.statistics()
+    assert (now.ignored - before.ignored, now.pages_used, now.retransmissions) == (2 * rounds, 0, 0)
+    talk.say(last, flags=end)
+    if end == "FA":
+        talk.sent[0] += 1
+        talk.say(last, to_server=False, flags="FA")
+    assert recorder.only.completions == ["fin" if end == "FA" else "rst"]
+    assert recorder.only.kinds <= {"rst_with_data"} and recorder.only.data() == b"stop"
+
+
+def test_a_fin_with_data_in_a_stopped_direction_is_no_retransmission() -> None:
+    """An endpoint's rules close the direction before they look at data, where data still counts."""
+    recorder = Recorder(lambda recording, chunk: chunk.stop())
+    talk = Talk(recorder, checks="strict")
+    for data, flags in ((b"stop", "A"), (b"unheard", "A"), (b"last", "FA")):
+        talk.say(data, flags=flags)
+    talk.sent[0] += 1
+    talk.say(b"bye", to_server=False, flags="FA")
+    assert recorder.only.completions == ["fin"] and recorder.only.kinds == set()
+    assert (recorder.only.data(C2S), recorder.only.data(S2C)) == (b"stop", b"bye")
 
 
 def test_a_stopped_connection_ends_with_its_reset_too() -> None:

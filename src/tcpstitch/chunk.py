@@ -128,8 +128,8 @@ class Chunk:
         self._half.request_stop()
 
     def stop_connection(self) -> None:
-        """End the interest in both directions; `Stream.complete` still comes. From then on a packet costs next to
-        nothing, except with strict checks, delivery at the acknowledgement and histories, which go on looking."""
+        """End the interest in both directions; `Stream.complete` still comes. From then on a packet that is no SYN, FIN
+        or RST costs next to nothing and is evidence of nothing; a stream's own `accept` is still asked about each."""
         peer = self._half.peer
         self._half.request_stop()
         if peer is not None:  # else the connection is over and forgotten

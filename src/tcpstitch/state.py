@@ -246,9 +246,12 @@ class StreamState(Resets):
             self.host.established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
+        if half.stopped and half.peer.stopped:  # nobody counts the bytes, but where they end
+            half._advance(max(half.next_offset, end))
+            return self._fin(half, end, segment, timestamp) if flags & FIN else None
         if start < 0 < end and half.syn_seen:
             half.anomaly("overlap_syn", start, timestamp)
-        at_next = self.host.strict and not half.holding and start <= half.next_offset <= end
+        at_next = self.host.strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped):
@@ -372,22 +375,22 @@ class StreamState(Resets):
         if self.closed:
             return  # `complete` has decided
         client, server = self.client, self.server
+        ignored = client.stopped and server.stopped
         if (
             self.stream is None
             or self.embryonic
             or self.accepts
             or self.restartable
+            or self.host.always_rules and not ignored
             or self.details is not NOTHING
             and (
                 self.pending_syn is not None
                 or self.crossed_syn == 1  # the server's next acknowledgement tells what that was
-                or self.depth is not None
-                and not (client.stopped and server.stopped)
+                or self.depth is not None and not ignored
             )
-            or self.host.always_rules
-        ):
+        ):  # fmt: skip
             client.plain = server.plain = NEEDS_RULES
-        elif client.stopped and server.stopped:
+        elif ignored:
             client.plain = server.plain = IGNORED
         else:
             client.plain = client.readiness()
