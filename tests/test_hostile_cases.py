@@ -229,3 +229,18 @@ class Nobody(StreamFactory):
 def test_every_packet_of_a_connection_that_nobody_wants_is_counted_as_ignored() -> None:
     """The SYN too, whichever path it takes."""
     assert opened(Nobody()).statistics().ignored == 3
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"delivery": "acked"}, {"limits": Limits(max_history_bytes_per_connection=99)}]
+)
+def test_a_decoy_that_was_discarded_can_not_be_acknowledged(options: Any) -> None:
+    """Data that nobody would have accepted lends no credit to a later acknowledgement, whatever else is remembered."""
+    recorder = Recorder()
+    assembler = opened(recorder, **options)
+    send(assembler, 0, b"a" * 100)
+    send(assembler, 300_000, b"d" * 100)
+    assembler.flush_older_than(2.0)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, PEER_ISN + 1, ack=ISN + 1 + 300_100), 2.0)
+    assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["out_of_window", "bad_ack"]
+    assert recorder.only.gaps == []
