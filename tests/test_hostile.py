@@ -14,6 +14,7 @@ from typing import Any, List
 
 import pytest
 
+import tcpstitch.kernel_queue  # noqa: F401  (loaded at its first use, which is counted here)
 from tcpstitch import Assembler, Chunk, Limits, Stream, StreamFactory
 
 try:

@@ -136,6 +136,28 @@ def test_ordinary_connections_show_that_the_clock_was_set_back() -> None:
     assert recorder.connections[0].completions == ["idle"]
 
 
+@pytest.mark.parametrize("shown_by", ["a SYN", "no TCP", "nothing"])
+def test_data_in_order_alone_delays_the_timers_by_no_more_than_the_clock_was_set_back(shown_by: str) -> None:
+    """A hole of another connection waits that long; a SYN, or a packet that is no TCP, has the clock looked at."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, timeouts=TIMEOUTS)
+    sent = [(CLIENT, 201, b"x" * 100), (("10.0.0.3", 7), 101, b"")]
+    for client, seq, data in sent:
+        assembler.assemble(tcp_frame(client, SERVER, 100, b"", "S"), HOUR)
+        assembler.assemble(tcp_frame(SERVER, client, 500, b"", "SA", ack=101), HOUR)
+        assembler.assemble(tcp_frame(client, SERVER, seq, data, ack=501), HOUR)
+    for second in range(1000):
+        now = HOUR - 500 + second
+        if second == 20 and shown_by != "nothing":
+            other = tcp_frame(("10.0.0.4", 7), SERVER, 100, b"", "S")
+            assembler.assemble(other if shown_by == "a SYN" else b"\2" * 12 + b"\x08\x06" + bytes(46), now)
+        assembler.assemble(tcp_frame(("10.0.0.3", 7), SERVER, 101 + 100 * second, b"y" * 100, ack=501), now)
+        if recorder.connections[0].gaps:
+            break
+    assert (second < 20 + 20 + TIMEOUTS.gap + 5) == (shown_by != "nothing")
+    assert second <= 500 + TIMEOUTS.gap + 5
+
+
 @pytest.mark.parametrize("back", [0.001, 1.0, 30.0])
 def test_a_small_step_back_makes_the_timers_wait_that_long(back: float) -> None:
     clocked = Clocked()

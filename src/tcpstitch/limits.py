@@ -122,6 +122,10 @@ class Timeouts:
     `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps;
     docs/decisions/0003 has the measurement).
     `fragment`: an IP datagram whose fragments do not all come (Linux waits 30 s for IPv4; RFC 8200 says 60 for IPv6).
+
+    A clock that jumps ahead by more than an hour, or back by more than a minute, is believed after 16 packets in a row.
+    Ordinary data does not show that it went back, a SYN or a packet that is no TCP does: until one comes, and for no
+    longer than the clock went back by, nothing ends by its time.
     """
 
     gap: Optional[float] = 120.0
