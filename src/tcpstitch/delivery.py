@@ -26,7 +26,7 @@ class Delivery(Sequencing, Keeping, Evidence):
     empty or holds exactly the bytes from `handed` to `next_offset`.
     """
 
-    __slots__ = ("started", "stopped")
+    __slots__ = ("stopped",)
 
     details: Any
     skip: Any

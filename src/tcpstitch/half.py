@@ -37,7 +37,7 @@ class HalfStream(Delivery):
     """
 
     __slots__ = (
-        "plain", "ts_recent", "state", "peer", "queue", "scale", "syn_seen", "direction",
+        "ts_recent", "queue", "scale", "syn_seen", "direction",
         "holding", "fin_offset", "ended", "good_checksums", "details",
     )  # fmt: skip
 

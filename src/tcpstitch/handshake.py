@@ -13,7 +13,13 @@ from .sequence import MASK, NEVER
 MAX_ISNS = 4
 
 
-class Handshake:
+class TouchedState:
+    """What nearly each packet touches, side by side in memory: the slots of a base come first."""
+
+    __slots__ = ("last_packet", "last_seen", "page_count", "stream")
+
+
+class Handshake(TouchedState):
     """The part of a `StreamState` that reads SYNs."""
 
     __slots__ = ("restartable",)

@@ -24,10 +24,16 @@ def ttl_of(line: int) -> int:
     return line & 0xFF if line > 0 else 0
 
 
-class Sequencing:
+class TouchedHalf:
+    """What nearly each packet touches, side by side in memory: the slots of a base come first."""
+
+    __slots__ = ("expected_seq", "last_ack", "line", "next_offset", "peer", "plain", "shown", "started", "state")
+
+
+class Sequencing(TouchedHalf):
     """The part of a `HalfStream` that turns sequence numbers into offsets, and knows how far the stream has come."""
 
-    __slots__ = ("expected_seq", "next_offset", "acked", "last_ack", "max_window", "shown", "line")
+    __slots__ = ("acked", "max_window")
 
     peer: Any
     state: Any

@@ -25,8 +25,8 @@ class StreamState(Resets):
     """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
 
     __slots__ = (
-        "host", "key", "reverse", "stream", "client", "server", "page_count", "last_packet", "last_seen", "closed",
-        "embryonic", "accepts", "reason", "watcher", "details",
+        "host", "key", "reverse", "client", "server", "closed", "embryonic", "accepts", "reason", "watcher",
+        "details",
     )  # fmt: skip
 
     syn_data = unusual("syn_data")
