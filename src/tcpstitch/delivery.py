@@ -162,7 +162,7 @@ class Delivery(Sequencing, Keeping, Evidence):
     @apart
     def _note_gap(self, start: int, length: int, reason: str) -> None:
         """Tell the handler that these bytes do not come, if it still wants to hear of any."""
-        if self.stopped:
+        if self.stopped or self.state.stream is None:
             return
         host = self.state.host
         if self.skip >= 0:

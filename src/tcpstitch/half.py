@@ -12,6 +12,7 @@ from .overlap import Policy, Sent
 from .pages import PageCache
 from .reorder import ReorderQueue
 from .segment import ACK, Direction, Segment
+from .sequence import unwrap
 
 if TYPE_CHECKING:
     from .kernel_queue import KernelQueue
@@ -89,7 +90,7 @@ class HalfStream(Delivery):
         if self.fin_offset is not None and end > self.fin_offset and not self.fin_unsure:
             data = data[: max(0, self.fin_offset - start)]
             end = max(start, min(end, self.fin_offset))
-        if self.cuts:
+        if self.cuts and not self.holding:
             self._cross_cuts(start)
         if len(data) < end - start:
             self._note_cut(start + len(data), end)
@@ -148,8 +149,13 @@ class HalfStream(Delivery):
             self.queue = make_queue(host.pages, self.state, host.policies.of(self))
         queue = self.queue
         end = start + len(data)
-        self.waiting_start = start
+        base = self.base_seq
         while True:
+            if self.base_seq != base:  # what made room was the start that was held: offsets count from it now
+                start -= unwrap(self.base_seq, base, 0)
+                end = start + len(data)
+                sent, base = Sent(start, end, sent.arrival), self.base_seq
+            self.waiting_start = start
             if self.state.stream is None or self.stopped:
                 return  # what had to be given up made the handler say so
             if start <= self.next_offset and not self.holding:
@@ -224,12 +230,14 @@ class HalfStream(Delivery):
         self._note_gap(start, stop - start, reason)
 
     def release_hold(self) -> None:
-        """Take the lowest byte held for the start of a stream whose SYN was not seen."""
+        """Take the lowest byte held, or known to be cut off, for the start of a stream whose SYN was not seen."""
         self.holding = False
         self.skip = -1
-        if self.queue:
-            first = self.queue.first_offset
-            self.set_base(self.seq_at(first))
+        if self.queue or self.cuts:
+            starts = [self.queue.first_offset] if self.queue else []
+            if self.cuts:
+                starts.append(self.cuts.first()[0])
+            self.set_base(self.seq_at(min(starts)))
         self.drain()
 
     def hole_end(self) -> int:
@@ -271,15 +279,14 @@ class HalfStream(Delivery):
 
     def jump_to_waiting(self, reason: str) -> None:
         """Let the stream go on at the segment that no bound has room for."""
-        if self.waiting_start is not None and self.waiting_start > self.next_offset:
-            if self.holding:
-                self.holding = False
-                self.skip = -1
-                self._advance(self.waiting_start)
-            else:
-                self._give_up(self.waiting_start, reason)
-        else:
+        waiting = self.waiting_start
+        if self.holding:
             self.holding = False
+            self.skip = -1
+            if waiting is not None:
+                self.set_base(self.seq_at(waiting))
+        elif waiting is not None and waiting > self.next_offset:
+            self._give_up(waiting, reason)
 
     def _continued(self, first: int) -> bool:
         """Whether enough lies in the queue to believe in an outage of the capture rather than in a stray segment."""

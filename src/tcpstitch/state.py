@@ -263,8 +263,8 @@ class StreamState(Resets):
             self._old_data(half, start, segment, timestamp)
         elif segment.length:
             self._new_data(half, start, end, segment, timestamp)
-        if flags & FIN and not at_next:
-            self._fin(half, end, segment, timestamp)
+        if flags & FIN and not at_next:  # the data may have ended the wait for the start: the base is another then
+            self._fin(half, half.offset_of(seq) + segment.length, segment, timestamp)
 
     def _old_data(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
         if half.ended and half.fin_offset is not None and start >= half.fin_offset:
