@@ -13,7 +13,16 @@ import pytest
 from small_captures import exchange
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, PacketDecoder, Stream, StreamCallbackError, StreamFactory, Timeouts, UsageError
+from tcpstitch import (
+    Assembler,
+    PacketDecoder,
+    Segment,
+    Stream,
+    StreamCallbackError,
+    StreamFactory,
+    Timeouts,
+    UsageError,
+)
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
@@ -150,3 +159,25 @@ def test_flushing_takes_times_in_seconds(stamps: Any) -> None:
     """Also where there is nothing to flush."""
     with pytest.raises(UsageError, match="seconds"):
         Assembler(Recorder()).flush_older_than(*stamps)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"key": b""}, {"key": b"abc"}, {"key": bytes(11)}, {"key": bytes(13)}, {"key": (b"abc", ())}, {"key": "x" * 12},
+        {"payload": memoryview(b"abc")}, {"payload": b"abcdef"}, {"length": -1}, {"length": 1 << 31},
+        {"seq": -1}, {"seq": 1 << 32}, {"ack": -1}, {"window": -1},
+    ],
+)  # fmt: skip
+def test_a_segment_that_no_packet_could_have_held_is_refused_and_nothing_happens(fields: Any) -> None:
+    """Neither is a connection opened nor is the one that is open touched."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 10, flags="S"), 1.0)
+    good = Segment.make(CLIENT, SERVER, 11, b"good")
+    values = {"key": good.key, "seq": 11, "ack": 0, "flags": 16, "window": 100, "payload": b"bad", "length": 3}
+    with pytest.raises(UsageError, match="Segment"):
+        assembler.assemble(Segment(**{**values, **fields}), 1.5)
+    assembler.assemble(good, 2.0)
+    assembler.flush_all()
+    assert recorder.only.data() == b"good"

@@ -9,7 +9,7 @@ from .decode import PacketDecoder, as_ethernet
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
-from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key
+from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -54,7 +54,7 @@ class Routing(Timers):
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif issubclass(kind, Segment):
-            segments = (packet,)
+            segments = (usable(packet),)
         elif isinstance(packet, (bytes, bytearray, memoryview)):
             segments = self._decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", None))
         elif hasattr(packet, "__hdr__"):

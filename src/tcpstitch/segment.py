@@ -7,6 +7,7 @@ import struct
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from .errors import UsageError
+from .sequence import MASK
 from .uncut import PYPY
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
@@ -309,6 +310,23 @@ class Segment:
             f"<Segment {source} > {destination} {self.flag_letters() or '-'} seq={self.seq} ack={self.ack} "
             f"length={self.length}>"
         )
+
+
+def usable(segment: Segment) -> Segment:
+    """A segment that somebody made by himself, as it is. Raises `UsageError` where no packet could have held it."""
+    key, payload = segment.key, segment.payload
+    if key.__class__ is tuple and len(key) == 2 and key[1].__class__ is tuple:
+        key = key[0]
+    if key.__class__ is not bytes or len(key) not in (12, 36):
+        raise UsageError(f"Segment with key {segment.key!r}: give addresses and ports as they lie in a packet")
+    if payload.__class__ is not bytes or not len(payload) <= segment.length < 1 << 31:
+        raise UsageError(
+            f"Segment with {len(payload)} bytes of {type(payload).__name__} and length {segment.length!r}: "
+            "give bytes, and a length of at least as many"
+        )
+    if not (0 <= segment.seq <= MASK and 0 <= segment.ack <= MASK and 0 <= segment.window <= MASK):
+        raise UsageError(f"{segment!r} with window {segment.window!r}: give numbers of 0 to 2**32 - 1")
+    return segment
 
 
 class UnreadSegment(Segment):
