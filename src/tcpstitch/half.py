@@ -159,8 +159,13 @@ class HalfStream(Delivery):
             if self.state.stream is None or self.stopped:
                 return  # what had to be given up made the handler say so
             if start <= self.next_offset and not self.holding:
+                end -= fin  # its place in the queue is no byte
                 if end > self.next_offset:
-                    self._deliver_now(self.next_offset, data[self.next_offset - start :], sent, timestamp, context)
+                    data = data[self.next_offset - start : end - start]
+                    self._deliver_now(self.next_offset, data, sent, timestamp, context)
+                if fin and self.next_offset == end:
+                    self.fin_offset = end
+                    self._settle()
                 return
             if host.make_room(self, queue.pages_needed(start, end)):
                 break

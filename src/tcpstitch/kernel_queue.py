@@ -26,6 +26,7 @@ from .reorder import Conflict
 
 DROP, APPEND, REPLACE, INSERT = range(4)
 _NO_FLOOR = -(1 << 62)
+_MAX_FINS = 8  # in one node: an honest sender has one place for its FIN, and what pages do not hold has to be bounded
 
 
 class _Run:
@@ -159,13 +160,17 @@ class KernelQueue:
     ) -> int:
         """Buffer `data` at `start`; returns how many bytes were new. The caller has seen to `pages_needed`.
 
-        With `fin`, the last byte stands for a FIN.
+        With `fin`, the last byte stands for a FIN; a node that holds `_MAX_FINS` takes no further one.
 
         Where bytes are here already and differ, that is noted in `conflicts`.
         """
+        verdict, node, left = self._place(start, start + len(data))
+        if fin and verdict == APPEND and node is not None and len(node.item.fins) >= _MAX_FINS:
+            fin, data = False, data[:-1]
+            if not data:
+                return 0
         end = start + len(data)
         added = len(data) - self._compare(start, data)
-        verdict, node, left = self._place(start, end)
         if verdict == DROP:
             return added
         if verdict == APPEND and node is not None:

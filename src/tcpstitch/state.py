@@ -254,7 +254,7 @@ class StreamState(Resets):
         at_next = self.host.strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
-        elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped):
+        elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
             if self.host.policies.of(half).name == "linux-kernel":
                 self._note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
