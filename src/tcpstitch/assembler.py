@@ -87,7 +87,7 @@ class Assembler(ShortPath):
         _choice("urgent", self.urgent, ("inline", "oob", "drop", "gap"))
         _choice("delivery", delivery, ("arrival", "acked"))
         self.acked_only = delivery == "acked"
-        self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
+        self._choose_paths()
         self.gauge = gauge if on_pressure is not None else None
         self.factory = factory
         self.linktype = linktype
@@ -196,7 +196,12 @@ class Assembler(ShortPath):
         if before is not None:  # not the first time
             self._trim_due = self._trim_due or before != self.history_bytes
             self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
-            self.always_rules = self.strict or self.acked_only or bool(self.history_bytes)
+            self._choose_paths()
+
+    def _choose_paths(self) -> None:
+        beyond = self.acked_only or bool(self.history_bytes)
+        self.always_rules = self.strict or beyond
+        self.strict_steps = self.strict and not beyond
 
     def _trim_histories(self) -> None:
         if not self._trim_due:

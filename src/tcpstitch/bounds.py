@@ -31,7 +31,7 @@ class Bounds:
         "counters", "_arrivals", "_closed", "_decoder", "_embryonic", "_error", "_openings", "_state_count", "_taken",
         "_usual_accepts", "_usual_class", "acked_only", "always_rules", "factory", "gauge", "history_bytes",
         "keep_offset", "last_end", "max_connections", "max_pages_per_connection", "now", "pages", "policies", "present",
-        "strict", "timeouts",
+        "strict", "strict_steps", "timeouts",
     )  # fmt: skip
 
     busy: Any

@@ -137,7 +137,7 @@ class Ordinary(Routing):
             del self._embryonic[state]
             half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
             if data:
-                return self.assemble(packet[at:limit], timestamp)
+                return self._assemble(packet[at:limit], timestamp)
         else:
             if word & 0x3F != SYN_ACK or length != OPTION_BYTES[word >> 12]:  # CWR and ECE say nothing here
                 return self._take(packet[at:limit], timestamp)

@@ -25,13 +25,14 @@ class Routing(Timers):
     factory: StreamFactory
     _decoder: PacketDecoder
     _openings: Openings
-    always_rules: bool  # no short path
+    always_rules: bool  # no short path, but for what `strictly` takes
+    strict_steps: bool  # whether that may take any
     _taken: int  # packets that met the rules
     _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None
     _usual_class: Any  # of the stream made last, and whether that class has an `accept` of its own
     _usual_accepts: bool
 
-    def assemble(self, packet: Any, timestamp: float) -> None:
+    def _assemble(self, packet: Any, timestamp: float) -> None:
         """Take one packet, by the short path or the rules."""
         raise NotImplementedError
 
@@ -39,12 +40,12 @@ class Routing(Timers):
     def _take(self, packet: Any, timestamp: Any) -> None:
         """Any packet: decode it and apply its segments."""
         if timestamp.__class__ is not float and not isinstance(timestamp, (float, int)):
-            return self.assemble(packet, seconds(timestamp))
+            return self._assemble(packet, seconds(timestamp))
         kind = packet.__class__
         if kind is not bytes and self._frames is not None:
             frame = as_ethernet(packet)
             if frame is not None:
-                return self.assemble(frame, timestamp)  # it has the short path open to it
+                return self._assemble(frame, timestamp)  # it has the short path open to it
         if timestamp < self.now - BACK_SECONDS:
             seconds(timestamp)
             self._next_timer = float("-inf")  # the timers look at each packet until the time is clear

@@ -12,18 +12,18 @@ from typing import Any, Optional
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
-from .half import ANSWERS, IGNORED, NEEDS_RULES, WAITS
+from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS
 from .layouts import ALONE, PLAIN_LINES, Layout, Mode, layout_of
 from .ordinary import same_path, sound
 from .segment import CONTROL, FIN
 from .sequence import HALF, MASK
+from .strictly import Strictly
 from .timers import blame, seconds
 from .uncut import Uncut
 from .validate import VERIFY_BYTES
-from .waiting import Waiting
 
 
-class ShortPath(Waiting):
+class ShortPath(Strictly):
     """The part of the assembler that most packets see."""
 
     # One function for a packet and for all those of a block, as for each packet a call would cost a tenth of what
@@ -149,6 +149,8 @@ class ShortPath(Waiting):
             if _block is None:
                 return
 
+    _assemble = assemble  # once more for the same packet, also where a subclass has an `assemble` of its own
+
     def _no_frame(self, packet: Any, timestamp: Any) -> None:
         """Something else than an Ethernet frame, after the timers."""
         try:
@@ -200,6 +202,9 @@ class ShortPath(Waiting):
         start = tcp + (word >> 10 & 0x3C)
         if word < 0x5000 or start > end or end > len(packet):
             pass
+        elif plain == STRICTLY:
+            if self._strictly(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
+                return
         elif plain >= 0 or plain == WAITS:
             if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from .apart import apart
 from .details import NOTHING, unusual
-from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
+from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, STRICTLY, HalfStream
 from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
@@ -381,10 +381,11 @@ class StreamState(Resets):
             or self.embryonic
             or self.accepts
             or self.restartable
-            or self.host.always_rules and not ignored
+            or self.host.always_rules and not (ignored or self.host.strict_steps)
             or self.details is not NOTHING
             and (
                 self.pending_syn is not None
+                or self.syn_data is not None
                 or self.crossed_syn == 1  # the server's next acknowledgement tells what that was
                 or self.depth is not None and not ignored
             )
@@ -395,5 +396,8 @@ class StreamState(Resets):
         else:
             client.plain = client.readiness()
             server.plain = server.readiness()
+            if self.host.always_rules:
+                client.plain = STRICTLY if client.plain >= 0 else NEEDS_RULES
+                server.plain = STRICTLY if server.plain >= 0 else NEEDS_RULES
         if not self.page_count:
             client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait

@@ -1,0 +1,65 @@
+"""Plain segments in order under strict checks, in one step: what `validate` asks of every segment, asked of those about
+which nothing is unusual. Such a segment then passes as one does under lenient checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .details import NOTHING
+from .half import PLAIN, STAMPED, STRICTLY
+from .ordinary import LAYOUT_WORD, option_words, sound
+from .sequence import HALF, MASK
+from .waiting import Waiting
+
+
+class Strictly(Waiting):
+    """The part of the assembler that spares most segments of strict checks the rules."""
+
+    def _strictly(
+        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> bool:  # fmt: skip
+        """Take a plain segment at the next expected byte whose checksum holds, with an acknowledgement of no less than
+        what is acknowledged already and a timestamp no older than the last. O(length)."""
+        peer, details = half.peer, half.details
+        plain = PLAIN if half.ts_recent < 0 else STAMPED
+        behind = (peer.expected_seq - ack) & MASK
+        acked = peer.next_offset - behind
+        recent = half.ts_recent
+        if (
+            word & 0xFFF7 != plain
+            or seq != half.expected_seq
+            or not window
+            or behind >= HALF
+            or acked < peer.acked
+            or peer.expected_seq < 0
+            or peer.stopped
+            or half.last_ack < 0
+            or half.line < 0
+            or end - start == 1
+            or details is NOTHING
+            or details.refused is not None
+            or half.state.page_count
+            or end > start
+            and not sound(half, packet, tcp + 20, tcp + 20, end - tcp - 20)
+        ):
+            return False
+        if plain == STAMPED:
+            layout, stamp = option_words(packet, tcp + 20)
+            if layout != LAYOUT_WORD or not 0 <= stamp - recent < HALF:
+                return False
+            if half.next_offset <= half.acked:  # RFC 7323 4.3 (2)
+                recent = stamp
+        if window != half.shown or half.window != half.max_window:
+            half.note_window(window)
+        if details.window_edge < acked + half.window:
+            details.window_edge = acked + half.window
+        peer.acked = acked
+        half.plain = plain
+        try:
+            self._assemble(packet, timestamp)
+        finally:
+            half.ts_recent = recent
+            if half.plain == plain:
+                half.plain = STRICTLY
+        return True
