@@ -74,11 +74,11 @@ def calls(work: Callable[[], Any]) -> int:
     return count
 
 
-def per_packet(name: str, folder: str) -> Dict[str, float]:
+def per_packet(name: str, folder: str, run: Callable[[str, None], Any] = runners.run) -> Dict[str, float]:
     capture = workloads.make(name, SCALES[name], folder)
 
     def work() -> None:
-        packets, size = runners.run(capture.path, None)
+        packets, size = run(capture.path, None)
         assert (packets, size) == (capture.packets, capture.bytes), f"{name}: {size} bytes instead of {capture.bytes}"
 
     work()  # imports and caches are not what is counted
@@ -132,6 +132,7 @@ def per_connection() -> Dict[str, float]:
 def measure() -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: per_packet(name, folder) for name in SCALES}
+        figures["bulk, strict"] = per_packet("bulk", folder, runners.strict)
     return {**figures, "an open connection": per_connection()}
 
 

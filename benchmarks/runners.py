@@ -104,6 +104,16 @@ def assemble(path: str, digest: Optional[Digest]) -> Result:
     return assembler.statistics().packets, total[0]
 
 
+def strict(path: str, digest: Optional[Digest]) -> Result:
+    """This library with strict checks."""
+    from tcpstitch import Assembler, open_capture
+
+    factory, total = own_factory(digest)
+    with Assembler(factory, checks="strict") as assembler, open_capture(path) as capture:
+        assembler.run(capture)
+    return assembler.statistics().packets, total[0]
+
+
 def dpkt_decode(path: str, digest: Optional[Digest]) -> Result:
     """dpkt: read and decode, nothing else."""
     import dpkt
@@ -195,6 +205,7 @@ def pypcapkit_own(path: str, digest: Optional[Digest]) -> Result:
 
 RUNNERS: Dict[str, Callable[[str, Optional[Digest]], Result]] = {
     "run": run,
+    "strict": strict,
     "assemble": assemble,
     "dpkt": dpkt_decode,
     "dpkt-dict": dpkt_dict,

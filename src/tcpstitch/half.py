@@ -339,8 +339,10 @@ class HalfStream(Delivery):
             if self.doubtful is not None:
                 return NEEDS_RULES
             if self.queue:
-                return WAITS if self.queue.appends else NEEDS_RULES
+                return WAITS if self.queue.appends and not self.state.host.strict else NEEDS_RULES
             self._settle_details()
+        if self.state.host.strict:
+            return STRICTLY
         return PLAIN if self.ts_recent < 0 else STAMPED
 
     def waits_for_ack(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from .apart import apart
 from .details import NOTHING, unusual
-from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, STRICTLY, HalfStream
+from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
@@ -396,8 +396,5 @@ class StreamState(Resets):
         else:
             client.plain = client.readiness()
             server.plain = server.readiness()
-            if self.host.always_rules:
-                client.plain = STRICTLY if client.plain >= 0 else NEEDS_RULES
-                server.plain = STRICTLY if server.plain >= 0 else NEEDS_RULES
         if not self.page_count:
             client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
