@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import random
 import sys
 import warnings
 
@@ -54,3 +55,35 @@ def test_zstd_and_lz4_are_read_where_their_extra_is_installed():
     assert read(zstandard.compress(pcap())) == PACKETS
     assert read(zstandard.compress(pcap()[:50]) + zstandard.compress(pcap()[50:])) == PACKETS
     assert read(lz4.compress(pcap())) == PACKETS
+
+
+@pytest.mark.parametrize(
+    "compress, trailer, lost", [(gzip.compress, 8, 0), (bz2.compress, 4, 4), (lzma.compress, 12, 4)]
+)
+def test_a_wrong_check_sum_behind_the_data_costs_gzip_nothing_and_others_two_kilobytes(compress, trailer, lost):
+    """What the library had unpacked before it found out is there all the same."""
+    raw = pcap([(float(n), bytes([n * 7 % 256, n]) * 300) for n in range(100)])
+    packed = bytearray(compress(raw))
+    packed[-trailer] ^= 0x55
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        packets = read(bytes(packed))
+    assert packets == read(raw)[: len(packets)] and len(packets) >= 100 - lost
+    assert [item.category for item in caught] == [CaptureWarning]
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8, 0.95])
+def test_what_lies_before_damage_inside_gzip_comes(place):
+    """All packets but those whose bytes the damaged part holds; none of them is wrong."""
+    data = random.Random(4)
+    raw = pcap([(float(n), bytes(data.randrange(256) for _ in range(200))) for n in range(200)])
+    packed = bytearray(gzip.compress(raw, 1))
+    at = int(len(packed) * place)
+    packed[at : at + 400] = b"\xff" * 400
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        packets = read(bytes(packed))
+    whole = read(raw)
+    right = sum(given == meant for given, meant in zip(packets, whole))
+    assert right >= int(200 * place) - 2
+    assert packets[:right] == whole[:right]

@@ -77,3 +77,30 @@ def test_a_pcapng_packet_that_contradicts_its_block_is_skipped_with_a_warning():
 def test_what_is_no_capture_is_refused_at_open_with_its_first_bytes(raw):
     with pytest.raises(CaptureError, match="it is empty|begins with [0-9a-f]{2} "):
         open_capture(io.BytesIO(raw))
+
+
+def test_a_flood_of_interfaces_takes_bounded_memory_and_says_so():
+    """Each may have a link type of its own, and each link type's packets a class of their own."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
+    flood = b"".join(interface(number & 0xFFFF) for number in range(150_000))
+    raw = section() + flood + enhanced(5 * 10**6, b"last", 65535) + enhanced(6 * 10**6, b"beyond", 70_000)
+    source = io.BytesIO(raw)
+    tracemalloc.start()
+    try:
+        with open_capture(source) as capture, pytest.warns(CaptureWarning, match="interface"):
+            records = list(capture)
+            grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert [(when, bytes(data), data.linktype) for when, data in records] == [(5.0, b"last", 65535)]
+    assert len(capture.warnings) == 100
+    assert grown < 30 << 20
+
+
+def test_packets_of_more_link_types_than_there_are_keep_theirs():
+    """No honest capture has so many; what each needs is forgotten with its packets."""
+    raw = section() + b"".join(interface(number + 300) for number in range(600))
+    raw += b"".join(enhanced(number, bytes([number & 0xFF]), number) for number in range(600))
+    with open_capture(io.BytesIO(raw)) as capture:
+        records = list(capture)
+    assert [data.linktype for _, data in records] == list(range(300, 900))

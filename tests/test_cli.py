@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +212,33 @@ def test_python_m_runs_the_command_and_a_closed_pipe_is_no_error(tmp_path: Path)
     process.stderr.close()
     assert first.startswith(b"10.2.")
     assert (process.wait(), errors) == (0, b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX closes the descriptors")
+@pytest.mark.parametrize(
+    "command, status, said",
+    [
+        ("list FILE >&-", 2, "tcpstitch: standard output is closed: there is nowhere to list to"),
+        ("list - <&-", 2, "tcpstitch: standard input: is closed"),
+        ("extract FILE -o DIR >&-", 0, "2 files in DIR"),
+        ("list FILE 2>&-", 0, None),
+    ],
+)
+def test_closed_standard_streams_are_no_traceback(
+    sample: str, tmp_path: Path, command: str, status: int, said: Any
+) -> None:
+    """What does not need the stream goes on without it; where it is needed one line says so."""
+    words = command.replace("FILE", sample).replace("DIR", str(tmp_path / "new"))
+    ran = subprocess.run(f"{sys.executable} -m tcpstitch {words}", shell=True, capture_output=True, text=True)
+    assert ran.returncode == status
+    if said is None:
+        assert ran.stdout.count("\n") == 1 and "10.0.0.1:40000 > " in ran.stdout
+    else:
+        assert ran.stderr.strip().endswith(said.replace("DIR", str(tmp_path / "new"))) and ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["9" * 400 + "GiB", "1" * 5000, "0.5"])
+def test_a_memory_size_that_no_machine_has_is_one_line(sample: str, capsys: Any, size: str) -> None:
+    """Whatever number it is."""
+    assert main(["list", sample, "--memory", size]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -26,7 +26,10 @@ def parse_bytes(size: Union[int, str]) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
     if match is None or match.group(2).upper() not in _UNITS:
         raise LimitsError(f'memory size {size!r}: give bytes, or a number with a unit up to GiB: "256MiB"')
-    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+    try:
+        return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+    except OverflowError:
+        raise LimitsError("memory size: no float can hold that many bytes") from None
 
 
 @dataclasses.dataclass(frozen=True)

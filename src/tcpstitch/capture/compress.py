@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional
 
 from ..errors import CaptureError
 
@@ -17,6 +17,32 @@ _MAGICS = (
 )
 
 
+# A library that meets damage gives nothing of what it unpacked at that time. So it is fed little, and asked for little;
+# gzip's can go back. Bytes of input and of output at a time.
+_STEPS = {"gzip": (1 << 15, 1 << 18), "bz2": (256, 2048), "xz": (256, 2048), "lz4": (4096, 4096), "zstd": (4096, 4096)}
+
+
+class _Pull:
+    """Bytes that lie ahead, and what `pull` gives behind them."""
+
+    def __init__(self, head: bytes, pull: Callable[[], bytes]) -> None:
+        self._held = head
+        self._pos = 0
+        self._pull = pull
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing lies ahead, so that reading may take its time."""
+        return self._pos >= len(self._held)
+
+    def read(self, size: int = -1) -> bytes:
+        if self.waits:
+            self._held, self._pos = self._pull(), 0
+        start = self._pos
+        self._pos = len(self._held) if size < 0 else start + size
+        return self._held[start : self._pos]
+
+
 class _Gzip:
     """zlib's object in the manner of bz2's and lzma's: it keeps its own unread input."""
 
@@ -24,12 +50,27 @@ class _Gzip:
         import zlib  # each of these libraries is imported by who has such a file
 
         self._zlib = zlib.decompressobj(wbits=31)
+        self._damage = zlib.error
         self._tail = b""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        out = self._zlib.decompress(self._tail + data, max_length)
-        self._tail = self._zlib.unconsumed_tail
-        return out
+        """What lies before damaged bytes comes first; the call that finds nothing before them raises."""
+        data = self._tail + data
+        feed = len(data)
+        while True:
+            before = self._zlib.copy()
+            try:
+                out = self._zlib.decompress(data[:feed], max_length)
+            except self._damage:
+                self._zlib = before
+                if feed == 1:
+                    raise
+                feed //= 2
+                continue
+            self._tail = data = self._zlib.unconsumed_tail + data[feed:]
+            if out or not data or self._zlib.eof:
+                return out
+            feed = len(data)
 
     @property
     def eof(self) -> bool:
@@ -41,21 +82,48 @@ class _Gzip:
 
     @property
     def unused_data(self) -> bytes:
-        return self._zlib.unused_data
+        return self._zlib.unused_data + self._tail
 
 
 class Members:
-    """Concatenated compressed members as one stream. `read` raises EOFError where the last one is cut."""
+    """Concatenated compressed members as one stream. `read` raises EOFError where the last one is cut, and what the
+    library raises where one is damaged, once all before it was given."""
 
     def __init__(self, kind: str, new: Callable[[], Any], head: bytes, pull: Callable[[], bytes]) -> None:
         self.kind = kind
         self._new = new
-        self._pull = pull
+        self._source = _Pull(head, pull)
+        self._feed, self._most = _STEPS[kind]
         self._object: Any = new()
-        self._input = head
+        self._input = self._source.read(self._feed)
         self._between = False
+        self._damage: Optional[Exception] = None
 
     def read(self, size: int) -> bytes:
+        """At least one byte, and up to `size` of what is there already."""
+        if self._damage is not None:
+            raise self._damage
+        parts: List[bytes] = []
+        while size > 0 and not (parts and self._would_wait()):
+            try:
+                data = self._step(min(size, self._most))
+            except Exception as error:
+                if not parts:
+                    raise
+                self._damage = error
+                break
+            if not data:
+                break
+            parts.append(data)
+            size -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _would_wait(self) -> bool:
+        """Whether the next step begins with a look for more input."""
+        this = self._object
+        return self._source.waits and not self._input and (not this.unused_data if this.eof else this.needs_input)
+
+    def _step(self, size: int) -> bytes:
         while True:
             if self._object.eof:
                 rest = self._object.unused_data or self._input
@@ -63,7 +131,7 @@ class Members:
                 self._object = self._new()
                 self._between = True
             if not self._input and (self._between or self._object.needs_input):
-                self._input = self._pull()
+                self._input = self._source.read(self._feed)
                 if self._between:
                     # Tapes and block devices pad with zeros, which are no member.
                     self._input = self._input.lstrip(b"\0")
@@ -84,24 +152,12 @@ class _Zstandard:
     kind = "zstd"
 
     def __init__(self, module: Any, head: bytes, pull: Callable[[], bytes]) -> None:
-        self._reader = module.ZstdDecompressor().stream_reader(_Pull(head, pull), read_across_frames=True)
+        source = _Pull(head, pull)
+        feed = _STEPS["zstd"][0]
+        self._reader = module.ZstdDecompressor().stream_reader(source, read_size=feed, read_across_frames=True)
 
     def read(self, size: int) -> bytes:
         data: bytes = self._reader.read1(size)
-        return data
-
-
-class _Pull:
-    def __init__(self, head: bytes, pull: Callable[[], bytes]) -> None:
-        self._held = head
-        self._pull = pull
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._held or self._pull()
-        if 0 <= size < len(data):
-            self._held = data[size:]
-            return data[:size]
-        self._held = b""
         return data
 
 

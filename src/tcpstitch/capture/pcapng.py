@@ -15,6 +15,7 @@ SECTION, INTERFACE, OLD_PACKET, SIMPLE, NAMES, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 4
 _PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
 _KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
 _MAX_METADATA = 16 * 1024 * 1024
+_MAX_INTERFACES = 1 << 16
 _CUT = "the file ends in the middle of a block"
 
 
@@ -23,7 +24,6 @@ class _Interface(NamedTuple):
     snaplen: int
     units: int
     offset: int
-    make: Any
 
 
 class _Section:
@@ -70,7 +70,10 @@ class _Section:
                 shift = struct.unpack(self.order + "q", value)[0]
         if not self.interfaces:
             self.report.linktype = linktype
-        self.interfaces.append(_Interface(linktype, snaplen, units, shift, packet_class(linktype)))
+        elif len(self.interfaces) >= _MAX_INTERFACES:
+            self.report.warn(offset, f"an interface beyond the first {_MAX_INTERFACES}: its packets are skipped")
+            return
+        self.interfaces.append(_Interface(linktype, snaplen, units, shift))
 
     def add_names(self, body: bytes) -> None:
         from ipaddress import ip_address
@@ -114,14 +117,15 @@ class _Section:
         self.current = index
         self.report.linktype = interface.linktype
         data = body[start : start + length]
-        return self.timestamp, data if interface.make is bytes else interface.make(data)
+        make = packet_class(interface.linktype)
+        return self.timestamp, data if make is bytes else make(data)
 
     def fast(self) -> Tuple[Any, int, int, int, Any]:
         """What the loop over ordinary packets needs: reader, number, units, offset and type of the interface in use."""
         if self.current < 0:
             return self.unpack_enhanced, -1, 1, 0, bytes
         interface = self.interfaces[self.current]
-        return self.unpack_enhanced, self.current, interface.units, interface.offset, interface.make
+        return self.unpack_enhanced, self.current, interface.units, interface.offset, packet_class(interface.linktype)
 
     def look(self, buffer: bytes, pos: int) -> Tuple[int, str]:
         """Bytes needed to go on at `pos`, and what is wrong there, if anything."""

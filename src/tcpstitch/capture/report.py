@@ -13,6 +13,7 @@ MAX_COMMENTS = 1000
 MAX_COMMENT_BYTES = 4096
 MAX_NAMES = 10_000
 MAX_WARNINGS = 100
+MAX_CLASSES = 256  # there are fewer than 300 link types, and a file has few of them
 
 Record = Tuple[float, bytes]
 
@@ -67,6 +68,8 @@ def packet_class(linktype: int) -> Type[bytes]:
         def reduce(packet: bytes) -> Tuple[Any, ...]:
             return make_packet, (linktype, bytes(packet))
 
+        if len(_classes) >= MAX_CLASSES:
+            _classes.clear()  # no honest capture; a class of its own lives as long as its packets
         # A class made at run time cannot be found by name, so pickling goes through `make_packet`.
         body = {"linktype": linktype, "__slots__": (), "__reduce__": reduce, "__module__": __name__}
         made = _classes[linktype] = type(f"Packet{linktype}", (bytes,), body)

@@ -183,6 +183,8 @@ class Source:
 def open_file(what: Any) -> Tuple[str, Any, bool]:
     """`(name, file, owned)` of a path, a binary file object or `"-"`."""
     if isinstance(what, str) and what == "-":
+        if sys.stdin is None:
+            raise CaptureError("standard input: is closed")
         return "standard input", getattr(sys.stdin, "buffer", sys.stdin), False
     if isinstance(what, (str, os.PathLike)):
         try:

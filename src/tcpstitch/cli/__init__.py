@@ -16,6 +16,7 @@ from typing import NoReturn, Optional, Sequence
 from ..errors import StreamCallbackError, TcpStitchError
 from . import extract as extract_command
 from . import list as list_command
+from .common import say
 
 
 def _version() -> str:
@@ -63,14 +64,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     logging.getLogger("tcpstitch").addHandler(logging.NullHandler())
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except (TcpStitchError, OSError) as error:
         if _broken_pipe(error):
             # The reader has enough. Standard output goes to nowhere, so that the flush at exit does not complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"tcpstitch: {_reason(error)}", file=sys.stderr)
+        say(f"tcpstitch: {_reason(error)}")
         return 2
     except KeyboardInterrupt:
         return 130

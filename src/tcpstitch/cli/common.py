@@ -73,8 +73,14 @@ def read(assembler: Assembler, capture: Any) -> int:
             assembler.run(capture)
     assembler.flush_all()
     for warning in capture.warnings:
-        print(f"tcpstitch: warning: {warning}", file=sys.stderr)
+        say(f"tcpstitch: warning: {warning}")
     return 1 if capture.warnings else 0
+
+
+def say(text: str) -> None:
+    """A line on standard error, if there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:

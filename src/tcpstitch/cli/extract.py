@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections import OrderedDict
 from ipaddress import ip_address
 from typing import Any, BinaryIO, Dict, List, Optional, TextIO, Tuple
@@ -14,7 +13,7 @@ from ..chunk import Anomaly, Chunk, Gap
 from ..errors import UsageError
 from ..segment import Direction, Endpoint, Flow, Segment
 from ..stream import Stream, StreamFactory
-from .common import add_options, counted, make_assembler, open_source, read, summary
+from .common import add_options, counted, make_assembler, open_source, read, say, summary
 
 INDEX_NAME = "index.jsonl"
 _OPEN_FILES = 128
@@ -176,10 +175,7 @@ def run(options: argparse.Namespace) -> int:
             status = read(assembler, capture)
         finally:
             factory.output.close()
-    print(
-        f"{summary(assembler.statistics())}, {counted(factory.output.files, 'file')} in {options.output}",
-        file=sys.stderr,
-    )
+    say(f"{summary(assembler.statistics())}, {counted(factory.output.files, 'file')} in {options.output}")
     return status
 
 

@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 from ..chunk import Chunk, Gap
+from ..errors import UsageError
 from ..segment import Flow, Segment
 from ..stream import Stream, StreamFactory
-from .common import add_options, make_assembler, open_source, read, summary
+from .common import add_options, make_assembler, open_source, read, say, summary
 
 
 class _Line(Stream):
@@ -49,10 +50,12 @@ def run(options: argparse.Namespace) -> int:
     # Where packets come one by one a line is worth a write, and a pipe's reader waits for it.
     at_once = bool(options.interface or options.follow or options.files == ["-"])
     assembler = make_assembler(_Factory(at_once), options)
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: there is nowhere to list to")
     with open_source(options) as capture:
         status = read(assembler, capture)
     sys.stdout.flush()  # before the summary, where both go to one terminal
-    print(summary(assembler.statistics()), file=sys.stderr)
+    say(summary(assembler.statistics()))
     return status
 
 
