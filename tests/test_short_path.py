@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from decimal import Decimal
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -365,3 +366,25 @@ def test_the_factory_is_given_the_segment_that_opened_the_connection(version, is
         segment.sequence  # noqa: B018
     Assembler(Factory()).assemble(segment, 1.0)
     assert given_segments[1].key == expected.key
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_subclass_with_an_assemble_of_its_own_is_called_once_for_each_packet(checks: str) -> None:
+    """Whatever way a packet takes inside, a program that counts or filters in `assemble` sees it once."""
+    seen: List[Any] = []
+
+    class Counting(Assembler):
+        def assemble(self, packet: Any, timestamp: Any, *more: Any) -> None:
+            seen.append(packet)
+            super().assemble(packet, timestamp, *more)
+
+    talk = Talk(4, 0, (b"", b""), [(True, b"x" * 700), (False, b"y" * 1400), (True, b"z" * 3)])
+    del talk.packets[2]  # the data that follows confirms the handshake too
+    frames = [tcp_frame(**packet) for packet in talk.packets]
+    recorder = Recorder()
+    with Counting(recorder, checks=checks) as assembler:
+        for number, frame in enumerate(frames):
+            timestamp = Decimal(number) if number == 5 else number
+            assembler.assemble(memoryview(frame) if number % 3 == 1 else frame, timestamp)
+    assert len(seen) == len(frames) == assembler.statistics().packets
+    assert recorder.connections[0].data(C2S) == b"x" * 700 + b"z" * 3
