@@ -143,3 +143,30 @@ def test_limits_that_a_handler_lowers_while_others_are_carried_out_hold_with_the
     assert statistics.connections_evicted == 1
     assert statistics.pages_used <= 1
     assembler.check()
+
+
+def test_data_for_which_a_bound_makes_room_does_not_follow_the_end_that_this_brings() -> None:
+    """The hole that is given up lies before a FIN in the kernel's queue, and the segment around that FIN."""
+    recorder = Recorder()
+    with Assembler(recorder, limits=Limits(2, page_size=64), overlap="linux-kernel") as assembler:
+        assembler.assemble(Segment.make(CLIENT, SERVER, FIRST_SEQ - 1, flags="S"), 1000.0)
+        say(assembler, 100, 140, "FA")
+        say(assembler, 110, 300)
+    assert recorder.only.data() == STREAM[100:140]
+    assert [chunk.end for chunk in recorder.only.chunks] == [True]
+
+
+def test_a_syn_does_not_move_offsets_of_which_the_handler_was_told() -> None:
+    """A gap at the start was reported, and nothing else; then a SYN with another number comes on the same addresses."""
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        frame = tcp_frame(CLIENT, SERVER, FIRST_SEQ, STREAM[:100], ack=1)
+        assembler.assemble(frame[:54], 1000.0)  # no byte of it was captured
+        say(assembler, 500, 510)
+        for second in (1003.0, 1006.0):
+            assembler.assemble(Segment.make(SERVER, CLIENT, 1, ack=FIRST_SEQ + 100), second)
+        assert [gap.length for gap in recorder.only.gaps] == [100]
+        for second in (1007.0, 1008.0):
+            assembler.assemble(Segment.make(CLIENT, SERVER, FIRST_SEQ + 1500, STREAM[1501:1504], flags="S"), second)
+        assembler.assemble(Segment.make(SERVER, CLIENT, 1, ack=FIRST_SEQ + 1504), 1009.0)
+    assert_at_their_places(recorder.connections[0])

@@ -165,6 +165,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         if self.stopped or self.state.stream is None:
             return
         host = self.state.host
+        self.started = True  # the handler knows offsets now
         if self.skip >= 0:
             self.skip += length
         self.drop_kept()

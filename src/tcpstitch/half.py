@@ -157,8 +157,8 @@ class HalfStream(Delivery):
                 end = start + len(data)
                 sent, base = Sent(start, end, sent.arrival), self.base_seq
             self.waiting_start = start
-            if self.state.stream is None or self.stopped:
-                return  # what had to be given up made the handler say so
+            if self.state.stream is None or self.stopped or self.fin_received:
+                return  # what had to be given up made the handler say so, or was followed by the end
             if start <= self.next_offset and not self.holding:
                 end -= fin  # its place in the queue is no byte
                 if end > self.next_offset:
