@@ -301,4 +301,4 @@ def test_raised_limits_hold_what_they_allow_and_lowered_ones_give_it_back() -> N
     statistics = assembler.statistics()
     assert statistics.pages_used == 16
     assert statistics.pages_allocated <= 16 + RESERVE_PAGES + SLAB_PAGES
-    assembler.pages.check()
+    assembler.check()

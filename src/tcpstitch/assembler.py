@@ -39,9 +39,7 @@ class Assembler(ShortPath):
     `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the `pressure_marks`, as
     shares of the bounds, the fullest bound has reached.
 
-    For programs: `run`, `assemble`, `flush_older_than`, `flush_all`, `limits`, `max_buffered_pages_per_connection`,
-    `max_buffered_pages_total`, `statistics`, `explain`, `top`, `pressure`, `memory_bytes`, `watch_drops`, `check`. A
-    `with` block calls `flush_all` at its end, also when an exception leaves it. Other methods are for the library.
+    A `with` block calls `flush_all` at its end, also when an exception leaves it.
 
     Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
@@ -81,14 +79,14 @@ class Assembler(ShortPath):
             raise UsageError(f"on_error={on_error!r}: give a function of the failed handler and the exception")
         gauge = PressureGauge(on_pressure, pressure_marks)
         super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
-        self.strict = checks == "strict"
+        self._strict = checks == "strict"
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
-        self.urgent = urgent or ("oob" if self.strict else "inline")
+        self.urgent = urgent or ("oob" if self._strict else "inline")
         _choice("urgent", self.urgent, ("inline", "oob", "drop", "gap"))
         _choice("delivery", delivery, ("arrival", "acked"))
-        self.acked_only = delivery == "acked"
+        self._acked_only = delivery == "acked"
         self._choose_paths()
-        self.gauge = gauge if on_pressure is not None else None
+        self._gauge = gauge if on_pressure is not None else None
         self.factory = factory
         self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
@@ -139,49 +137,49 @@ class Assembler(ShortPath):
         """
         timestamp = seconds(timestamp)
         close_before = None if close_before is None else seconds(close_before)
-        if self.busy is not None:
+        if self._busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0
-        self.busy = self
+        self._busy = self
         try:
-            self.note_present()
-            for state in list(self.pages.lru):
-                flushed += self.flush_state(state, timestamp)
+            self._note_present()
+            for state in list(self._pages.lru):
+                flushed += self._flush_state(state, timestamp)
             if close_before is not None:
                 for state in [state for state in self._states() if state.last_seen < close_before]:
                     closed += not state.closed
-                    self.complete(state, "flushed")
-                    self.forget(state)
-                self.forget_small_before(close_before)
-            self.watch_pressure()
+                    self._complete(state, "flushed")
+                    self._forget(state)
+                self._forget_small_before(close_before)
+            self._watch_pressure()
         finally:
-            self.busy = None
-        self.raise_pending()
+            self._busy = None
+        self._raise_pending()
         return FlushResult(flushed, closed)
 
     def flush_all(self) -> FlushResult:
         """End of input: deliver what is held behind its gaps, and complete every stream. O(connections), and O(bytes
         held). The assembler may be used again. Raises `StreamCallbackError`, in a handler `ReentrantCallError`."""
-        if self.busy is not None:
+        if self._busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         flushed = closed = 0
-        self.busy = self
+        self._busy = self
         try:
-            self.note_present()
+            self._note_present()
             for state in self._states():
                 if not state.closed:
                     flushed += bool(state.client.queue) + bool(state.server.queue)
                     closed += 1
                     reason = "rst" if state.restartable else "fin" if state.key in self._closed else "flushed"
-                    self.complete(state, reason)
-                self.forget(state)
-            self.forget_small_before(float("inf"))
+                    self._complete(state, reason)
+                self._forget(state)
+            self._forget_small_before(float("inf"))
             self._openings.clear()
-            self.forget_all()
-            self.watch_pressure()
+            self._forget_all()
+            self._watch_pressure()
         finally:
-            self.busy = None
-        self.raise_pending()
+            self._busy = None
+        self._raise_pending()
         return FlushResult(flushed, closed)
 
     def __enter__(self) -> Assembler:
@@ -191,29 +189,29 @@ class Assembler(ShortPath):
         self.flush_all()
 
     def _take_over(self) -> None:
-        before = getattr(self, "history_bytes", None)
+        before = getattr(self, "_history_bytes", None)
         super()._take_over()
         if before is not None:  # not the first time
-            self._trim_due = self._trim_due or before != self.history_bytes
+            self._trim_due = self._trim_due or before != self._history_bytes
             self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
             self._choose_paths()
 
     def _choose_paths(self) -> None:
-        beyond = self.acked_only or bool(self.history_bytes)
-        self.always_rules = self.strict or beyond
-        self.strict_steps = self.strict and not beyond
+        beyond = self._acked_only or bool(self._history_bytes)
+        self._always_rules = self._strict or beyond
+        self._strict_steps = self._strict and not beyond
 
     def _trim_histories(self) -> None:
         if not self._trim_due:
             return
         self._trim_due = False
         for state in self._states():
-            state.limit_history(self.history_bytes)
+            state.limit_history(self._history_bytes)
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters. O(kinds of anomalies)."""
         self._note_peak()
-        counters, pages, decoder = self.counters, self.pages, self._decoder
+        counters, pages, decoder = self._counters, self._pages, self._decoder
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
             counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
@@ -233,7 +231,7 @@ class Assembler(ShortPath):
         `holders` connections with the most pages by name. For people: the words may change. O(holders of pages)."""
         from .explain import explain
 
-        return explain(self.now, self._limits, self.statistics(), self.top(holders))
+        return explain(self._now, self._limits, self.statistics(), self.top(holders))
 
 
 def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:

@@ -27,29 +27,29 @@ class Bounds:
     # What packets read and write, whichever part of the assembler owns it: with 30 attributes or more in `__dict__`,
     # CPython specialises neither these nor the calls of methods.
     __slots__ = (
-        "__dict__", "__weakref__", "_frames", "_halves", "_layout", "_next_timer", "_packets", "asked", "busy",
-        "counters", "_arrivals", "_closed", "_decoder", "_embryonic", "_error", "_openings", "_state_count", "_taken",
-        "_usual_accepts", "_usual_class", "acked_only", "always_rules", "factory", "gauge", "history_bytes",
-        "keep_offset", "last_end", "max_connections", "max_pages_per_connection", "now", "pages", "policies", "present",
-        "strict", "strict_steps", "timeouts",
+        "__dict__", "__weakref__", "_acked_only", "_always_rules", "_arrivals", "_asked", "_busy", "_closed",
+        "_counters", "_decoder", "_embryonic", "_error", "factory", "_frames", "_gauge", "_halves", "_history_bytes",
+        "_keep_offset", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection", "_next_timer", "_now",
+        "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict", "_strict_steps",
+        "_taken", "timeouts", "_usual_accepts", "_usual_class",
     )  # fmt: skip
 
-    busy: Any
-    now: float
+    _busy: Any
+    _now: float
     on_error: Optional[Callable[[Any, BaseException], None]]
-    abandon: Callable[[StreamState], None]
-    handler_failed: Callable[[StreamState, Any, Exception], None]
-    raise_pending: Callable[[], None]
-    evict_connection: Callable[[], None]
+    _abandon: Callable[[StreamState], None]
+    _handler_failed: Callable[[StreamState, Any, Exception], None]
+    _raise_pending: Callable[[], None]
+    _evict_connection: Callable[[], None]
     _error: Optional[StreamCallbackError]
     _closed: Any
     _next_timer: Any
 
     def __init__(self, limits: Limits, on_limit: str) -> None:
-        self.counters = Counters()
+        self._counters = Counters()
         self.on_limit = on_limit
-        self.pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
-        self.gauge: Optional[PressureGauge] = None
+        self._pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
+        self._gauge: Optional[PressureGauge] = None
         self._limits = limits
         self._shrink_due = False
         self._state_count = 0
@@ -59,11 +59,11 @@ class Bounds:
 
     # -- pages
 
-    def make_room(self, half: HalfStream, needed: int) -> bool:
+    def _make_room(self, half: HalfStream, needed: int) -> bool:
         """True if `needed` pages may be taken now; else something was given up and the caller looks again."""
         state = half.state
-        pages = self.pages
-        if state.page_count + needed > self.max_pages_per_connection:
+        pages = self._pages
+        if state.page_count + needed > self._max_pages_per_connection:
             self._relieve(state, half, "page_limit", needed)
             return False
         if needed > pages.max_pages - pages.used:
@@ -72,10 +72,10 @@ class Bounds:
             return False
         return True
 
-    def enforce_connection_limit(self, half: HalfStream) -> None:
+    def _enforce_connection_limit(self, half: HalfStream) -> None:
         """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""
         state = half.state
-        while state.stream is not None and state.page_count >= self.max_pages_per_connection:
+        while state.stream is not None and state.page_count >= self._max_pages_per_connection:
             self._relieve(state, half, "page_limit", 0)
 
     def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
@@ -92,11 +92,11 @@ class Bounds:
             state.refresh()
 
     def _evict(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
-        self.counters.count_eviction(reason, state.key)
+        self._counters.count_eviction(reason, state.key)
         choice = self._choice_of(state, reason)
         waiting = [half for half in (state.client, state.server) if half.queue]
         if choice == "abandon" and state.page_count:
-            self.abandon(state)
+            self._abandon(state)
         elif waiting and choice == "drop":
             half = min(waiting, key=_first_timestamp)
             assert half.queue is not None
@@ -123,15 +123,15 @@ class Bounds:
             if choice is not None and choice not in ON_LIMIT:
                 raise UsageError(f"over_limit() returned {choice!r}: return one of {', '.join(ON_LIMIT)}, or None")
         except Exception as error:
-            self.handler_failed(state, stream, error)
+            self._handler_failed(state, stream, error)
             return self.on_limit
         return choice or self.on_limit
 
-    def kept_room(self, state: StreamState) -> int:
+    def _kept_room(self, state: StreamState) -> int:
         """How many pages a handler may keep back now; one stays free for the stream to go on."""
-        return max(0, min(self.max_pages_per_connection - 1 - state.page_count, self.pages.room()))
+        return max(0, min(self._max_pages_per_connection - 1 - state.page_count, self._pages.room()))
 
-    def hold(self, owner: Any, name: str, segment: Segment) -> None:
+    def _hold(self, owner: Any, name: str, segment: Segment) -> None:
         """Let the attribute `name` be `segment` until it is taken. All such segments together have a bound; the oldest
         give way. O(1) amortised."""
         setattr(owner, name, segment)
@@ -163,9 +163,9 @@ class Bounds:
             raise UsageError("the page size cannot change while running: give the limits the same, or start anew")
         self._limits = limits
         self._take_over()
-        if self.busy is None:
+        if self._busy is None:
             self._shrink()
-            self.raise_pending()
+            self._raise_pending()
         else:
             self._shrink_due = True
             self._next_timer = float("-inf")  # that is, with the next packet
@@ -173,10 +173,10 @@ class Bounds:
     def _take_over(self) -> None:
         """Copy the limits to where they are looked at for each packet."""
         limits = self._limits
-        self.pages.bound(limits.max_buffered_pages_total)
-        self.max_pages_per_connection = limits.max_buffered_pages_per_connection
-        self.max_connections = limits.max_connections
-        self.history_bytes = limits.max_history_bytes_per_connection
+        self._pages.bound(limits.max_buffered_pages_total)
+        self._max_pages_per_connection = limits.max_buffered_pages_per_connection
+        self._max_connections = limits.max_connections
+        self._history_bytes = limits.max_history_bytes_per_connection
 
     def _trim_histories(self) -> None:
         """The history bound may have changed."""
@@ -184,7 +184,7 @@ class Bounds:
     @property
     def max_buffered_pages_per_connection(self) -> int:
         """gopacket's MaxBufferedPagesPerConnection; the same as in `limits`."""
-        return self.max_pages_per_connection
+        return self._max_pages_per_connection
 
     @max_buffered_pages_per_connection.setter
     def max_buffered_pages_per_connection(self, pages: int) -> None:
@@ -193,7 +193,7 @@ class Bounds:
     @property
     def max_buffered_pages_total(self) -> int:
         """gopacket's MaxBufferedPagesTotal; the same as in `limits`."""
-        return self.pages.max_pages
+        return self._pages.max_pages
 
     @max_buffered_pages_total.setter
     def max_buffered_pages_total(self, pages: int) -> None:
@@ -202,46 +202,46 @@ class Bounds:
     def _shrink(self) -> None:
         """Evict down to the bounds."""
         self._shrink_due = False
-        outer, self.busy = self.busy, self
+        outer, self._busy = self._busy, self
         try:
-            for state in list(self.pages.lru):
+            for state in list(self._pages.lru):
                 if state.page_count:
-                    self.enforce_connection_limit(state.client)
+                    self._enforce_connection_limit(state.client)
                     state.refresh()
-            while self.pages.used > self.pages.max_pages:
-                victim = self.pages.victim(None)
+            while self._pages.used > self._pages.max_pages:
+                victim = self._pages.victim(None)
                 assert victim is not None
                 self._relieve(victim, victim.client, "total_limit", 0)
                 victim.refresh()
-            while self._state_count > self.max_connections:
-                self.evict_connection()
+            while self._state_count > self._max_connections:
+                self._evict_connection()
             self._drop_held(self._limits.held_bytes)
             self._trim_histories()
         finally:
-            self.busy = outer
+            self._busy = outer
 
     # -- who holds what
 
     def top(self, count: int = 10) -> List[Holder]:
         """The connections that hold the most pages, largest first. O(holders)."""
-        states = sorted(self.pages.lru, key=lambda state: -state.page_count)[:count]
+        states = sorted(self._pages.lru, key=lambda state: -state.page_count)[:count]
         return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
 
     def _age(self, state: StreamState) -> float:
-        return self.now - float(state.last_seen)  # of a packet whose time may have been exact
+        return self._now - float(state.last_seen)  # of a packet whose time may have been exact
 
     def pressure(self) -> float:
         """How full the fullest bound is: of pages, or of connections that are not over. O(1)."""
         living = self._state_count - len(self._closed)
-        return max(self.pages.used / self.pages.max_pages, living / self.max_connections)
+        return max(self._pages.used / self._pages.max_pages, living / self._max_connections)
 
     def memory_bytes(self) -> int:
         """What pages and connections hold now, estimated from above. O(1)."""
-        return self.pages.memory_bytes() + self._state_count * (CONNECTION_BYTES + 4 * self.history_bytes)
+        return self._pages.memory_bytes() + self._state_count * (CONNECTION_BYTES + 4 * self._history_bytes)
 
-    def watch_pressure(self) -> None:
+    def _watch_pressure(self) -> None:
         """Let the user's callback hear of a new level of pressure."""
-        gauge = self.gauge
+        gauge = self._gauge
         if gauge is None:
             return
         try:

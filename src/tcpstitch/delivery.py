@@ -64,7 +64,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         self._advance(start + len(data))
         if self.refused is not None and self._compare_refused(self.refused, start, data, timestamp):
             self.refused = None
-        if not self.state.host.acked_only or not self.held and self.acked >= self.next_offset:
+        if not self.state.host._acked_only or not self.held and self.acked >= self.next_offset:
             self._emit(start, data, timestamp, marks)
             return
         if self.state.stream is None or self.stopped:
@@ -83,10 +83,10 @@ class Delivery(Sequencing, Keeping, Evidence):
         host, state = self.state.host, self.state
         held = self.held
         if held is None:
-            policy = host.policies.of(self)  # what the kernel has taken in is final
-            held = ReorderQueue(host.pages, state, host.policies.final if policy.name == "linux-kernel" else policy)
+            policy = host._policies.of(self)  # what the kernel has taken in is final
+            held = ReorderQueue(host._pages, state, host._policies.final if policy.name == "linux-kernel" else policy)
         needed = held.pages_needed(start, start + len(data))
-        if state.page_count + needed >= host.max_pages_per_connection or needed > host.pages.room():
+        if state.page_count + needed >= host._max_pages_per_connection or needed > host._pages.room():
             return False
         self.held = held
         timestamp, origins = _origins(marks, start, start + len(data))
@@ -100,7 +100,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             low, high = max(start, self.held.first_offset), min(start + len(data), self.next_offset)
             if low >= high:
                 return
-            if self.state.host.make_room(self, self.held.pages_needed(low, high)):
+            if self.state.host._make_room(self, self.held.pages_needed(low, high)):
                 self.held.insert(low, data[low - start : high - start], sent, timestamp, context)
                 self._report_conflicts(self.held.conflicts, timestamp)
                 return
@@ -134,7 +134,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             if self.urgent and self.urgent[0] < end:
                 self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
                 return
-        if self.history or self.state.host.history_bytes:
+        if self.history or self.state.host._history_bytes:
             self.history = self._history_after(data)
         start = offset == 0 and self.syn_seen and self.skip == 0
         depth = self.state.depth
@@ -154,7 +154,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             self._emit(offset, data[: place - offset], *_origins(marks, offset, place))
         if self.state.host.urgent == "gap":
             self._note_gap(place, 1, "urgent")
-        elif self.history or self.state.host.history_bytes:
+        elif self.history or self.state.host._history_bytes:
             self.history = self._history_after(data[place - offset : place - offset + 1])  # the receiver has it too
         if place + 1 < offset + len(data):
             self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
@@ -170,15 +170,15 @@ class Delivery(Sequencing, Keeping, Evidence):
             self.skip += length
         self.drop_kept()
         self.history = b""
-        host.counters.count_gap(reason, length)
-        host.call(self.state, "gap", Gap(self.direction, start, length, reason, host.present))
+        host._counters.count_gap(reason, length)
+        host._call(self.state, "gap", Gap(self.direction, start, length, reason, host._present))
         stream = self.state.stream
         choice = getattr(stream, "on_gap", "continue")
         if choice == "abandon":
-            host.abandon(self.state)
+            host._abandon(self.state)
         elif choice != "continue":
             error = UsageError(f'on_gap={choice!r}: use "continue" or "abandon"')
-            host.handler_failed(self.state, stream, error)
+            host._handler_failed(self.state, stream, error)
 
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host
@@ -188,21 +188,21 @@ class Delivery(Sequencing, Keeping, Evidence):
         self.started = True
         if self.skip:
             self.skip = 0
-        host.counters.bytes += len(chunk.data)
-        host.counters.chunks += 1
+        host._counters.bytes += len(chunk.data)
+        host._counters.chunks += 1
         if chunk.end:
-            host.last_end = self
-        outer, host.busy = host.busy, chunk
+            host._last_end = self
+        outer, host._busy = host._busy, chunk
         try:
             stream.reassembled(chunk)
         except Exception as error:
-            host.handler_failed(self.state, stream, error)
+            host._handler_failed(self.state, stream, error)
         except BaseException:
-            host.abandon(self.state)
+            host._abandon(self.state)
             raise
         finally:
-            host.busy = outer
-        if host.asked:
+            host._busy = outer
+        if host._asked:
             self.answer(chunk)
         elif self.details is not NOTHING and self.kept:
             self.kept.clear()
@@ -211,13 +211,13 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     def request_keep(self, chunk: Chunk, offset: int) -> None:
         host = self.state.host
-        if host.busy is not chunk:
+        if host._busy is not chunk:
             raise UsageError("keep_from works only inside the reassembled() call that received the chunk")
-        host.asked = True
-        host.keep_offset = offset
+        host._asked = True
+        host._keep_offset = offset
 
     def request_stop(self) -> None:
-        self.stopped = self.state.host.asked = True
+        self.stopped = self.state.host._asked = True
         self.cuts = ()
         for queue in (self.queue, self.held):
             if queue:
@@ -227,8 +227,8 @@ class Delivery(Sequencing, Keeping, Evidence):
     def answer(self, chunk: Chunk) -> None:
         """Do what the handler asked for in the call that has just returned."""
         host = self.state.host
-        host.asked = False
-        offset, host.keep_offset = host.keep_offset, None
+        host._asked = False
+        offset, host._keep_offset = host._keep_offset, None
         if offset is not None and self.state.stream is not None and not self.stopped:
             self.keep(chunk, offset)
         elif self.kept:

@@ -24,8 +24,8 @@ class Evidence:
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
         host = self.state.host
-        host.counters.anomalies[kind] = host.counters.anomalies.get(kind, 0) + 1
-        host.call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
+        host._counters.anomalies[kind] = host._counters.anomalies.get(kind, 0) + 1
+        host._call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
 
     def _report_conflicts(self, conflicts: List[Conflict], timestamp: float) -> None:
         for conflict in conflicts[:]:
@@ -38,7 +38,7 @@ class Evidence:
 
     def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
         """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""
-        bound = self.state.host.history_bytes
+        bound = self.state.host._history_bytes
         if bound and data:
             self.refused = Conflict(start, data[:bound], b"", timestamp)
 
@@ -65,6 +65,6 @@ class Evidence:
         return low < high
 
     def _history_after(self, data: bytes) -> bytes:
-        bound: int = self.state.host.history_bytes
+        bound: int = self.state.host._history_bytes
         return (self.history + data)[-bound:] if bound else b""
 

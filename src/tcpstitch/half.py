@@ -86,7 +86,7 @@ class HalfStream(Delivery):
         """Data at `start`. The next expected byte is delivered whatever the bounds; the rest waits in pages."""
         data = segment.payload
         end = start + segment.length
-        sent = Sent(start, end, self.state.host.next_arrival())
+        sent = Sent(start, end, self.state.host._next_arrival())
         context = segment.context
         if self.fin_offset is not None and end > self.fin_offset and not self.fin_unsure:
             data = data[: max(0, self.fin_offset - start)]
@@ -120,7 +120,7 @@ class HalfStream(Delivery):
     def queue_fin(self, start: int, segment: Segment, timestamp: float) -> None:
         """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
         data = segment.payload + b"\0"
-        sent = Sent(start, start + len(data), self.state.host.next_arrival())
+        sent = Sent(start, start + len(data), self.state.host._next_arrival())
         self._buffer(start, data, sent, timestamp, segment.context, True)
 
     def _note_cut(self, start: int, end: int) -> None:
@@ -136,7 +136,7 @@ class HalfStream(Delivery):
         owners: Owners = [(start, end, sent)]
         marks = None if context is None else [(start, timestamp, context)]
         if queue and queue.first_offset < end:
-            if self.state.host.acked_only:
+            if self.state.host._acked_only:
                 owners = queue.owners_under(start, end, sent)
             data, marks = queue.overlay(data, sent, (start, timestamp, context))
             queue.discard_below(end)
@@ -147,7 +147,7 @@ class HalfStream(Delivery):
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
         if self.queue is None:
-            self.queue = make_queue(host.pages, self.state, host.policies.of(self))
+            self.queue = make_queue(host._pages, self.state, host._policies.of(self))
         queue = self.queue
         end = start + len(data)
         base = self.base_seq
@@ -168,18 +168,18 @@ class HalfStream(Delivery):
                     self.fin_offset = end
                     self._settle()
                 return
-            if host.make_room(self, queue.pages_needed(start, end)):
+            if host._make_room(self, queue.pages_needed(start, end)):
                 break
         extra = (True,) if fin else ()
         added = queue.insert(start, data, sent, timestamp, context, *extra)
         if queue.conflicts:
             self._report_conflicts(queue.conflicts, timestamp)
         if not added:
-            host.counters.retransmissions += 1
+            host._counters.retransmissions += 1
             self.anomaly("retransmission", start, timestamp)
         if self.holding:
             self.held_segments += 1
-        host.enforce_connection_limit(self)
+        host._enforce_connection_limit(self)
 
     # -- data out
 
@@ -194,7 +194,7 @@ class HalfStream(Delivery):
             return
         while self.state.stream is not None:
             if self.queue and self.queue.first_offset <= self.next_offset:
-                owners: Optional[Owners] = [] if self.state.host.acked_only else None
+                owners: Optional[Owners] = [] if self.state.host._acked_only else None
                 data, marks = self.queue.pop(self.next_offset, owners=owners)
                 if getattr(self.queue, "fin_reached", False):
                     self.fin_offset = self.next_offset + len(data)
@@ -307,7 +307,7 @@ class HalfStream(Delivery):
                 self.end()
         elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
             if self.next_offset == self.rst_offset:
-                self.state.reset(self.state.host.present)
+                self.state.reset(self.state.host._present)
             else:
                 self.rst_offset = None
 
@@ -315,9 +315,9 @@ class HalfStream(Delivery):
         """The direction is over: a last chunk with what is kept, or empty, says so unless the last data did."""
         self.ended = True
         host = self.state.host
-        if host.last_end is not self:
-            self._send(self.make_chunk(b"", self.next_offset, host.present, None, False, True))
-        host.last_end = None
+        if host._last_end is not self:
+            self._send(self.make_chunk(b"", self.next_offset, host._present, None, False, True))
+        host._last_end = None
         self.state.half_ended()
 
     def readiness(self) -> int:
@@ -339,9 +339,9 @@ class HalfStream(Delivery):
             if self.doubtful is not None:
                 return NEEDS_RULES
             if self.queue:
-                return WAITS if self.queue.appends and not self.state.host.strict else NEEDS_RULES
+                return WAITS if self.queue.appends and not self.state.host._strict else NEEDS_RULES
             self._settle_details()
-        if self.state.host.strict:
+        if self.state.host._strict:
             return STRICTLY
         return PLAIN if self.ts_recent < 0 else STAMPED
 

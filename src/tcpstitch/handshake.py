@@ -56,7 +56,7 @@ class Handshake(TouchedState):
                 self.restartable = False
         elif not segment.flags & ACK:
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
-            self.host.hold(self, "pending_syn", segment)
+            self.host._hold(self, "pending_syn", segment)
             taken = False
         else:
             if not self._replacement_confirmed(half, segment):
@@ -87,7 +87,7 @@ class Handshake(TouchedState):
         if self.half_open_reset and not segment.flags & ACK:
             half.rst_offset = None  # the port listens again
             peer.syn_seen = self.restartable = False
-        elif self.host.strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window:
+        elif self.host._strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window:
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             self.reset_half_open(half)  # RFC 9293 3.10.7.4, fourth check, in SYN-RECEIVED
             return False
@@ -101,7 +101,7 @@ class Handshake(TouchedState):
     def reset_half_open(self, half: HalfStream) -> None:
         self.restartable = True
         half.rst_offset = 0
-        self.host.half_closed(self)
+        self.host._half_closed(self)
 
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         base = (segment.seq + 1) & MASK
@@ -137,7 +137,7 @@ class Handshake(TouchedState):
         same_side = segment.key == syn.key
         if same_side:
             confirmed = bool(segment.length) and segment.seq == new_base
-            confirmed = confirmed and not self.host.strict  # there the server's SYN/ACK must confirm it
+            confirmed = confirmed and not self.host._strict  # there the server's SYN/ACK must confirm it
             confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
         else:
             confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
@@ -145,5 +145,5 @@ class Handshake(TouchedState):
             )
         if confirmed:
             self.pending_syn = None
-            self.host.replace(self, syn, segment)
+            self.host._replace(self, syn, segment)
         return confirmed

@@ -78,23 +78,23 @@ class Keeping:
         """Keep what lies at and behind `offset` of the chunk, as far as the bounds allow. O(bytes not kept before)."""
         host = self.state.host
         if self.kept is None:
-            self.kept = Kept(host.pages, self.state, _FIRST)
+            self.kept = Kept(host._pages, self.state, _FIRST)
         kept = self.kept
-        start, end, page_size = chunk._base, chunk._base + len(chunk.data), host.pages.page_size
+        start, end, page_size = chunk._base, chunk._base + len(chunk.data), host._pages.page_size
         if kept:
             start = kept.end_offset
             kept.discard_below(offset)
         start = max(start, offset)
         while start < end:
-            room = host.kept_room(self.state)
+            room = host._kept_room(self.state)
             missing = kept.pages_needed(start, end) - room
             if missing <= 0:
                 break
             if kept:
-                host.counters.kept_bytes_dropped += kept.drop_pages(missing)
+                host._counters.kept_bytes_dropped += kept.drop_pages(missing)
             else:  # pages lie on a grid: from its next line on it may be one page less
                 fits = min(end, max(end - room * page_size, start + page_size - start % page_size))
-                host.counters.kept_bytes_dropped += fits - start
+                host._counters.kept_bytes_dropped += fits - start
                 start = fits
         if start < end:
             self._append(chunk, start, end)
@@ -107,5 +107,5 @@ class Keeping:
 
     def drop_kept(self) -> None:
         if self.kept:
-            self.state.host.counters.kept_bytes_dropped += self.kept.buffered_bytes
+            self.state.host._counters.kept_bytes_dropped += self.kept.buffered_bytes
             self.kept.clear()

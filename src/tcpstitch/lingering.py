@@ -17,7 +17,7 @@ from .upkeep import Upkeep, make_state
 class Lingering(Upkeep):
     """The part of the assembler that remembers what is over."""
 
-    def complete_usual(self, state: StreamState) -> None:
+    def _complete_usual(self, state: StreamState) -> None:
         """Complete a connection of which both SYNs, all data and both FINs were seen: nothing about it is unusual."""
         state.closed = True
         state.reason = "fin"
@@ -25,12 +25,12 @@ class Lingering(Upkeep):
         try:
             stream.complete("fin")
         except Exception as error:
-            self.handler_failed(state, stream, error)
+            self._handler_failed(state, stream, error)
         except BaseException:
-            self.abandon(state)
+            self._abandon(state)
             raise
         finally:
-            self.counters.completion_reasons["fin"] += 1
+            self._counters.completion_reasons["fin"] += 1
             client = state.client
             server = state.server
             key = state.key
@@ -38,12 +38,12 @@ class Lingering(Upkeep):
             if key in closed:
                 closed.move_to_end(key)
             closed[key] = (
-                self.now, None, client.expected_seq, client.next_offset, server.expected_seq, server.next_offset,
+                self._now, None, client.expected_seq, client.next_offset, server.expected_seq, server.next_offset,
                 state.stream, state.last_seen,
             )  # fmt: skip
-            self.take_apart(state)
+            self._take_apart(state)
 
-    def whole_again(self, key: FlowKey) -> Any:
+    def _whole_again(self, key: FlowKey) -> Any:
         """The direction of such a connection, as the rules want it; None where there is none. O(1)."""
         client, server = key, reverse_key(key)
         if client not in self._closed:
@@ -63,13 +63,13 @@ class Lingering(Upkeep):
         self._halves[client] = state.client
         return self._halves[key]
 
-    def forget_small(self, key: FlowKey) -> None:
+    def _forget_small(self, key: FlowKey) -> None:
         """Let go of one that is kept small. O(1)."""
         del self._closed[key]
         self._note_peak()
         self._state_count -= 1
 
-    def forget_small_before(self, before: float) -> None:
+    def _forget_small_before(self, before: float) -> None:
         """Let go of those without a packet since `before`. O(all that linger)."""
         closed = self._closed
         old = [key for key, kept in closed.items() if kept[1] is None and kept[-1] < before]
@@ -78,10 +78,10 @@ class Lingering(Upkeep):
         self._note_peak()
         self._state_count -= len(old)
 
-    def evict_connection(self) -> None:
+    def _evict_connection(self) -> None:
         key = next(iter(self._closed), None)
         if key is not None and self._closed[key][1] is None:
-            self.counters.count_eviction("connection_lingering", key)
-            self.forget_small(key)
+            self._counters.count_eviction("connection_lingering", key)
+            self._forget_small(key)
         else:
-            super().evict_connection()
+            super()._evict_connection()

@@ -67,8 +67,8 @@ class Ordinary(Routing):
             if word & CONTROL or key not in closed and (not closed or reverse_key(key) not in closed):
                 return self._take(packet[at:limit], timestamp)
             self._packets += 1
-            self.counters.ignored += 1
-            self.present = timestamp
+            self._counters.ignored += 1
+            self._present = timestamp
             return None
         reverse = reverse_key(key)
         found = _syn_options(packet, start, ahead, length)
@@ -76,34 +76,34 @@ class Ordinary(Routing):
             found is None
             or key in closed
             or reverse in closed
-            or self.always_rules
+            or self._always_rules
             or self._openings.table
             and self._openings.knows(key)
-            or timestamp < self.now - BACK_SECONDS  # a clock that was set back
+            or timestamp < self._now - BACK_SECONDS  # a clock that was set back
         ):
             return self._take(packet[at:limit], timestamp)
         self._packets += 1
-        self.present = timestamp
+        self._present = timestamp
         segment = UnreadSegment()
         segment.key, segment.flags, segment.context = key, word & 0xFF, None
         segment.frame, segment.tcp_start, segment.tcp_end = packet[at:limit], ahead - 20, ahead + length
-        self.busy = self
+        self._busy = self
         try:
             state = self._admit(key, reverse, segment, timestamp)
             if state.stream is None:
-                self.counters.ignored += 1
+                self._counters.ignored += 1
             elif state.accepts:
                 self._apply(state.client, segment, timestamp)
             else:
                 _take_syn(state.client, middle, seq, window, found)
                 if state.details is NOTHING:
                     state.server.plain = ANSWERS
-            if self.gauge is not None:
-                self.watch_pressure()
+            if self._gauge is not None:
+                self._watch_pressure()
         finally:
-            self.busy = None
+            self._busy = None
         if self._error is not None:
-            self.raise_pending()
+            self._raise_pending()
         return None
 
     def _handshake(
@@ -176,50 +176,50 @@ class Ordinary(Routing):
         ):
             return self._take(packet[at:limit], timestamp)
         self._packets = state.last_packet = self._packets + 1
-        state.last_seen = self.present = timestamp
+        state.last_seen = self._present = timestamp
         half.plain = NEEDS_RULES  # the other direction goes on as it did
         half.ended = half.started = half.good_checksums = True
-        self.counters.chunks += 1
+        self._counters.chunks += 1
         chunk = LastChunk()
         chunk.data = b""
         chunk.offset = half.fin_offset = half.next_offset
         chunk.timestamp = timestamp
         chunk._half = half
-        self.busy = chunk
+        self._busy = chunk
         try:
             state.stream.reassembled(chunk)
         except BaseException as error:
             self._handler_raised(state, error)
-        if not (peer.ended or self.asked or self.gauge is not None or peer.expected_seq < 0):
-            self.busy = None
+        if not (peer.ended or self._asked or self._gauge is not None or peer.expected_seq < 0):
+            self._busy = None
             return
-        self.busy = self
+        self._busy = self
         try:
-            if self.asked:
+            if self._asked:
                 half.answer(chunk)
                 state.refresh()
                 state.half_ended()
             elif peer.ended and half.syn_seen and peer.syn_seen:
-                self.complete_usual(state)
+                self._complete_usual(state)
             elif peer.ended or peer.expected_seq < 0:
                 state.half_ended()
-            if self.gauge is not None:
-                self.watch_pressure()
+            if self._gauge is not None:
+                self._watch_pressure()
         finally:
-            self.busy = None
+            self._busy = None
         if self._error is not None:
-            self.raise_pending()
+            self._raise_pending()
 
     def _handler_raised(self, state: Any, error: BaseException) -> None:
-        self.busy = self  # `complete` of the abandoned stream is a handler too
+        self._busy = self  # `complete` of the abandoned stream is a handler too
         try:
             if not isinstance(error, Exception):
-                self.abandon(state)
+                self._abandon(state)
                 raise error
-            self.asked = True
-            self.handler_failed(state, state.stream, error)
+            self._asked = True
+            self._handler_failed(state, state.stream, error)
         finally:
-            self.busy = None
+            self._busy = None
             del error  # an exception that leads to this frame, and the frame to it, would be a cycle
 
     def _acknowledges(self, half: Any, ack: int, window: int) -> bool:

@@ -21,22 +21,22 @@ class Resets(Handshake):
         if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
             return  # a host that checks drops it (RFC 2385)
         peer = half.peer
-        if self.host.strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
+        if self.host._strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
             self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
-            self.host.half_closed(self)
+            self.host._half_closed(self)
             return
         if peer.syn_seen and not half.known and not peer.started:
             # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.max_offset:
                 self.restartable = True  # refused; but a forged refusal does not end what goes on after it
-                self.host.half_closed(self)
+                self.host._half_closed(self)
             else:
                 half.anomaly("rst_bad_ack", 0, timestamp)
             return
         if not half.known:
             if peer.holding and not segment.flags & ACK:
                 self.restartable = True  # what a closed or listening port answers: the held data met nobody
-                self.host.half_closed(self)
+                self.host._half_closed(self)
             else:
                 self.reset(timestamp)
             return
@@ -52,25 +52,25 @@ class Resets(Handshake):
             self.reset(timestamp)  # nobody counted what came before it
             return
         lowest = min(expected, half.acked) if half.acked else expected
-        policy = self.host.policies.of(half)
-        rule = policy.reset_at if self.host.strict else "exact"
+        policy = self.host._policies.of(half)
+        rule = policy.reset_at if self.host._strict else "exact"
         if rule == "right" and offset >= expected or rule == "window" and expected <= offset <= half.window_end():
             self.reset(timestamp)
         elif not lowest <= offset <= half.window_end():
             half.anomaly("rst_out_of_window", offset, timestamp)
         elif self._answers_data_in_flight(half, offset):
             self.restartable = True
-            self.host.half_closed(self)
+            self.host._half_closed(self)
         elif offset <= expected + half.fin_received or half.holding:
             self.reset(timestamp)
         elif (
-            self.host.strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
+            self.host._strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
             and policy.name == "linux-kernel"
         ):
             self.reset(timestamp)  # Linux takes it where its SACK blocks end as well
         else:
             half.anomaly("rst_in_window_not_exact", offset, timestamp)
-            if not self.host.strict and offset == half.max_offset:
+            if not self.host._strict and offset == half.max_offset:
                 half.rst_offset = offset  # it follows all that was seen: it counts once the holes are filled
                 if half.cuts:
                     half.drain()
@@ -83,7 +83,7 @@ class Resets(Handshake):
         window. An endpoint no longer reads what still comes, an observer may.
         """
         fin = half.fin_offset
-        if self.host.strict or not half.ended or fin is None:
+        if self.host._strict or not half.ended or fin is None:
             return False
         last = fin + (half.peer.max_offset > half.peer.acked)
         return bool(half.acked <= offset <= last)
@@ -91,4 +91,4 @@ class Resets(Handshake):
     def reset(self, timestamp: float) -> None:
         """The connection is aborted: what is held is delivered behind its gaps."""
         if not self.closed:
-            self.host.complete(self, "rst")
+            self.host._complete(self, "rst")

@@ -25,8 +25,8 @@ class Routing(Timers):
     factory: StreamFactory
     _decoder: PacketDecoder
     _openings: Openings
-    always_rules: bool  # no short path, but for what `strictly` takes
-    strict_steps: bool  # whether that may take any
+    _always_rules: bool  # no short path, but for what `strictly` takes
+    _strict_steps: bool  # whether that may take any
     _taken: int  # packets that met the rules
     _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None
     _usual_class: Any  # of the stream made last, and whether that class has an `accept` of its own
@@ -46,12 +46,12 @@ class Routing(Timers):
             frame = as_ethernet(packet)
             if frame is not None:
                 return self._assemble(frame, timestamp)  # it has the short path open to it
-        if timestamp < self.now - BACK_SECONDS:
+        if timestamp < self._now - BACK_SECONDS:
             seconds(timestamp)
             self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         self._packets += 1
         self._taken += 1
-        self.present = timestamp
+        self._present = timestamp
         if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif issubclass(kind, Segment):
@@ -64,31 +64,31 @@ class Routing(Timers):
             raise PacketTypeError(
                 f"packet of type {kind.__name__}: give a frame as bytes, a dpkt packet, or a tcpstitch.Segment"
             )
-        self.busy = self
+        self._busy = self
         try:
             for segment in segments:
                 self._route(segment, timestamp)
             if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
                 self._bad_header(timestamp)
-            if self.gauge is not None:
-                self.watch_pressure()
+            if self._gauge is not None:
+                self._watch_pressure()
         finally:
-            self.busy = None
+            self._busy = None
         if self._error is not None:
-            self.raise_pending()
+            self._raise_pending()
 
     @apart
     def _route(self, segment: Segment, timestamp: float) -> None:
-        self.counters.segments += 1
+        self._counters.segments += 1
         half = self._halves.get(segment.key)
         if half is None and self._closed:
-            half = self.whole_again(segment.key)
+            half = self._whole_again(segment.key)
         if half is not None and half.state.closed:
             half = self._after_close(half, segment, timestamp)
         if half is None:
             half = self._opened_by(segment, timestamp)
             if half is None:
-                self.counters.ignored += 1
+                self._counters.ignored += 1
                 return
         self._apply(half, segment, timestamp)
 
@@ -96,12 +96,12 @@ class Routing(Timers):
         state = half.state
         nobody = half.plain == IGNORED and not segment.flags & (FIN | SYN | RST)
         if state.stream is None or nobody:
-            self.counters.ignored += 1
+            self._counters.ignored += 1
             if half.plain == IGNORED:
                 state.last_seen = timestamp
             return
         if state.page_count:
-            self.pages.touch(state)
+            self._pages.touch(state)
         if not state.accepts or self._accepted(state, half, segment):
             state.receive(half, segment, timestamp)
         state.last_packet = self._packets
@@ -112,7 +112,7 @@ class Routing(Timers):
         try:
             return bool(state.stream.accept(segment, half.direction))
         except Exception as error:
-            self.handler_failed(state, state.stream, error)
+            self._handler_failed(state, state.stream, error)
             return False
 
     def _opened_by(self, segment: Segment, timestamp: float) -> Any:
@@ -134,15 +134,15 @@ class Routing(Timers):
 
     def _admit(self, key: FlowKey, reverse: FlowKey, segment: Segment, timestamp: float) -> StreamState:
         """Make room for a connection and ask for its stream; `key` is the client's, `reverse` the server's."""
-        while self._state_count >= self.max_connections:
-            self.evict_connection()
+        while self._state_count >= self._max_connections:
+            self._evict_connection()
         state = make_state(self, key, reverse, timestamp)
         halves = self._halves
         halves[reverse] = state.server
         halves[key] = state.client  # second, for the one whose two ends are the same
         self._state_count += 1
         state.last_packet = self._packets
-        self.counters.opened += 1
+        self._counters.opened += 1
         flow = NEW(Flow)
         flow.key = key
         try:
@@ -150,7 +150,7 @@ class Routing(Timers):
             if stream.__class__ is not self._usual_class and stream is not None:
                 self._look_at(stream)
         except Exception as error:
-            self.handler_failed(state, self.factory, error)
+            self._handler_failed(state, self.factory, error)
             return state
         state.stream = stream
         if stream is None:
@@ -159,11 +159,11 @@ class Routing(Timers):
             state.client.plain = state.server.plain = IGNORED
             self._closed[key] = (timestamp, state)
             return state
-        if self.policies.chosen:
+        if self._policies.chosen:
             try:
-                self.policies.choose(state)
+                self._policies.choose(state)
             except Exception as error:
-                self.handler_failed(state, stream, error)
+                self._handler_failed(state, stream, error)
                 return state
         depth = getattr(stream, "depth", None)
         if depth is not None and not self._bounded_depth(state, depth):
@@ -185,7 +185,7 @@ class Routing(Timers):
         """Follow the connection only so far; False where that is no number of bytes."""
         if not isinstance(depth, int) or isinstance(depth, bool) or depth < 0:
             error = UsageError(f"depth={depth!r}: give a number of bytes, or None for all")
-            self.handler_failed(state, state.stream, error)
+            self._handler_failed(state, state.stream, error)
             return False
         state.depth = depth
         return True
@@ -196,7 +196,7 @@ class Routing(Timers):
         flags = segment.flags
         if flags & SYN and not flags & (ACK | RST) and not (half.known and (segment.seq + 1) & MASK == half.base_seq):
             if segment.checksum_ok() is not False:
-                self.forget(state)
+                self._forget(state)
                 fresh = self._open(segment, timestamp)
                 fresh.anomaly("tuple_reuse", 0, timestamp)
                 return fresh
@@ -204,16 +204,16 @@ class Routing(Timers):
             try:
                 state.watcher.accept(segment, half.direction)
             except Exception as error:
-                self.handler_failed(state, state.watcher, error)
+                self._handler_failed(state, state.watcher, error)
         if state.watcher is not None and segment.length:
             state.late_data(half, segment, timestamp)
         return half
 
-    def replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:
+    def _replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:
         """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
-        timestamp = self.present
-        self.complete(state, "replaced")
-        self.forget(state)
+        timestamp = self._present
+        self._complete(state, "replaced")
+        self._forget(state)
         half = self._open(syn, timestamp)
         half.anomaly("tuple_reuse", 0, timestamp)
         self._apply(half, syn, timestamp)
@@ -225,6 +225,6 @@ class Routing(Timers):
         key = self._decoder.last_bad_key
         half = self._halves.get(key) if key is not None else None
         if half is None and key is not None:
-            half = self.whole_again(key)
+            half = self._whole_again(key)
         if half is not None:
             half.anomaly("bad_header", half.max_offset, timestamp)

@@ -133,12 +133,12 @@ class Sequencing(TouchedHalf):
             window <<= 14  # the handshake was not captured: assume the largest
         if window > self.max_window:
             self.max_window = window
-        if self.details is not NOTHING or not window or self.state.host.strict:
+        if self.details is not NOTHING or not window or self.state.host._strict:
             self.set_window(window)
 
     def set_window(self, window: int) -> None:
         """Remember a window in bytes as the present one, as far as any rule asks for it."""
-        if window and not self.state.host.strict:
+        if window and not self.state.host._strict:
             window = -1
         # The same number is kept as one object.
         self.window = self.max_window if window == self.max_window else window

@@ -35,7 +35,7 @@ class ShortPath(Strictly):
         What cannot be decoded is counted, never raised. O(1) for data in order, else O(log n) in what is buffered.
         Raises `PacketTypeError`, `UsageError` for a time, `StreamCallbackError`, in a handler `ReentrantCallError`.
         """
-        if self.busy is not None:
+        if self._busy is not None:
             raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
         if _block is not None:
             packet, pos, full, scale, share, mine, mode, layout, second = _block.parts()
@@ -132,19 +132,19 @@ class ShortPath(Strictly):
                     self._packets = state.last_packet = self._packets + 1
                     state.last_seen = timestamp
                     if length:
-                        self.counters.bytes += length
+                        self._counters.bytes += length
                         half.started = True
                         chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
                         chunk.offset = offset = half.next_offset
                         chunk.data, chunk.timestamp, chunk._half = packet[start:stop], timestamp, half
                         half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
-                        self.busy = chunk
+                        self._busy = chunk
                         try:
                             state.stream.reassembled(chunk)
                         except BaseException as error:
                             self._handler_raised(state, error)
-                        self.busy = None
-                        if self.asked:
+                        self._busy = None
+                        if self._asked:
                             self._answer(half, chunk)
             if _block is None:
                 return
@@ -183,11 +183,11 @@ class ShortPath(Strictly):
         if not isinstance(timestamp, (float, int)):
             self._exact_times = True
             return False
-        self.busy = self
+        self._busy = self
         try:
-            self.run_timers(timestamp)
+            self._run_timers(timestamp)
         finally:
-            self.busy = None
+            self._busy = None
         if self._exact_times:
             self._next_timer = float("-inf")  # look at the next packet too
         return self._error is None
@@ -211,8 +211,8 @@ class ShortPath(Strictly):
                     return
         elif plain != NEEDS_RULES and not word & CONTROL and (plain == IGNORED or start == end):  # or over
             self._packets += 1
-            self.counters.ignored += 1
-            self.present = timestamp
+            self._counters.ignored += 1
+            self._present = timestamp
             if plain == IGNORED:
                 half.state.last_seen = timestamp
             return

@@ -63,11 +63,11 @@ class StreamState(Resets):
             half.peer.catch_up()
         if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
             if not checksum_allows(half, segment, timestamp):
-                if not self.host.strict and not flags & (SYN | RST):
+                if not self.host._strict and not flags & (SYN | RST):
                     self._set_aside(half, segment)
                 return
             flags = segment.flags
-        elif self.host.strict and segment.length and segment.checksum_ok() is False:
+        elif self.host._strict and segment.length and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
         if self.half_open_reset and not flags & (SYN | RST):
@@ -76,7 +76,7 @@ class StreamState(Resets):
                 self.reset(timestamp)
             return
         note_header(half, segment, timestamp)
-        if flags & (SYN | FIN | RST) == SYN | FIN or self.host.strict and self._refused(half, segment, timestamp):
+        if flags & (SYN | FIN | RST) == SYN | FIN or self.host._strict and self._refused(half, segment, timestamp):
             return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
@@ -94,10 +94,10 @@ class StreamState(Resets):
             note_urgent(half, segment)
         if flags & SYN and not segment.length:
             return
-        if flags & SYN and self.host.strict and not flags & ACK:
-            self.host.hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
+        if flags & SYN and self.host._strict and not flags & ACK:
+            self.host._hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
-            may_doubt = segment.length and (self.host.strict or half.details is not NOTHING)
+            may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
             if not (may_doubt and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
         elif half.known and not half.holding and half.keeps_alive(half.offset_of(segment.seq), 0):
@@ -119,16 +119,16 @@ class StreamState(Resets):
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
         on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
         doubted = half.doubtful
-        if self.host.strict and segment.ttl <= half.ttl - TTL_MARGIN:
+        if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
-                self.host.hold(half, "doubtful", segment)
+                self.host._hold(half, "doubtful", segment)
                 half.ahead = max(half.ahead, half.offset_of(segment.seq) + segment.length)
                 return True
             half.ttl = segment.ttl
             self._trust(half, timestamp)
         elif doubted is not None and 0 <= (doubted.seq - segment.seq) & MASK < segment.length:
             half.doubtful = None
-            if self.host.strict:
+            if self.host._strict:
                 half.note_refused(half.offset_of(doubted.seq), doubted.payload, timestamp)
         return False
 
@@ -139,7 +139,7 @@ class StreamState(Resets):
         if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
             return
         if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.seq):
-            self.host.hold(half, "doubtful", segment)
+            self.host._hold(half, "doubtful", segment)
 
     def _trust(self, half: HalfStream, timestamp: float) -> None:
         segment, half.doubtful = half.doubtful, None
@@ -152,7 +152,7 @@ class StreamState(Resets):
         if not self.page_count and self.client.details is self.server.details:
             return  # of NOTHING
         for side in (self.client, self.server):
-            if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host.start_any:
+            if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host._start_any:
                 side.release_hold()
             if side.acked > side.next_offset and not side.holding and (side.queue or side.cuts):
                 self._acknowledged_hole(side, timestamp)
@@ -206,7 +206,7 @@ class StreamState(Resets):
                 self.crossed_syn = 2
                 half.anomaly("split_handshake", 0, timestamp)
             if self.embryonic:
-                self.host.established(self)
+                self.host._established(self)
         if offset > peer.acked:
             peer.acked = offset
             if peer.doubtful is not None and peer.offset_of(peer.doubtful.seq) + peer.doubtful.length <= offset:
@@ -243,7 +243,7 @@ class StreamState(Resets):
         if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
             half.anomaly("one_sided", 0, timestamp)
         if self.restartable or self.embryonic and not flags & SYN:
-            self.host.established(self)
+            self.host._established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
         if half.stopped and half.peer.stopped:  # nobody counts the bytes, but where they end
@@ -251,11 +251,11 @@ class StreamState(Resets):
             return self._fin(half, end, segment, timestamp) if flags & FIN else None
         if start < 0 < end and half.syn_seen:
             half.anomaly("overlap_syn", start, timestamp)
-        at_next = self.host.strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
+        at_next = self.host._strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
-            if self.host.policies.of(half).name == "linux-kernel":
+            if self.host._policies.of(half).name == "linux-kernel":
                 self._note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
@@ -273,10 +273,10 @@ class StreamState(Resets):
         if half.keeps_alive(start, segment.length):
             half.anomaly("keepalive", start, timestamp)
             return
-        self.host.counters.retransmissions += 1
+        self.host._counters.retransmissions += 1
         half.anomaly("retransmission", start, timestamp)
         if half.history or half.held:
-            sent = Sent(start, start + segment.length, self.host.next_arrival())
+            sent = Sent(start, start + segment.length, self.host._next_arrival())
             half.compare_old(start, segment.payload, sent, timestamp, segment.context)
 
     def late_data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
@@ -290,7 +290,7 @@ class StreamState(Resets):
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
-            if self.host.strict and half.next_offset < half.fin_offset >= start and not half.fin_unsure:
+            if self.host._strict and half.next_offset < half.fin_offset >= start and not half.fin_unsure:
                 half.fin_offset = None  # it waits behind a hole: what is queued over it takes its place
             elif half.ended or start >= half.fin_offset and not half.fin_unsure:
                 return
@@ -315,7 +315,7 @@ class StreamState(Resets):
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
-            if half.fin_received or not self.host.strict or offset - segment.length > half.next_offset:
+            if half.fin_received or not self.host._strict or offset - segment.length > half.next_offset:
                 return
         half.fin_offset = offset
         half.fin_unsure = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
@@ -332,9 +332,9 @@ class StreamState(Resets):
     def half_ended(self) -> None:
         """A direction came to its FIN; the connection is over when both have."""
         if self.client.ended and self.server.ended:
-            self.host.complete(self, "fin")
+            self.host._complete(self, "fin")
         elif self.stream is not None and (self.client.expected_seq < 0 or self.server.expected_seq < 0):
-            self.host.half_closed(self)  # a peer that was seen may go on for long (RFC 9293 3.6.1)
+            self.host._half_closed(self)  # a peer that was seen may go on for long (RFC 9293 3.6.1)
 
     # -- the end
 
@@ -342,8 +342,8 @@ class StreamState(Resets):
         """Deliver all that is held; returns the number of directions that had something."""
         flushed = 0
         for half in (self.client, self.server):
-            if self.stream is not None and half.doubtful is not None and self.host.strict:
-                self._trust(half, self.host.now)
+            if self.stream is not None and half.doubtful is not None and self.host._strict:
+                self._trust(half, self.host._now)
             had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
                 if not half.skip_hole(reason):
@@ -381,7 +381,7 @@ class StreamState(Resets):
             or self.embryonic
             or self.accepts
             or self.restartable
-            or self.host.always_rules and not (ignored or self.host.strict_steps)
+            or self.host._always_rules and not (ignored or self.host._strict_steps)
             or self.details is not NOTHING
             and (
                 self.pending_syn is not None

@@ -50,14 +50,14 @@ class Timers(Lingering):
 
     _exact_times = False  # whether packets came with times other than floats
 
-    def run_timers(self, timestamp: float) -> None:
+    def _run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
         while self._shrink_due:  # a handler may set limits again
             self._shrink()
         if not abs(timestamp) < float("inf") or self._clock_started and not self._clock_allows(timestamp):
             return
         self._clock_started = True
-        self.now = self.present = timestamp
+        self._now = self._present = timestamp
         self._next_timer = timestamp + TIMER_STEP
         self._expire_closed(self.timeouts.closed, timestamp)
         self._expire_embryonic(self.timeouts.embryonic, timestamp)
@@ -71,17 +71,17 @@ class Timers(Lingering):
             self._sweep_packets = self._packets
             silent = [state for state in self._states() if self._since(state.last_seen) < timestamp - idle]
             for state in filter(self._is_established, silent):
-                self.complete(state, "idle")
-                self.forget(state)
-        self.watch_pressure()
+                self._complete(state, "idle")
+                self._forget(state)
+        self._watch_pressure()
 
     def _clock_allows(self, timestamp: float) -> bool:
         """Whether the clock goes to `timestamp`. A few packets with a wrong time, or with that of another clock between
         those of this one, do not move it, so they flush nothing."""
-        ahead = timestamp - self.now
+        ahead = timestamp - self._now
         if -BACK_SECONDS <= ahead <= JUMP_SECONDS:
             self._jump_packets = 0
-            self._next_timer = self.now + TIMER_STEP
+            self._next_timer = self._now + TIMER_STEP
             return ahead >= TIMER_STEP
         if timestamp < self._jump - BACK_SECONDS:
             self._jump_packets = 0
@@ -98,7 +98,7 @@ class Timers(Lingering):
     def _since(self, stamp: float) -> float:
         """When something happened, by the clock as it goes now: what a clock that was set back left in the future
         counts from when that was."""
-        return stamp if stamp <= self.now + TIMER_STEP else self._set_back_at
+        return stamp if stamp <= self._now + TIMER_STEP else self._set_back_at
 
     def _expire_closed(self, seconds: Optional[float], timestamp: float) -> None:
         while seconds is not None and self._closed:
@@ -106,7 +106,7 @@ class Timers(Lingering):
             if self._since(since) >= timestamp - seconds:
                 return
             if state is None:
-                self.forget_small(key)
+                self._forget_small(key)
                 continue
             seen = self._since(state.last_seen)
             if seen >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
@@ -114,8 +114,8 @@ class Timers(Lingering):
                 self._closed[key] = (seen, state)
                 continue
             if not state.closed:
-                self.complete(state, "rst" if state.restartable else "fin")
-            self.forget(state)
+                self._complete(state, "rst" if state.restartable else "fin")
+            self._forget(state)
 
     def _expire_embryonic(self, seconds: Optional[float], timestamp: float) -> None:
         while seconds is not None and self._embryonic:
@@ -127,14 +127,14 @@ class Timers(Lingering):
                 self._embryonic.move_to_end(state)
                 self._embryonic[state] = seen
                 continue
-            self.complete(state, "idle")
-            self.forget(state)
+            self._complete(state, "idle")
+            self._forget(state)
 
     def _age_gaps(self, timestamp: float) -> None:
         """Holds and holes that have waited long enough."""
         gap, grace = self.timeouts.gap, self.timeouts.acknowledged
         if not self._age_batch:
-            self._age_batch = list(self.pages.lru)
+            self._age_batch = list(self._pages.lru)
         # Not more connections than packets came since the last time, so that the cost per packet is constant.
         count = max(64, self._packets - self._age_packets)
         self._age_packets = self._packets
@@ -149,7 +149,7 @@ class Timers(Lingering):
                 if not half.queue or state.stream is None:
                     continue
                 age = timestamp - self._since(half.queue.first_timestamp)
-                if half.holding and self.start_any and age >= TIMER_STEP:
+                if half.holding and self._start_any and age >= TIMER_STEP:
                     half.release_hold()
                 elif gap is not None and age >= gap:
                     half.skip_hole("aged")

@@ -34,11 +34,11 @@ class Upkeep(Bounds):
                  on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
         super().__init__(limits, on_limit)
         self.timeouts = timeouts
-        self.policies = policies
-        self.start_any = start_any
+        self._policies = policies
+        self._start_any = start_any
         self.on_error = on_error
-        self.now = 0.0  # of the timers
-        self.present = 0.0  # of the packet that is being taken
+        self._now = 0.0  # of the timers
+        self._present = 0.0  # of the packet that is being taken
         # Every connection is in `_halves`, once for each direction. Those that are half open or (half) closed are also
         # in a table by the time since when they are, the oldest first; an established one costs no more than it must.
         self._halves: Dict[FlowKey, HalfStream] = Halves()
@@ -50,10 +50,10 @@ class Upkeep(Bounds):
         self._age_batch: List[StreamState] = []
         self._age_packets = 0
         self._error: Optional[StreamCallbackError] = None
-        self.busy: Any = None  # what runs: the assembler itself, or the chunk that a handler has
-        self.asked = False  # the handler that has the chunk asked for something
-        self.keep_offset: Optional[int] = None
-        self.last_end: Optional[HalfStream] = None  # its last data said that it was the last
+        self._busy: Any = None  # what runs: the assembler itself, or the chunk that a handler has
+        self._asked = False  # the handler that has the chunk asked for something
+        self._keep_offset: Optional[int] = None
+        self._last_end: Optional[HalfStream] = None  # its last data said that it was the last
         self._arrivals = 0
         self._clock_started = False
         self._next_sweep = 0.0
@@ -65,7 +65,7 @@ class Upkeep(Bounds):
 
     # -- handlers
 
-    def call(self, state: StreamState, method: str, argument: Any) -> None:
+    def _call(self, state: StreamState, method: str, argument: Any) -> None:
         """Run a handler's method; if it raises, its stream is abandoned and the error kept for the caller."""
         handler = state.stream if state.stream is not None else state.watcher
         if handler is None or (state.stream is None and method != "anomaly"):
@@ -73,14 +73,14 @@ class Upkeep(Bounds):
         try:
             getattr(handler, method)(argument)
         except Exception as error:
-            self.handler_failed(state, handler, error)
+            self._handler_failed(state, handler, error)
         except BaseException:
-            self.abandon(state)
+            self._abandon(state)
             raise
 
-    def handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
+    def _handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
         """Abandon the stream; the error goes to `on_error`, else to the caller once this packet is done with."""
-        self.abandon(state)
+        self._abandon(state)
         self._note_error(state, handler, error)
 
     def _note_error(self, state: StreamState, handler: Any, error: Exception) -> None:
@@ -92,7 +92,7 @@ class Upkeep(Bounds):
         else:
             notice(WARNING, "handler of %s raised %r as well", state.flow, error)
 
-    def raise_pending(self) -> None:
+    def _raise_pending(self) -> None:
         error, self._error = self._error, None
         try:
             if error is not None:
@@ -100,13 +100,13 @@ class Upkeep(Bounds):
         finally:
             del error  # or the exception and this frame would keep each other, and the connection, alive
 
-    def next_arrival(self) -> int:
+    def _next_arrival(self) -> int:
         self._arrivals += 1
         return self._arrivals
 
     # -- bounds; those of pages are in `bounds`
 
-    def evict_connection(self) -> None:
+    def _evict_connection(self) -> None:
         """Make room for a connection: closed ones go first, then the oldest embryonic, then the longest idle."""
         if self._closed:
             state, kind = next(iter(self._closed.values()))[1], "connection_lingering"
@@ -114,10 +114,10 @@ class Upkeep(Bounds):
             state, kind = next(iter(self._embryonic)), "connection_embryonic"
         else:
             state, kind = self._longest_idle(), "connection_idle"
-        self.counters.evicted += not state.closed  # half closed ones linger here too
-        self.counters.count_eviction(kind, state.key)
-        self.complete(state, "evicted")
-        self.forget(state)
+        self._counters.evicted += not state.closed  # half closed ones linger here too
+        self._counters.count_eviction(kind, state.key)
+        self._complete(state, "evicted")
+        self._forget(state)
 
     def _longest_idle(self) -> StreamState:
         """Exactly the least recently active connection, where none is half open or over. O(log n) amortised, by sorting
@@ -141,7 +141,7 @@ class Upkeep(Bounds):
 
     # -- the life of connections
 
-    def established(self, state: StreamState) -> None:
+    def _established(self, state: StreamState) -> None:
         if state.closed:
             return
         if state.embryonic:
@@ -150,13 +150,13 @@ class Upkeep(Bounds):
         state.restartable = False
         self._closed.pop(state.key, None)
 
-    def half_closed(self, state: StreamState) -> None:
+    def _half_closed(self, state: StreamState) -> None:
         """Only one side will speak, or none: the linger decides."""
         if not state.closed and state.key not in self._closed:
             self._embryonic.pop(state, None)
-            self._closed[state.key] = (self.now, state)
+            self._closed[state.key] = (self._now, state)
 
-    def complete(self, state: StreamState, reason: str) -> None:
+    def _complete(self, state: StreamState, reason: str) -> None:
         """Deliver what is held, then call `Stream.complete`, exactly once. The connection lingers."""
         if state.closed:
             return
@@ -165,7 +165,7 @@ class Upkeep(Bounds):
         finally:  # an interrupt passes through here
             if state.key in self._closed:
                 self._closed.move_to_end(state.key)
-            self._closed[state.key] = (self.now, state)
+            self._closed[state.key] = (self._now, state)
 
     def _end(self, state: StreamState, reason: str) -> None:
         state.closed = True
@@ -177,15 +177,15 @@ class Upkeep(Bounds):
                         state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
                     state.release_pages()
             finally:
-                self.tell_end(state, reason)
+                self._tell_end(state, reason)
         finally:
             client.plain = server.plain = NEEDS_RULES if state.accepts else OVER
-            if not self.history_bytes:
+            if not self._history_bytes:
                 client.details = server.details = state.details = NOTHING
             if state.embryonic:
                 self._embryonic.pop(state, None)
 
-    def tell_end(self, state: StreamState, reason: str) -> None:
+    def _tell_end(self, state: StreamState, reason: str) -> None:
         """Let the handler hear that its connection is over, and count it."""
         if not state.reason:
             state.reason = reason
@@ -194,15 +194,15 @@ class Upkeep(Bounds):
             if stream is not None:
                 stream.complete(reason)
         except Exception as error:
-            self.handler_failed(state, stream, error)
+            self._handler_failed(state, stream, error)
         except BaseException:
-            self.abandon(state)
+            self._abandon(state)
             raise
         finally:
-            self.counters.completion_reasons[state.reason] += 1
+            self._counters.completion_reasons[state.reason] += 1
             state.watcher, state.stream = state.stream, None
 
-    def abandon(self, state: StreamState) -> None:
+    def _abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
         stream, state.stream, state.watcher = state.stream, None, None
         told = bool(state.reason)
@@ -210,23 +210,23 @@ class Upkeep(Bounds):
         if state.closed:
             state.release_pages()
         else:
-            self.complete(state, "abandoned")
+            self._complete(state, "abandoned")
         if stream is not None and not told:
             try:
                 stream.complete("abandoned")
             except Exception as error:
                 self._note_error(state, stream, error)
 
-    def forget(self, state: StreamState) -> None:
+    def _forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
         self._note_peak()
         self._state_count -= 1
         self._closed.pop(state.key, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
-        self.take_apart(state)
+        self._take_apart(state)
 
-    def take_apart(self, state: StreamState) -> None:
+    def _take_apart(self, state: StreamState) -> None:
         """Let nothing lead to the connection any more but chunks; without the way from there to its directions nothing
         is a cycle, and the collector is not needed."""
         halves = self._halves
@@ -235,32 +235,32 @@ class Upkeep(Bounds):
             del halves[state.reverse]
         state.client.peer = state.server.peer = None
         state.client = state.server = state.stream = state.watcher = None
-        if self.policies.chosen:
-            self.policies.forget(state)
+        if self._policies.chosen:
+            self._policies.forget(state)
 
     def _note_peak(self) -> None:
         """Before the number of connections falls, or is asked for: so growing costs nothing."""
-        if self._state_count > self.counters.connections_peak:
-            self.counters.connections_peak = self._state_count
+        if self._state_count > self._counters.connections_peak:
+            self._counters.connections_peak = self._state_count
 
-    def forget_all(self) -> None:
+    def _forget_all(self) -> None:
         """Let go of what may still point to connections that are over."""
         self._drop_held(0)
-        self._idle_batch, self._age_batch, self.last_end = [], [], None
-        for table in (self._halves, self._embryonic, self._closed, self.pages.lru):
+        self._idle_batch, self._age_batch, self._last_end = [], [], None
+        for table in (self._halves, self._embryonic, self._closed, self._pages.lru):
             if not table:
                 table.clear()  # an empty table would keep the room of its largest size
 
     # -- flushing
 
-    def note_present(self) -> None:
+    def _note_present(self) -> None:
         """Take in the time of the last packet, which may have taken the short path. O(connections)."""
         last = self._packets
         for half in self._halves.values():
             if half.state.last_packet == last:
-                self.present = half.state.last_seen
+                self._present = half.state.last_seen
 
-    def flush_state(self, state: StreamState, before: float) -> bool:
+    def _flush_state(self, state: StreamState, before: float) -> bool:
         """Give up what has waited since before `before`; True if something was delivered."""
         flushed = False
         for half in (state.client, state.server):
@@ -276,7 +276,7 @@ class Upkeep(Bounds):
 
     def check(self) -> None:
         """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
-        self.pages.check()
+        self._pages.check()
         for half in self._halves.values():
             for queue in (half.queue, half.kept, half.held):
                 if queue is not None:

@@ -117,7 +117,7 @@ def _note_ttl(half: Any, segment: Segment, timestamp: float) -> None:
     if segment.ttl < half.ttl:
         if control or segment.length:
             half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
-        if control or half.state.host.strict:
+        if control or half.state.host._strict:
             return
     elif segment.flags & SYN:  # then the SYN before it was the odd one
         half.anomaly("low_ttl", 0, timestamp, ttl=half.ttl, usual=segment.ttl)
@@ -140,7 +140,7 @@ def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int
         half.max_window = segment.window
         half.shown = half.peer.shown = -1
         half.last_ack = NEVER  # the short steps are to look at the next ones
-        if half.state.host.strict:
+        if half.state.host._strict:
             half.sack = OPTION_SACK_PERMITTED in found
         if flags & ACK and stamps is None:
             half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
@@ -178,12 +178,12 @@ def _note_window(half: Any, segment: Segment) -> None:
     else:
         half.note_window(segment.window)
     peer = half.peer
-    if half.state.host.strict and segment.flags & ACK and peer.known:  # an ACK that was overtaken takes nothing back
+    if half.state.host._strict and segment.flags & ACK and peer.known:  # an ACK that was overtaken takes nothing back
         half.window_edge = max(half.window_edge, peer.offset_of(segment.ack) + half.window)
 
 
 def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -> None:
-    strict = half.state.host.strict
+    strict = half.state.host._strict
     ahead = difference(half.ts_recent, value) if half.ts_recent >= 0 else 0
     if ahead < 0:
         # RFC 7323 5.3; an honest retransmission may carry an older value than what overtook it, an hour it does not
@@ -207,6 +207,6 @@ def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:
     if segment.flags & SYN and not half.syn_seen and not half.isns:
         half.isns = array("I", (segment.seq,))
     segment.flags &= ~FIN
-    if half.state.host.strict or half.good_checksums or segment.flags & (SYN | RST):
+    if half.state.host._strict or half.good_checksums or segment.flags & (SYN | RST):
         return False
     return bool(segment.length)

@@ -81,18 +81,18 @@ class Waiting(Ordinary):
         """Data behind a hole."""
         state, queue = half.state, half.queue
         stop = offset + end - start
-        pages = (end - start) // self.pages.page_size + 2
+        pages = (end - start) // self._pages.page_size + 2
         first = not queue
         if first and queue is None:
-            queue = make_queue(self.pages, state, self.policies.of(half))
+            queue = make_queue(self._pages, state, self._policies.of(half))
         behind_all = first or offset >= queue.end_offset
         again = False if behind_all else queue.presence(offset, packet[start:end])
         if (
             again is None
             or first and not queue.appends
             or stop > half.window_end()
-            or state.page_count + pages >= self.max_pages_per_connection
-            or pages > self.pages.room()
+            or state.page_count + pages >= self._max_pages_per_connection
+            or pages > self._pages.room()
             or not self._header_taken(packet, timestamp, half, tcp, ack, word, window)
         ):
             return False
@@ -102,7 +102,7 @@ class Waiting(Ordinary):
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         if not behind_all:
-            queue.insert(offset, packet[start:end], Sent(offset, stop, self.next_arrival()), timestamp)
+            queue.insert(offset, packet[start:end], Sent(offset, stop, self._next_arrival()), timestamp)
         else:
             details = half.details
             if details is NOTHING:
@@ -117,7 +117,7 @@ class Waiting(Ordinary):
                     details.acked_since, details.acked_mark = timestamp, half.acked  # the receiver has what is missing
         if late:
             self._move_on(half, timestamp, b"")
-        elif self.gauge is not None:
+        elif self._gauge is not None:
             self._watch()
         return True
 
@@ -125,8 +125,8 @@ class Waiting(Ordinary):
     def _move_on(self, half: Any, timestamp: float, data: bytes) -> None:
         """`data` comes where it was missing; or the receiver had what is missing long ago, and it is given up."""
         state = half.state
-        self.present = timestamp
-        self.busy = self
+        self._present = timestamp
+        self._busy = self
         try:
             if data:
                 half._deliver(data, timestamp, None)
@@ -134,18 +134,18 @@ class Waiting(Ordinary):
             state.after_segment(half, timestamp)
             state.refresh()
         finally:
-            self.busy = None
+            self._busy = None
         self._watch()
 
     def _watch(self) -> None:
         """Let the callbacks hear of what the step did to the pressure; raise what a handler raised."""
-        if self.gauge is not None:
-            self.busy = self
+        if self._gauge is not None:
+            self._busy = self
             try:
-                self.watch_pressure()
+                self._watch_pressure()
             finally:
-                self.busy = None
-        self.raise_pending()
+                self._busy = None
+        self._raise_pending()
 
     @apart
     def _ordinary_fill(
@@ -180,14 +180,14 @@ class Waiting(Ordinary):
         """Count data of which nothing is new."""
         state = half.state
         self._packets = state.last_packet = self._packets + 1
-        state.last_seen = self.present = timestamp
-        self.counters.retransmissions += 1
-        self.busy = self
+        state.last_seen = self._present = timestamp
+        self._counters.retransmissions += 1
+        self._busy = self
         try:
             half.anomaly("retransmission", offset, timestamp)
         finally:
-            self.busy = None
-        if self.asked or self._error is not None or self.gauge is not None:
+            self._busy = None
+        if self._asked or self._error is not None or self._gauge is not None:
             state.refresh()
             self._watch()
         return True
@@ -232,5 +232,5 @@ class Waiting(Ordinary):
                 side.acked_since, side.acked_mark = timestamp, side.acked
             elif since is None or not 0 <= timestamp - since < grace:
                 return False
-        self.pages.lru.move_to_end(side.state)  # it holds pages: whoever asks knows that
+        self._pages.lru.move_to_end(side.state)  # it holds pages: whoever asks knows that
         return True
