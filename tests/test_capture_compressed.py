@@ -23,6 +23,7 @@ def test_compressed_captures_are_recognised_by_content_also_in_several_members(c
     assert read(compress(raw)) == PACKETS
     assert read(compress(raw[:50]) + compress(raw[50:])) == PACKETS
     assert read(compress(raw) + b"\0" * 512) == PACKETS
+    assert read(compress(raw[:50]) + b"\0" * 100_000 + compress(raw[50:])) == PACKETS
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -87,3 +88,18 @@ def test_what_lies_before_damage_inside_gzip_comes(place):
     right = sum(given == meant for given, meant in zip(packets, whole))
     assert right >= int(200 * place) - 2
     assert packets[:right] == whole[:right]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_followed_compressed_file_goes_on_wherever_it_was_cut(tmp_path, compress):
+    """The first member is whole when the file is opened, the second one comes in two pieces."""
+    raw = pcap()
+    first, second = compress(raw[:60]), compress(raw[60:])
+    path = tmp_path / "grows"
+    for cut in range(1, len(second), 5):
+        path.write_bytes(first + second[:cut])
+        with open_capture(path, follow=True, poll_seconds=0.001, idle_seconds=0.02) as capture:
+            with path.open("ab") as more:
+                more.write(second[cut:])
+            assert list(capture) == PACKETS
+        assert capture.warnings == []

@@ -104,9 +104,9 @@ class Members:
         if self._damage is not None:
             raise self._damage
         parts: List[bytes] = []
-        while size > 0 and not (parts and self._would_wait()):
+        while size > 0:
             try:
-                data = self._step(min(size, self._most))
+                data = self._step(min(size, self._most), not parts)
             except Exception as error:
                 if not parts:
                     raise
@@ -118,12 +118,8 @@ class Members:
             size -= len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _would_wait(self) -> bool:
-        """Whether the next step begins with a look for more input."""
-        this = self._object
-        return self._source.waits and not self._input and (not this.unused_data if this.eof else this.needs_input)
-
-    def _step(self, size: int) -> bytes:
+    def _step(self, size: int, wait: bool) -> bytes:
+        """What comes next; nothing at the end, or where it does not `wait` for input that is not there yet."""
         while True:
             if self._object.eof:
                 rest = self._object.unused_data or self._input
@@ -131,14 +127,17 @@ class Members:
                 self._object = self._new()
                 self._between = True
             if not self._input and (self._between or self._object.needs_input):
+                if self._source.waits and not wait:
+                    return b""
                 self._input = self._source.read(self._feed)
-                if self._between:
-                    # Tapes and block devices pad with zeros, which are no member.
-                    self._input = self._input.lstrip(b"\0")
                 if not self._input:
                     if self._between:
                         return b""
                     raise EOFError("it ends early")
+                if self._between:
+                    # Tapes and block devices pad with zeros, which are no member.
+                    self._input = self._input.lstrip(b"\0")
+                    continue
             self._between = False
             data, self._input = self._input, b""
             out: bytes = self._object.decompress(data, size)
