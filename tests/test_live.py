@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 
@@ -14,9 +14,45 @@ from small_captures import capture, exchange
 from support.recorder import Recorder
 from tcpstitch import Assembler, CaptureError, UsageError, open_capture
 from tcpstitch.cli import main
-from tcpstitch.live import sniff
+from tcpstitch.live import Live, sniff
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="packet sockets are of Linux")
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    try:
+        made = sniff("lo")
+    except CaptureError as error:
+        pytest.skip(str(error))
+    yield made
+    made.close()
+
+
+def send_to_itself(data: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.sendto(data, sock.getsockname())
+
+
+@linux
+def test_a_closed_live_capture_of_which_nothing_was_read_says_so(live: Live) -> None:
+    live.close()
+    for read in (iter, list, Assembler(Recorder()).run):
+        with pytest.raises(UsageError, match="^lo: the capture is closed, .* call sniff"):
+            read(live)
+    live.close()
+
+
+@linux
+def test_closing_a_live_capture_while_it_is_iterated_ends_that_quietly(live: Live) -> None:
+    send_to_itself(b"first")
+    send_to_itself(b"second")
+    count = 0
+    for _ in live:
+        live.close()
+        count += 1
+    assert count == 1 and list(live) == []
 
 
 @linux

@@ -21,6 +21,10 @@ class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many con
         """The lowest range; only while there is one."""
         return self[0], self[1]
 
+    def end(self) -> int:
+        """The highest end; -1 without ranges. O(ranges)."""
+        return max(self[1::2], default=-1)
+
     def pop_first(self) -> None:
         del self[:2]
 

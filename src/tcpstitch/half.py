@@ -273,7 +273,7 @@ class HalfStream(Delivery):
         first = queue.first_offset
         if first >= self.window_end() and first > self.next_offset and not self._continued(first):
             queue.discard_from(first)  # nobody would have accepted it, and nothing followed: a decoy
-            self.ahead = max(self.cuts[1::2], default=-1)  # it was not sent, as far as anybody knows
+            self.ahead = self.cuts.end() if self.cuts else -1  # it was not sent, as far as anybody knows
             return True
         stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))
         if stop > self.next_offset:

@@ -60,12 +60,16 @@ class Live:
         self._snaplen = snaplen
         self._signals = signals
         self._received = self._dropped = 0
+        self._begun = False
         self._stopped: Optional[float] = None  # on the monotonic clock
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
         self._packets: Generator[Tuple[float, bytes], None, None] = self._read()
 
     def __iter__(self) -> Iterator[Tuple[float, bytes]]:
+        if self._socket.fileno() < 0 and not self._begun:
+            raise UsageError(f"{self.name}: the capture is closed, nothing was read of it: call sniff() again")
+        self._begun = True
         return self._packets
 
     @property
@@ -97,7 +101,8 @@ class Live:
                 pass  # closed meanwhile
 
     def close(self) -> None:
-        """Leave the interface; `received` and `dropped` stay readable. From another thread call `stop` instead."""
+        """Leave the interface; `received` and `dropped` stay readable. Ends the iteration; one that begins only then
+        raises `UsageError`. May be called again. From another thread call `stop` instead."""
         self.stop()
         self._count()
         try:
