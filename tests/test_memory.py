@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import random
@@ -301,4 +302,43 @@ def test_raised_limits_hold_what_they_allow_and_lowered_ones_give_it_back() -> N
     statistics = assembler.statistics()
     assert statistics.pages_used == 16
     assert statistics.pages_allocated <= 16 + RESERVE_PAGES + SLAB_PAGES
+    assembler.check()
+
+
+@pytest.mark.parametrize("total", [8, 100, 1000, 3000, 8192])
+def test_lowered_limits_leave_no_vacant_room_beyond_the_new_bound(total: int) -> None:
+    """Slabs as large as the old bound allowed make room for smaller ones, and what moves keeps its bytes."""
+    recorder = Recorder()
+    least = Limits(max_connections=6000, max_buffered_pages_total=total, max_fragments=1, max_fragment_bytes=1 << 17)
+    assembler = Assembler(recorder, limits=dataclasses.replace(least, max_buffered_pages_total=100_000))
+    contents = [number.to_bytes(4, "big") * 50 for number in range(6000)]
+    for number, content in enumerate(contents):
+        assembler.assemble(syn(number), 1.0)
+        assembler.assemble(piece(number, 1, content), 1.0)
+    assembler.limits = least
+    statistics = assembler.statistics()
+    assert statistics.pages_used == min(total, 6000)
+    slabs = max(total * 2 // 16, 4)
+    assert statistics.pages_allocated < total + slabs
+    assert statistics.memory_bytes < statistics.memory_bound + slabs * (2048 + 10)
+    assembler.check()
+    for number in range(6000 - min(total, 6000), 6000):
+        assembler.assemble(piece(number, 0, b"!"), 1.0)
+        assert recorder.connections[number].data() == b"!" + contents[number]
+    assembler.check()
+
+
+def test_records_of_an_overlap_policy_take_the_room_that_vacant_pages_had() -> None:
+    """Thousands of claims are charged as pages once every second page of full slabs is vacant."""
+    limits = Limits(4000, 200, page_size=1024)
+    assembler = Assembler(Forgetful(), limits=limits, overlap="linux")
+    for number in range(200):
+        for segment in behind_a_hole(number):
+            assembler.assemble(segment, 1.0)
+    for number in range(0, 200, 2):  # so that no slab becomes empty
+        assembler.assemble(piece(number, 0, b"!"), 1.0)
+    for number in range(0, 200, 2):
+        for start in range(0, 250, 2):
+            assembler.assemble(piece(number, 200 + start, b"x"), 1.0)
+        assert assembler.statistics().pages_allocated < 200 + 200 * 2 // 16
     assembler.check()

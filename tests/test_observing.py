@@ -207,6 +207,42 @@ def test_a_handler_may_lower_the_limits_and_they_hold_with_the_next_packet() -> 
     assembler.check()
 
 
+@pytest.mark.parametrize("flushed", ["before", "during", "at the end"])
+def test_limits_that_a_handler_lowers_hold_when_a_flush_returns(flushed: str) -> None:
+    """Whether it did so in a packet before the flush, or in the flush itself."""
+
+    def lower(recording: Recording, chunk: Any) -> None:
+        assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5, max_connections=3)
+
+    recorder = Recorder(lower)
+    assembler = Assembler(recorder)
+    for number in range(8):
+        holding(assembler, number, 2)
+    if flushed == "during":
+        assert assembler.flush_older_than(2.0).flushed
+    else:
+        feed(assembler, piece(7, 0, b"!"))
+        if flushed == "before":
+            assembler.flush_older_than(0.0)
+        else:
+            assembler.flush_all()
+    statistics = assembler.statistics()
+    assert statistics.connections <= 3 and statistics.pages_used <= 5
+    assembler.check()
+
+
+def test_on_pressure_hears_at_once_of_limits_that_were_set() -> None:
+    levels: List[int] = []
+    assembler = Assembler(Recorder(), limits=Limits(max_connections=100), on_pressure=levels.append)
+    for number in range(20):
+        holding(assembler, number, 1)
+    assert levels == []
+    assembler.limits = dataclasses.replace(assembler.limits, max_connections=24)
+    assert levels == [2]
+    assembler.limits = dataclasses.replace(assembler.limits, max_connections=1000)
+    assert levels == [2, 0]
+
+
 def test_the_page_size_of_a_running_assembler_cannot_change() -> None:
     assembler = Assembler(Recorder())
     with pytest.raises(UsageError, match="page size"):

@@ -143,6 +143,7 @@ class Assembler(ShortPath):
         self._busy = self
         try:
             self._note_present()
+            self._shrink()
             for state in list(self._pages.lru):
                 flushed += self._flush_state(state, timestamp)
             if close_before is not None:
@@ -151,6 +152,7 @@ class Assembler(ShortPath):
                     self._complete(state, "flushed")
                     self._forget(state)
                 self._forget_small_before(close_before)
+            self._shrink()
             self._watch_pressure()
         finally:
             self._busy = None
@@ -176,6 +178,7 @@ class Assembler(ShortPath):
             self._forget_small_before(float("inf"))
             self._openings.clear()
             self._forget_all()
+            self._shrink()
             self._watch_pressure()
         finally:
             self._busy = None

@@ -150,8 +150,9 @@ class Bounds:
 
     @property
     def limits(self) -> Limits:
-        """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or with
-        the next packet if a handler sets them. The page size stays. Raises `UsageError`. O(what is evicted), and
+        """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or, if a
+        handler sets them, with the next packet, and before a flush returns; until then `statistics()` may show more.
+        The page size stays. Raises `UsageError`. O(what is evicted), O(pages held) where the slabs become smaller, and
         O(connections) where the history changes."""
         return self._limits
 
@@ -163,11 +164,11 @@ class Bounds:
             raise UsageError("the page size cannot change while running: give the limits the same, or start anew")
         self._limits = limits
         self._take_over()
+        self._shrink_due = True
         if self._busy is None:
             self._shrink()
             self._raise_pending()
         else:
-            self._shrink_due = True
             self._next_timer = float("-inf")  # that is, with the next packet
 
     def _take_over(self) -> None:
@@ -200,25 +201,34 @@ class Bounds:
         self.limits = dataclasses.replace(self._limits, max_buffered_pages_total=pages)
 
     def _shrink(self) -> None:
-        """Evict down to the bounds."""
-        self._shrink_due = False
+        """Evict down to the bounds, if they have changed; and again, while handlers that hear of it change them."""
         outer, self._busy = self._busy, self
         try:
-            for state in list(self._pages.lru):
-                if state.page_count:
-                    self._enforce_connection_limit(state.client)
-                    state.refresh()
-            while self._pages.used > self._pages.max_pages:
-                victim = self._pages.victim(None)
-                assert victim is not None
-                self._relieve(victim, victim.client, "total_limit", 0)
-                victim.refresh()
-            while self._state_count > self._max_connections:
-                self._evict_connection()
-            self._drop_held(self._limits.held_bytes)
-            self._trim_histories()
+            while self._shrink_due:
+                self._shrink_due = False
+                self._evict_down()
+                self._watch_pressure()
+        except BaseException:
+            self._shrink_due = True  # an interrupt passes through here
+            raise
         finally:
             self._busy = outer
+
+    def _evict_down(self) -> None:
+        for state in list(self._pages.lru):
+            if state.page_count:
+                self._enforce_connection_limit(state.client)
+                state.refresh()
+        while self._pages.used > self._pages.max_pages:
+            victim = self._pages.victim(None)
+            assert victim is not None
+            self._relieve(victim, victim.client, "total_limit", 0)
+            victim.refresh()
+        self._pages.fit()
+        while self._state_count > self._max_connections:
+            self._evict_connection()
+        self._drop_held(self._limits.held_bytes)
+        self._trim_histories()
 
     # -- who holds what
 

@@ -70,7 +70,8 @@ class Limits:
     @property
     def memory_bound(self) -> int:
         """The most bytes that an assembler with these limits holds: pages with their records, connections with their
-        history, fragments. What handlers keep themselves is theirs."""
+        history, fragments. What is vacant in slabs comes on top, two of them at most: an eighth of the pages' bytes
+        (or two memory pages of the system), never more than 2 MiB. What handlers keep themselves is theirs."""
         return (
             self.max_buffered_pages_total * page_cost(self.page_size)
             + self.max_connections * self._connection_cost(self.max_history_bytes_per_connection)

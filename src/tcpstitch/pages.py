@@ -12,6 +12,8 @@ Invariants (verified by `check`):
  2. Every page sits in exactly one slot of one slab, and the slot names it.
  3. `owner.page_count` sums to used, and the owners with pages are exactly those in the LRU order.
  4. After any release, the slots are at most twice the pages in them, or the reserve, plus one slab.
+ 5. allocated exceeds `max_pages` by less than two slabs, and slabs are no larger than the bound asks for (where it has
+    become smaller: once `fit` was called).
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ class PageCache:
 
     def __init__(self, page_size: int, max_pages: int) -> None:
         self.page_size = page_size
-        self.pages_per_slab = 0
-        self.bound(max_pages)
+        self.max_pages = max_pages
+        self._size_slabs()
         self.used = 0
         self.peak = 0
         self.charged = 0
@@ -64,10 +66,28 @@ class PageCache:
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
 
     def bound(self, max_pages: int) -> None:
-        """Allow so many pages. Slabs do not become smaller."""
+        """Allow so many pages. Where that is less than before, `fit` is to follow once no more are in use."""
         self.max_pages = max_pages
-        slab_bytes = min(SLAB_BYTES, max(mmap.PAGESIZE, max_pages * self.page_size // SLABS))
-        self.pages_per_slab = max(1, self.pages_per_slab, slab_bytes // self.page_size)
+        if self._slab_pages() > self.pages_per_slab:
+            self._size_slabs()
+
+    def fit(self) -> None:
+        """Give back what the bound has no place for any more. O(pages in use), and O(slabs log slabs)."""
+        if self._slab_pages() < self.pages_per_slab:
+            self._size_slabs()
+            self._open = {}
+            for slab in list(self._slabs.values()):
+                self._vacate(slab)
+        self._trim()
+
+    def _slab_pages(self) -> int:
+        """How many pages a slab has under this bound."""
+        slab_bytes = min(SLAB_BYTES, max(mmap.PAGESIZE, self.max_pages * self.page_size // SLABS))
+        return max(1, slab_bytes // self.page_size)
+
+    def _size_slabs(self) -> None:
+        """Make new slabs as large as this bound asks for."""
+        self.pages_per_slab = self._slab_pages()
         # Of the slots: one object for each, not one for each page, where the table of them is small.
         places = range(0, self.page_size * self.pages_per_slab, self.page_size)
         self._places: Sequence[int] = places if len(places) > 1024 else list(places)
@@ -87,14 +107,10 @@ class PageCache:
     def memory_bytes(self) -> int:
         """An estimate, from above, of what slabs and records take. O(1)."""
         per_page = page_cost(self.page_size)
-        return self.used * per_page + self.free * self.page_size + len(self._slabs) * self.pages_per_slab * 10
+        return self.used * per_page + self.free * self.page_size + self._slots * 10
 
     def take(self, owner: Any, base: int, limit: int) -> Page:
         """A page for the bytes `[base, limit)` of `owner`. The caller has checked `room`."""
-        if not self._open:
-            slab = Slab(self.page_size, self.pages_per_slab)
-            self._slabs[id(slab)] = self._open[id(slab)] = slab
-            self._slots += self.pages_per_slab
         page = Page(owner, base, limit)
         self._seat(page)
         self.used = used = self.used + 1
@@ -106,7 +122,11 @@ class PageCache:
         return page
 
     def _seat(self, page: Page) -> None:
-        """Give `page` a slot of an open slab."""
+        """Give `page` a slot of an open slab, or of a new one."""
+        if not self._open:
+            fresh = Slab(self.page_size, self.pages_per_slab)
+            self._slabs[id(fresh)] = self._open[id(fresh)] = fresh
+            self._slots += self.pages_per_slab
         slab = next(iter(self._open.values()))
         slot = slab.vacant.pop()
         if not slab.vacant:
@@ -116,7 +136,7 @@ class PageCache:
         page.at = self._places[slot]
 
     def charge(self, owner: Any, pages: int) -> None:
-        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1)."""
+        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1) amortised."""
         self.charged += pages
         self.used += pages
         if self.used > self.peak:
@@ -126,6 +146,8 @@ class PageCache:
         owner.page_count += pages
         if owner.page_count == 0:
             self.lru.pop(owner, None)
+        if self.allocated >= self.max_pages + 2 * self.pages_per_slab:
+            self._trim()
 
     def release(self, page: Page) -> None:
         """Give a page back; slabs beyond the reserve go back to the operating system as they empty."""
@@ -144,27 +166,33 @@ class PageCache:
 
     def _give_back(self, slab: Slab) -> None:
         if not slab.used:
-            self._drop(slab)
+            self._vacate(slab)
         # One slab's pages move only after half as many were released: the cost per release stays constant.
         if self.free > max(self.used - self.charged, RESERVE_SLABS * self.pages_per_slab) + self.pages_per_slab:
             self._compact()
 
-    def _drop(self, slab: Slab) -> None:
+    def _compact(self) -> None:
+        """Move the pages of the emptiest slab into the others, so that a few long-lived pages pin no memory."""
+        self._vacate(min(self._open.values(), key=_pages_in))
+
+    def _trim(self) -> None:
+        """Let allocated exceed the bound by less than a slab: the emptiest ones go, as far as others have room."""
+        for slab in sorted(self._open.values(), key=_pages_in):
+            if self.allocated < self.max_pages + self.pages_per_slab or self.free < len(slab.slots):
+                break
+            self._vacate(slab)
+
+    def _vacate(self, slab: Slab) -> None:
+        """Drop a slab; what lies in it moves."""
         del self._slabs[id(slab)]
         self._open.pop(id(slab), None)
         self._slots -= len(slab.slots)
-        slab.memory.close()
-
-    def _compact(self) -> None:
-        """Move the pages of the emptiest slab into the others, so that a few long-lived pages pin no memory."""
-        slab = min(self._open.values(), key=lambda candidate: candidate.used)
-        self._open.pop(id(slab), None)
-        for page in slab.slots:
+        for page in slab.slots if slab.used else ():
             if page is not None:
                 data = slab.memory[page.at : page.at + self.page_size]
                 self._seat(page)
                 page.slab.memory[page.at : page.at + self.page_size] = data
-        self._drop(slab)
+        slab.memory.close()
 
     def touch(self, owner: Any) -> None:
         """Make `owner` the most recently active. O(1)."""
@@ -194,6 +222,12 @@ class PageCache:
                 counts[page.owner] = counts.get(page.owner, 0) + 1
         assert len(seen) + self.charged == self.used <= self.max_pages
         assert self._slots <= max(2 * len(seen), RESERVE_SLABS * self.pages_per_slab + len(seen)) + self.pages_per_slab
+        assert self.allocated < self.max_pages + 2 * self.pages_per_slab
+        assert all(len(slab.slots) <= self._slab_pages() for slab in self._slabs.values())
         assert set(counts) <= set(self.lru)
         assert sum(owner.page_count for owner in self.lru) == self.used
         assert all(owner.page_count >= counts.get(owner, 0) and owner.page_count for owner in self.lru)
+
+
+def _pages_in(slab: Slab) -> int:
+    return slab.used

@@ -52,8 +52,7 @@ class Timers(Lingering):
 
     def _run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
-        while self._shrink_due:  # a handler may set limits again
-            self._shrink()
+        self._shrink()
         if not abs(timestamp) < float("inf") or self._clock_started and not self._clock_allows(timestamp):
             return
         self._clock_started = True
