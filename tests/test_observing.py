@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Any, List, Optional
 
 import pytest
 
 from support.recorder import Recorder, Recording
-from tcpstitch import Assembler, Flow, Limits, OverLimit, Segment, Stream, StreamCallbackError, UsageError
+from tcpstitch import (
+    Assembler,
+    Flow,
+    Limits,
+    OverLimit,
+    Segment,
+    Stream,
+    StreamCallbackError,
+    UsageError,
+    open_capture,
+)
 
 SERVER = ("10.0.0.2", 80)
+CAPLOSS = Path(__file__).parent / "captures" / "caploss.pcap"
 
 
 def syn(number: int) -> Segment:
@@ -284,6 +296,26 @@ def test_statistics_add_up_by_reason_and_kind() -> None:
     after = assembler.statistics()
     assert sum(after.completions_by_reason.values()) == after.connections_completed == 3
     assert after.completions_by_reason["flushed"] == 2
+
+
+def test_top_names_the_largest_holders_first() -> None:
+    """With their pages, bytes and how long they have been silent; not more of them than asked for."""
+    assembler = Assembler(Recorder())
+    for number, pages in enumerate((2, 5, 3)):
+        feed(assembler, syn(number), timestamp=10.0 * number)
+        for index in range(pages):
+            feed(assembler, piece(number, 4096 * (index + 1)), timestamp=10.0 * number)
+    feed(assembler, syn(9), timestamp=50.0)
+    holders = [(str(flow)[:14], *numbers) for flow, *numbers in assembler.top(2)]
+    assert holders == [("10.0.0.1:40001", 5, 500, 40.0), ("10.0.0.1:40002", 3, 300, 30.0)]
+    assert len(assembler.top()) == 3
+
+
+def test_nobody_has_been_silent_for_less_than_no_time() -> None:
+    """The clock goes in steps, and what is held is younger than the last of them."""
+    with Assembler(Recorder()) as assembler, open_capture(CAPLOSS) as capture:
+        assembler.run(capture)
+        assert [holder.age for holder in assembler.top() if not 0 <= holder.age < 1] == []
 
 
 def test_explain_names_every_holder_and_bound_in_words() -> None:

@@ -29,9 +29,14 @@ FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
 @pytest.mark.parametrize("factory", [Recorder, None, object(), "factory"])
 def test_a_factory_must_be_an_object_that_makes_streams(factory: Any) -> None:
-    """Also the class instead of an object of it is refused before the first packet."""
-    with pytest.raises(UsageError, match="give a StreamFactory"):
+    """Before the first packet."""
+    with pytest.raises(UsageError, match="give a"):
         Assembler(factory)
+
+
+def test_the_class_of_a_factory_is_answered_with_how_to_make_an_object_of_it() -> None:
+    with pytest.raises(UsageError, match=r"Recorder\(\.\.\.\), not the class"):
+        Assembler(Recorder)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stream", [5, Stream, "stream", object()])
@@ -57,6 +62,48 @@ def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
     """The message names open_capture."""
     with pytest.raises(UsageError, match="open_capture"):
         Assembler(Recorder()).run(capture)
+
+
+@pytest.mark.parametrize("item", [FRAME, (1.0, FRAME, 7), 5, (1.0,)])
+def test_run_says_that_it_takes_pairs(item: Any) -> None:
+    """Also behind packets that were right; they have been taken."""
+    assembler = Assembler(Recorder())
+    with pytest.raises(UsageError, match=r"pairs of \(timestamp, packet\)"):
+        assembler.run([(1.0, FRAME), item])
+    assert assembler.statistics().packets == 1
+
+
+@pytest.mark.parametrize("error", [TypeError("of the source"), ValueError("of the source")])
+def test_what_the_source_of_packets_raises_passes_through_run(error: Exception) -> None:
+    def source() -> Any:
+        yield 1.0, FRAME
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        Assembler(Recorder()).run(source())
+    assert caught.value is error
+
+
+def test_an_accept_that_forgets_to_return_is_reported() -> None:
+    """Instead of leaving out every segment in silence."""
+
+    class Forgetful(Stream):
+        def accept(self, segment: Any, direction: Any) -> Any:
+            assert segment
+
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Forgetful()
+
+    with pytest.raises(StreamCallbackError, match=r"accept\(\) returned None: return True"):
+        Assembler(Factory()).assemble(FRAME, 1.0)
+
+
+@pytest.mark.parametrize("payload", [5, "text", None, [1, 2]])
+def test_a_segments_payload_is_bytes(payload: Any) -> None:
+    """A number is no count of zeros."""
+    with pytest.raises(UsageError, match="give bytes"):
+        Segment.make(CLIENT, SERVER, 1, payload)
 
 
 SHAPES = {

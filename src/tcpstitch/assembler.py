@@ -64,7 +64,9 @@ class Assembler(ShortPath):
         on_pressure: Optional[Callable[[int], Any]] = None,
         pressure_marks: Sequence[float] = DEFAULT_MARKS,
     ) -> None:
-        if isinstance(factory, type) or not callable(getattr(factory, "new", None)):
+        if isinstance(factory, type):
+            raise UsageError(f"factory={factory!r}: give an object, {factory.__name__}(...), not the class")
+        if not callable(getattr(factory, "new", None)):
             raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
         _choice("checks", checks, ("lenient", "strict"))
         _choice("start", start, ("any", "syn"))
@@ -119,8 +121,13 @@ class Assembler(ShortPath):
                     block.feed(self)
                 else:
                     assemble(None, 0.0, block)
-        for timestamp, packet in capture:
-            assemble(packet, timestamp)
+        try:
+            for timestamp, packet in capture:
+                assemble(packet, timestamp)
+        except (TypeError, ValueError) as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # out of what was called
+            raise UsageError(f"capture={capture!r}: give pairs of (timestamp, packet): {error}") from error
 
     def watch_drops(self, source: Any) -> None:
         """Let `statistics().dropped` include `source.dropped`, what a live capture lost. `run` calls this."""

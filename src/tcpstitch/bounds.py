@@ -238,7 +238,8 @@ class Bounds:
         return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
 
     def _age(self, state: StreamState) -> float:
-        return self._now - float(state.last_seen)  # of a packet whose time may have been exact
+        # `last_seen` may be exact, and ahead of a clock that goes in steps.
+        return max(0.0, self._now - float(state.last_seen))
 
     def pressure(self) -> float:
         """How full the fullest bound is: of pages, or of connections that are not over. O(1)."""

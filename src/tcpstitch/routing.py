@@ -110,7 +110,10 @@ class Routing(Timers):
 
     def _accepted(self, state: StreamState, half: Any, segment: Segment) -> bool:
         try:
-            return bool(state.stream.accept(segment, half.direction))
+            answer = state.stream.accept(segment, half.direction)
+            if answer is None:  # a forgotten `return` would leave out everything, in silence
+                raise UsageError("accept() returned None: return True, or False to drop the segment")
+            return bool(answer)
         except Exception as error:
             self._handler_failed(state, state.stream, error)
             return False

@@ -233,13 +233,17 @@ class Segment:
         urgent_pointer: int = 0,
         context: Any = None,
     ) -> Segment:
-        """A segment from plain values; `flags` as bits or letters of FSRPAUEC. `context` comes back in `packet_at`."""
+        """A segment from plain values, its ends as (address, port); `flags` as bits or letters of FSRPAUEC. `context`
+        comes back in `packet_at`. Raises `UsageError` for ends, flags or a payload that cannot be."""
         if isinstance(flags, str):
             try:
                 flags = sum({_FLAG_LETTERS[letter] for letter in flags})
             except KeyError:
                 raise UsageError(f"flags {flags!r}: use letters of FSRPAUEC or an int") from None
-        payload = bytes(payload)
+        try:
+            payload = bytes(memoryview(payload))  # `bytes(5)` would be five bytes
+        except TypeError:
+            raise UsageError(f"payload={payload!r}: give bytes") from None
         segment = cls(make_key(source, destination), seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags, window, payload,
                       len(payload), options, ttl, urgent_pointer)  # fmt: skip
         segment.context = context

@@ -120,7 +120,7 @@ class FlushResult(NamedTuple):
 
 class Holder(NamedTuple):
     """One connection that holds `pages` pages with `bytes` bytes; its last packet came `age` seconds of capture time
-    ago."""
+    ago, by a clock that goes in steps of a second."""
 
     flow: Any
     pages: int
