@@ -13,7 +13,7 @@ Times are seconds of capture time; offsets count from the first byte after the S
 TYPE_CHECKING = False  # as type checkers know it; importing typing for its constant would cost most of the start
 if TYPE_CHECKING:
     from .assembler import Assembler
-    from .capture import open_capture
+    from .capture import Capture, open_capture
     from .chunk import Anomaly, Chunk, Gap, PacketInfo
     from .decode import PacketDecoder
     from .errors import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .limits import Limits, Timeouts
-    from .readers import connections
+    from .readers import Connection, connections
     from .segment import Direction, Endpoint, Flow, Segment
     from .statistics import FlushResult, Holder, Statistics
     from .stream import OverLimit, Stream, StreamFactory
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Anomaly", "Assembler", "CaptureError", "CaptureWarning", "Chunk", "DecodeError", "Direction", "Endpoint", "Flow",
-    "FlushResult", "Gap", "Holder", "Limits", "LimitsError", "OverLimit", "PacketDecoder", "PacketInfo",
-    "PacketTypeError", "ReentrantCallError", "Segment", "Statistics", "Stream", "StreamCallbackError", "StreamFactory",
-    "TcpStitchError", "Timeouts", "UsageError", "connections", "open_capture",
+    "Anomaly", "Assembler", "Capture", "CaptureError", "CaptureWarning", "Chunk", "Connection", "DecodeError",
+    "Direction", "Endpoint", "Flow", "FlushResult", "Gap", "Holder", "Limits", "LimitsError", "OverLimit",
+    "PacketDecoder", "PacketInfo", "PacketTypeError", "ReentrantCallError", "Segment", "Statistics", "Stream",
+    "StreamCallbackError", "StreamFactory", "TcpStitchError", "Timeouts", "UsageError", "connections", "open_capture",
 ]  # fmt: skip
 
 # Where each name lives: a module is imported when the first of its names is asked for (PEP 562).
 _HOMES = {
     "assembler": "Assembler",
-    "capture": "open_capture",
+    "capture": "Capture open_capture",
     "chunk": "Anomaly Chunk Gap PacketInfo",
     "decode": "PacketDecoder",
     "errors": "CaptureError CaptureWarning DecodeError LimitsError PacketTypeError ReentrantCallError "
     "StreamCallbackError TcpStitchError UsageError",
     "limits": "Limits Timeouts",
     "parallel": "",
-    "readers": "connections",
+    "readers": "Connection connections",
     "segment": "Direction Endpoint Flow Segment",
     "statistics": "FlushResult Holder Statistics",
     "stream": "OverLimit Stream StreamFactory",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from .segment import Direction
+from .segment import Direction, Flow
 
 
 class Gap(NamedTuple):
@@ -26,15 +26,15 @@ class Anomaly(NamedTuple):
     """Evidence: a segment that says something else than the stream so far, from a careless host, a faulty wire or an
     attacker; docs/anomalies.md tells which kinds honest traffic has too.
 
-    `offset` is the stream offset it concerns (relative to the first byte after the SYN), `detail` a mapping that
-    depends on the kind; the documentation lists all kinds.
+    `offset` is the stream offset it concerns (0 = first byte after the SYN), `timestamp` the capture time in seconds of
+    the segment that showed it, `detail` what depends on the kind, by name.
     """
 
     kind: str
     direction: Direction
     offset: int
     timestamp: float
-    detail: Any = None
+    detail: Mapping[str, Any] = {}
 
 
 class PacketInfo(NamedTuple):
@@ -81,9 +81,9 @@ class Chunk:
         return self._half.direction  # type: ignore[no-any-return]
 
     @property
-    def flow(self) -> Any:
-        """The connection's `Flow`."""
-        return self._half.state.flow
+    def flow(self) -> Flow:
+        """The connection's ends."""
+        return self._half.state.flow  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return len(self.data)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Optional
+from typing import TYPE_CHECKING, Any, Iterator, List, Optional
 
 from .assembler import Assembler
 from .capture import open_capture
 from .chunk import Anomaly, Chunk, Gap
 from .segment import Direction, Flow, Segment
 from .stream import Stream, StreamFactory
+
+if TYPE_CHECKING:
+    from .capture import Sources
 
 
 class Connection(Stream):
@@ -79,20 +82,20 @@ class _Factory(StreamFactory):
         return Connection(flow, timestamp, self.completed)
 
 
-def connections(source: Any, **options: Any) -> Iterator[Connection]:
+def connections(source: Sources, **options: Any) -> Iterator[Connection]:
     """The connections of a capture, each as soon as it is complete, in that order.
 
-    `source` is what `open_capture` takes: a path, "-" or a binary file object; `options` are those of `Assembler`.
-    Memory: each connection is held whole until it is complete and you let go of it, so this is for captures whose
-    open connections fit in memory together; the limits bound out-of-order data only. For anything larger subclass
-    `Stream`. Raises `UsageError` for a wrong option at once, `CaptureError` from the iteration, which opens the
-    capture.
+    `source` is what `open_capture` takes: a path, "-", a binary file object, or a list of them; `options` are those of
+    `Assembler`. Memory: each connection is held whole until it is complete and you let go of it, so this is for
+    captures whose open connections fit in memory together; the limits bound out-of-order data only. For anything larger
+    subclass `Stream`. Raises `UsageError` for a wrong option at once, `CaptureError` from the iteration, which opens
+    the capture.
     """
     factory = _Factory()
     return _completed(source, Assembler(factory, **options), factory)
 
 
-def _completed(source: Any, assembler: Assembler, factory: _Factory) -> Iterator[Connection]:
+def _completed(source: Sources, assembler: Assembler, factory: _Factory) -> Iterator[Connection]:
     completed = factory.completed
     with open_capture(source) as capture:
         for timestamp, packet in capture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Dict, Mapping, NamedTuple
+from typing import Dict, Mapping, NamedTuple
 
 from .notices import INFO, WARNING, notice
 from .segment import Flow, FlowKey
@@ -122,7 +122,7 @@ class Holder(NamedTuple):
     """One connection that holds `pages` pages with `bytes` bytes; its last packet came `age` seconds of capture time
     ago, by a clock that goes in steps of a second."""
 
-    flow: Any
+    flow: Flow
     pages: int
     bytes: int
     age: float

@@ -43,7 +43,8 @@ class Stream:
     on_gap: ClassVar[str] = "continue"
 
     def accept(self, segment: Segment, direction: Direction) -> bool:
-        """False drops this segment from the stream. Overriding it takes the connection off the short path."""
+        """True, or False to drop this segment from the stream. Overriding it takes the connection off the short path.
+        """
         return True
 
     def reassembled(self, chunk: Chunk) -> None:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Type
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Type, Union
 
 from ..errors import UsageError
 from .block import Block
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
+
+if TYPE_CHECKING:
+    import os
+    from typing import Protocol
+
+    class BinaryFile(Protocol):
+        """What has `read`: files, `gzip.GzipFile`, sockets' `makefile`, ..."""
+
+        def read(self, size: int, /) -> Optional[bytes]: ...
+
+    OneSource = Union[str, "os.PathLike[str]", BinaryFile]
+    Sources = Union[OneSource, Sequence[OneSource]]
 
 __all__ = ["Capture", "Comment", "Share", "make_packet", "open_capture", "packet_class"]
 
@@ -100,7 +112,7 @@ class Capture:
 
 
 def open_capture(
-    source: Any,
+    source: Sources,
     follow: bool = False,
     *,
     poll_seconds: float = 0.2,
@@ -117,8 +129,7 @@ def open_capture(
     Raises `CaptureError` if a source cannot be opened or is no capture, `UsageError` for an argument that cannot work.
     A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`.
     """
-    several = isinstance(source, (list, tuple))
-    wanted = list(source) if several else [source]
+    wanted: List[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
     if not wanted:
         raise UsageError("open_capture needs at least one source, the list is empty")
     if follow and len(wanted) > 1:
@@ -131,9 +142,9 @@ def open_capture(
     try:
         for what in wanted:
             shared = parts[0].report if parts else None
-            waits = poll_seconds, idle_seconds if follow else None
             own = share if len(wanted) == 1 else None
-            parts.append(Part(what, shared, len(wanted) > 1, own, follow, *waits))
+            idle = idle_seconds if follow else None
+            parts.append(Part(what, shared, len(wanted) > 1, own, follow, poll_seconds, idle))
     except BaseException:
         for part in parts:
             part.close()

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator, Optional, Tuple
 
 from ..uncut import PYPY
 from .block import Block
-from .report import MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Record, Report, packet_class
 from .share import HEAD, Share
 from .source import Source
 from .variants import aix_linktype, record_bytes, unpacker
@@ -84,7 +84,7 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
         if need > MAX_RECORD:
             problem = f"a packet of {need - head} bytes is claimed: damaged, the rest is not read"
         elif block.over or not (source.can_hold(need - (size - pos)) and block.refill(need)):
-            problem = "the file ends in the middle of a packet"
+            problem = CUT + "packet"
     end(source, report, block.base + block.pos, problem if block.size > block.pos or source.unread() else "")
 
 
@@ -94,7 +94,7 @@ def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> 
         problem = None  # closed by the caller, who did not want the rest
     elif source.damage is not None:
         problem = f"{problem} ({source.damage})" if problem else source.damage
-    elif source.follow and problem is not None and problem.startswith("the file ends"):
+    elif source.follow and problem is not None and problem.startswith(CUT):
         problem = None
     # Closed before the warning, which may be turned into an exception.
     source.close()

@@ -6,7 +6,7 @@ import struct
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 from .pcap import end
-from .report import MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Record, Report, packet_class
 from .share import Share
 from .source import Source
 
@@ -16,7 +16,6 @@ _PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
 _KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
 _MAX_METADATA = 16 * 1024 * 1024
 _MAX_INTERFACES = 1 << 16
-_CUT = "the file ends in the middle of a block"
 
 
 class _Interface(NamedTuple):
@@ -201,14 +200,14 @@ def read_pcapng(source: Source, held: bytes, report: Report, share: Optional[Sha
             buffer, pos = b"", 0
             if source.skip(need - have):
                 continue
-            end(source, report, base, _CUT)
+            end(source, report, base, CUT + "block")
             return
         if source.can_hold(need - have):
             base += pos
             buffer, pos = source.at_least(buffer[pos:], need), 0
             if len(buffer) >= need:
                 continue
-        problem = _CUT
+        problem = CUT + "block"
         break
     end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")
 

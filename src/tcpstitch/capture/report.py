@@ -15,6 +15,7 @@ MAX_NAMES = 10_000
 MAX_WARNINGS = 100
 MAX_CLASSES = 256  # there are fewer than 300 link types, and a file has few of them
 
+CUT = "the file ends in the middle of a "  # packet, or block
 Record = Tuple[float, bytes]
 
 

@@ -6,7 +6,7 @@ import struct
 from typing import Iterator
 
 from .pcap import end
-from .report import MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Record, Report, packet_class
 from .source import Source
 
 MAGIC = b"snoop\0\0\0"
@@ -44,11 +44,11 @@ def _records(source: Source, held: bytes, report: Report) -> Iterator[Record]:
                 pos += record
                 continue
         if not source.can_hold(need - (len(buffer) - pos)):
-            problem = "the file ends in the middle of a packet"
+            problem = CUT + "packet"
             break
         base += pos
         buffer, pos = source.at_least(buffer[pos:], need), 0
         if len(buffer) < need:
-            problem = "the file ends in the middle of a packet"
+            problem = CUT + "packet"
             break
     end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")

@@ -7,23 +7,16 @@ Exit status: 0 when the whole capture was read, 1 when it ends too early or is d
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import logging
 import os
 import sys
 from typing import NoReturn, Optional, Sequence
 
+from .. import __version__
 from ..errors import StreamCallbackError, TcpStitchError
 from . import extract as extract_command
 from . import list as list_command
 from .common import say
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("tcpstitch")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="tcpstitch", description="Put TCP streams back together from captured packets, inside a memory bound."
     )
-    parser.add_argument("--version", action="version", version=f"tcpstitch {_version()}")
+    parser.add_argument("--version", action="version", version=f"tcpstitch {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     list_command.add_parser(commands)
     extract_command.add_parser(commands)

@@ -34,8 +34,12 @@ def loopback(walk: Walk, at: At) -> None:
         raise DecodeError("not_ip")
 
 
-def _cooked(walk: Walk, at: At, kind: int) -> None:
-    if kind == 4:
+def _cooked(walk: Walk, at: At, hardware: int, kind: int) -> None:
+    if hardware in _MONITORED:
+        # Of an interface in monitor mode the frame is there whole, and the protocol means nothing.
+        walk.enter(at, "")
+        walk.link(_MONITORED[hardware], at)
+    elif kind == 4:
         llc(walk, at)
     elif kind <= 1500:
         raise DecodeError("not_ip")
@@ -43,31 +47,20 @@ def _cooked(walk: Walk, at: At, kind: int) -> None:
         tagged(walk, at, kind)
 
 
-def _monitored(walk: Walk, at: At, hardware: int) -> None:
-    """Of an interface in monitor mode the frame is there whole, and the protocol means nothing."""
-    walk.enter(at, "")
-    walk.link(_MONITORED[hardware], at)
-
-
 @register(LINKS, 113)
 def cooked(walk: Walk, at: At) -> None:
+    """Linux cooked capture: direction, hardware type, address, protocol."""
     hardware, kind = at.u16(2), at.u16(14)
-    at.pos += 16
-    if hardware in _MONITORED:
-        _monitored(walk, at, hardware)
-        return
-    _cooked(walk, at, kind)
+    at.skip(16)
+    _cooked(walk, at, hardware, kind)
 
 
 @register(LINKS, 276)
 def cooked2(walk: Walk, at: At) -> None:
+    """Its second version: protocol, interface, hardware type, direction, address."""
     kind, hardware = at.u16(), at.u16(8)
-    at.need(20)
-    at.pos += 20
-    if hardware in _MONITORED:
-        _monitored(walk, at, hardware)
-        return
-    _cooked(walk, at, kind)
+    at.skip(20)
+    _cooked(walk, at, hardware, kind)
 
 
 @register(LINKS, 239)
@@ -95,8 +88,7 @@ def netfilter_log(walk: Walk, at: At) -> None:
 def infiniband(walk: Walk, at: At) -> None:
     """IP over InfiniBand (RFC 4391) behind a global routing header of 40 bytes."""
     kind = at.u16(40)
-    at.need(44)
-    at.pos += 44
+    at.skip(44)
     walk.ethertype(kind, at)
 
 
@@ -106,8 +98,7 @@ def packet_filter_log(walk: Walk, at: At) -> None:
     size = (at.byte() + 3) & ~3
     if size < 8:
         raise DecodeError("not_ip")
-    at.need(size)
-    at.pos += size
+    at.skip(size)
     ip(walk, at)
 
 

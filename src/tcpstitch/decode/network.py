@@ -12,6 +12,7 @@ _MAX_EXTENSIONS = _MAX_TAGS = 32  # far above any real chain; bounds the time on
 
 @register(ETHERTYPES, 0x0800)
 def ipv4(walk: Walk, at: At) -> None:
+    """RFC 791, fragments kept until they are a whole datagram."""
     pos, data = at.need(20), at.data
     first = data[pos]
     header = (first & 15) * 4
@@ -47,6 +48,7 @@ def _jumbo_length(at: At, size: int) -> int:
 
 @register(ETHERTYPES, 0x86DD)
 def ipv6(walk: Walk, at: At) -> None:
+    """RFC 8200, with its extension headers."""
     pos, data = at.need(40), at.data
     if data[pos] >> 4 != 6:
         raise DecodeError("bad_ip_header")
@@ -96,11 +98,13 @@ def _skip_authentication(at: At) -> int:
 
 @register(PROTOCOLS, 51)
 def authentication(walk: Walk, at: At) -> None:
+    """RFC 4302 behind IPv4: what follows is legible."""
     _extensions(walk, at, _skip_authentication(at))
 
 
 @register(PROTOCOLS, 50)
 def encrypted(walk: Walk, at: At) -> None:
+    """ESP (RFC 4303)."""
     raise DecodeError("encrypted")
 
 
@@ -132,6 +136,7 @@ def ip(walk: Walk, at: At) -> None:
 
 
 def ethernet(walk: Walk, at: At) -> None:
+    """IEEE 802.3: two addresses, then tags, a type or a length."""
     kind = at.u16(12)
     if kind <= 1500 and at.data[at.pos : at.pos + 5] in _ISL:
         _inter_switch(walk, at)
@@ -146,8 +151,7 @@ _ISL = (b"\x01\0\x0c\0\0", b"\x03\0\x0c\0\0")
 def _inter_switch(walk: Walk, at: At) -> None:
     """Cisco ISL: a frame of 26 bytes more around an Ethernet frame, the VLAN in the 15 bits behind the address."""
     walk.vlan(at, at.u16(20) >> 1)
-    at.need(26)
-    at.pos += 26
+    at.skip(26)
     walk.enter(at, "")
     ethernet(walk, at)
 

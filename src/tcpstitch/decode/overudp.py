@@ -15,6 +15,7 @@ _TOWARDS_ONLY = frozenset((4341, 4754, 6080, 6635, 37008))
 
 @register(PROTOCOLS, 17)
 def udp(walk: Walk, at: At) -> None:
+    """RFC 768. A port is taken for a tunnel's whatever host has it; a datagram of another program ends as `not_tcp`."""
     pos, ports = at.need(8), at.u32()
     source, destination, length = ports >> 16, ports & 0xFFFF, at.u16(4)
     handler = UDP_PORTS.get(destination)
@@ -70,8 +71,7 @@ def gtp_user(walk: Walk, at: At) -> None:
     flags, kind = at.byte(), at.byte(1)
     if flags >> 4 != 3 or kind != 255:
         raise DecodeError("not_tcp")
-    pos = at.need(8)
-    at.pos = pos + 8
+    at.skip(8)
     if flags & 7:
         following = at.byte(3)
         at.pos += 4
@@ -107,8 +107,7 @@ def teredo(walk: Walk, at: At) -> None:
     if at.u16() == 1:
         at.pos += 13 + at.byte(2) + at.byte(3)
     if at.u16() == 0:
-        at.need(8)
-        at.pos += 8
+        at.skip(8)
     if at.byte() >> 4 != 6:
         raise DecodeError("not_tcp")
     walk.enter(at, "teredo")
@@ -124,8 +123,7 @@ def gtp_version0(walk: Walk, at: At) -> None:
     """3GPP TS 09.60: a header of 20 bytes."""
     if at.byte() >> 5 or at.byte(1) != 255:
         raise DecodeError("not_tcp")
-    at.need(20)
-    at.pos += 20
+    at.skip(20)
     walk.enter(at, "gtp")
     ip(walk, at)
 
@@ -133,8 +131,7 @@ def gtp_version0(walk: Walk, at: At) -> None:
 @register(UDP_PORTS, 4341)
 def lisp(walk: Walk, at: At) -> None:
     """RFC 9300, data: flags, nonce and locator bits, then IP."""
-    at.need(8)
-    at.pos += 8
+    at.skip(8)
     walk.enter(at, "lisp")
     ip(walk, at)
 

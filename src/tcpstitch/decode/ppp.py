@@ -54,14 +54,16 @@ def _multilink(walk: Walk, at: At) -> None:
 
 @register(LINKS, 104)
 def cisco_hdlc(walk: Walk, at: At) -> None:
+    """Address, control, an Ethernet type."""
     kind = at.u16(2)
-    at.pos += 4
+    at.skip(4)
     tagged(walk, at, kind)
 
 
 @register(LINKS, 51)
 @register(ETHERTYPES, 0x8864)
 def pppoe(walk: Walk, at: At) -> None:
+    """RFC 2516, the session stage: version and type 1, code 0."""
     pos = at.need(6)
     if at.data[pos] != 0x11 or at.data[pos + 1]:
         raise DecodeError("not_ip")

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import struct
-
 from ..errors import DecodeError
 from .network import ethernet, ip, llc, tagged
 from .ppp import cisco_hdlc, ppp
-from .walk import ETHERTYPES, LINKS, At, Walk, register
-
-_LITTLE32 = struct.Struct("<I").unpack_from
-
-
-def _skip(at: At, size: int) -> None:
-    at.need(size)
-    at.pos += size
+from .walk import ETHERTYPES, LINKS, LITTLE32, At, Walk, register
 
 
 @register(LINKS, 100, 106)
@@ -30,9 +21,9 @@ def classical_ip(walk: Walk, at: At) -> None:
 def sun_atm(walk: Walk, at: At) -> None:
     """SunATM: direction and type, VPI, VCI; type 1 is LAN emulation, 2 is LLC."""
     kind = at.byte() & 0x0F
-    _skip(at, 4)
+    at.skip(4)
     if kind == 1:
-        _skip(at, 2)
+        at.skip(2)
         ethernet(walk, at)
     elif kind == 2:
         llc(walk, at)
@@ -46,9 +37,9 @@ def token_ring(walk: Walk, at: At) -> None:
     if at.byte(1) & 0xC0 != 0x40:
         raise DecodeError("not_ip")  # of the ring itself
     routed = at.byte(8) & 0x80
-    _skip(at, 14)
+    at.skip(14)
     if routed:
-        _skip(at, max(at.byte() & 0x1F, 2))
+        at.skip(max(at.byte() & 0x1F, 2))
     llc(walk, at)
 
 
@@ -57,14 +48,14 @@ def fddi(walk: Walk, at: At) -> None:
     """ANSI X3.139: frame control and two addresses, then LLC in asynchronous frames."""
     if at.byte() & 0x50 != 0x50:
         raise DecodeError("not_ip")
-    _skip(at, 13)
+    at.skip(13)
     llc(walk, at)
 
 
 @register(LINKS, 122)
 def fibre_channel(walk: Walk, at: At) -> None:
     """RFC 2625: the network header's two addresses, then LLC."""
-    _skip(at, 16)
+    at.skip(16)
     llc(walk, at)
 
 
@@ -72,7 +63,7 @@ def fibre_channel(walk: Walk, at: At) -> None:
 def firewire(walk: Walk, at: At) -> None:
     """IP over IEEE 1394 as Apple writes it: two addresses of 8 bytes, an Ethernet type."""
     kind = at.u16(16)
-    _skip(at, 18)
+    at.skip(18)
     walk.ethertype(kind, at)
 
 
@@ -85,18 +76,18 @@ def frame_relay(walk: Walk, at: At) -> None:
         size += 1
         if size > 4:
             raise DecodeError("not_ip")
-    _skip(at, size)
+    at.skip(size)
     walk.enter(at, "")
     if at.byte() != 0x03:
         kind = at.u16()
-        _skip(at, 2)
+        at.skip(2)
         tagged(walk, at, kind)
         return
-    _skip(at, 1)
+    at.skip(1)
     if at.byte() == 0:
-        _skip(at, 1)  # padding
+        at.skip(1)  # padding
     number = at.byte()
-    _skip(at, 1)
+    at.skip(1)
     if number in (0xCC, 0x8E):
         ip(walk, at)
     elif number == 0x80:
@@ -110,7 +101,7 @@ def frame_relay(walk: Walk, at: At) -> None:
 def _bridged_or_routed(walk: Walk, at: At) -> None:
     """SNAP without its LLC bytes: an Ethernet type, or Ethernet with (1) or without (7) its check sequence."""
     vendor, kind = at.u32() >> 8, at.u16(3)
-    _skip(at, 5)
+    at.skip(5)
     if vendor == 0:
         tagged(walk, at, kind)
     elif vendor == 0x80C2 and kind in (1, 7):
@@ -122,60 +113,66 @@ def _bridged_or_routed(walk: Walk, at: At) -> None:
 @register(LINKS, 166, 204)
 def ppp_with_direction(walk: Walk, at: At) -> None:
     """One byte says which way; pppd (166) writes it over the address byte, whose control byte stays."""
-    _skip(at, 1)
+    at.skip(1)
     if at.byte() == 0x03:
-        _skip(at, 1)
+        at.skip(1)
     ppp(walk, at)
 
 
 @register(LINKS, 205)
 def cisco_hdlc_with_direction(walk: Walk, at: At) -> None:
-    _skip(at, 1)
+    """One byte says which way."""
+    at.skip(1)
     cisco_hdlc(walk, at)
 
 
 @register(LINKS, 206)
 def frame_relay_with_direction(walk: Walk, at: At) -> None:
-    _skip(at, 1)
+    """One byte says which way."""
+    at.skip(1)
     frame_relay(walk, at)
 
 
 @register(LINKS, 99)
 def symantec_firewall(walk: Walk, at: At) -> None:
+    """Symantec Enterprise Firewall: 44 bytes, an Ethernet type at the seventh."""
     kind = at.u16(6)
-    _skip(at, 44)
+    at.skip(44)
     walk.ethertype(kind, at)
 
 
 @register(LINKS, 109)
 def enc(walk: Walk, at: At) -> None:
     """OpenBSD's enc(4), IPsec after decryption: address family, security index, flags."""
-    _skip(at, 12)
+    at.skip(12)
     ip(walk, at)
 
 
 @register(LINKS, 226)
 def solaris_ipnet(walk: Walk, at: At) -> None:
-    _skip(at, 24)
+    """Solaris' ipnet devices: 24 bytes of versions, zones and interfaces."""
+    at.skip(24)
     ip(walk, at)
 
 
 @register(LINKS, 240)
 def netanalyzer(walk: Walk, at: At) -> None:
-    _skip(at, 4)
+    """Hilscher netANALYZER: four bytes of its own."""
+    at.skip(4)
     ethernet(walk, at)
 
 
 @register(LINKS, 241)
 def netanalyzer_transparent(walk: Walk, at: At) -> None:
-    _skip(at, 12)  # its own four bytes, preamble and start of frame
+    """The same four bytes, then preamble and start of frame."""
+    at.skip(12)
     ethernet(walk, at)
 
 
 @register(LINKS, 259, 274)
 def preamble(walk: Walk, at: At) -> None:
     """EPON, and IEEE 802.3br mPackets that are whole: a preamble of eight bytes, then Ethernet."""
-    _skip(at, 8)
+    at.skip(8)
     ethernet(walk, at)
 
 
@@ -185,7 +182,7 @@ def docsis(walk: Walk, at: At) -> None:
     first, parameter = at.byte(), at.byte(1)
     if first & 0xC0:
         raise DecodeError("not_ip")
-    _skip(at, 6 + (parameter if first & 1 else 0))
+    at.skip(6 + (parameter if first & 1 else 0))
     ethernet(walk, at)
 
 
@@ -193,10 +190,10 @@ def docsis(walk: Walk, at: At) -> None:
 def apple_tap(walk: Walk, at: At) -> None:
     """macOS' PKTAP (149 where an old tcpdump wrote it): length, kind and link type, little-endian."""
     pos = at.need(12)
-    size, kind, linktype = (_LITTLE32(at.data, pos + step)[0] for step in (0, 4, 8))
+    size, kind, linktype = (LITTLE32(at.data, pos + step)[0] for step in (0, 4, 8))
     if size < 12 or kind != 1:
         raise DecodeError("not_ip")
-    _skip(at, size)
+    at.skip(size)
     walk.enter(at, "")
     walk.link(linktype, at)
 
@@ -205,12 +202,12 @@ def apple_tap(walk: Walk, at: At) -> None:
 def endace(walk: Walk, at: At) -> None:
     """Endace ERF: a header of 16 bytes, extensions of 8, then Ethernet behind two bytes, or PPP and Cisco's HDLC."""
     kind, more = at.byte(8) & 0x7F, at.byte(8) & 0x80
-    _skip(at, 16)
+    at.skip(16)
     while more:
         more = at.byte() & 0x80
-        _skip(at, 8)
+        at.skip(8)
     if kind in (2, 11, 16, 20):
-        _skip(at, 2)
+        at.skip(2)
         ethernet(walk, at)
     elif kind in (1, 10, 15, 17):
         ppp(walk, at)
@@ -228,9 +225,9 @@ def _juniper(walk: Walk, at: At, linktype: int) -> None:
     if at.u32() >> 8 != 0x4D4743:
         raise DecodeError("not_ip")
     flags = at.byte(3)
-    _skip(at, 6 + at.u16(4) if flags & 0x80 else 4)
+    at.skip(6 + at.u16(4) if flags & 0x80 else 4)
     if flags & 0x02:
-        _skip(at, 4)
+        at.skip(4)
         ip(walk, at)
     else:
         _JUNIPER[linktype](walk, at)
@@ -244,14 +241,14 @@ for _number in _JUNIPER:
 def broadcom_tag(walk: Walk, at: At) -> None:
     """Of a Broadcom switch's own port: four bytes between the addresses and the Ethernet type."""
     kind = at.u16(16)
-    _skip(at, 18)
+    at.skip(18)
     tagged(walk, at, kind)
 
 
 @register(LINKS, 282)
 def broadcom_tag_in_front(walk: Walk, at: At) -> None:
     """The same four bytes before the whole frame."""
-    _skip(at, 4)
+    at.skip(4)
     ethernet(walk, at)
 
 
@@ -272,5 +269,5 @@ def _marvell(walk: Walk, at: At, start: int) -> None:
     kind = at.u16(start + 4)
     if at.byte(start) & 0x20:
         walk.vlan(at, at.u16(start + 2) & 0x0FFF)
-    _skip(at, start + 6)
+    at.skip(start + 6)
     tagged(walk, at, kind)

@@ -60,8 +60,7 @@ def gre(walk: Walk, at: At) -> None:
     version = flags & 7
     at.pos += 4
     if flags & 0xC000 and version == 0:
-        at.need(4)
-        at.pos += 4
+        at.skip(4)
     ident = None
     if flags & 0x2000:
         if version == 0:
@@ -119,11 +118,11 @@ def _skip_routes(at: At) -> None:
 def _erspan(walk: Walk, at: At) -> None:
     """Type II (draft-foschiano-erspan): version, VLAN of the mirrored port, session, index."""
     walk.vlan(at, at.u32() >> 16 & 0x0FFF)
-    at.need(8)
-    at.pos += 8
+    at.skip(8)
 
 
 def _erspan3(walk: Walk, at: At) -> None:
+    """Type III: 12 bytes, and 8 more where the last bit says so."""
     walk.vlan(at, at.u16() & 0x0FFF)
     pos = at.need(12)
     at.pos = pos + (20 if at.data[pos + 11] & 1 else 12)
@@ -135,6 +134,7 @@ def _erspan3(walk: Walk, at: At) -> None:
 
 @register(ETHERTYPES, 0x6558)
 def bridged(walk: Walk, at: At) -> None:
+    """Transparent Ethernet bridging (RFC 1701), where something else than GRE has it."""
     walk.enter(at, "")
     ethernet(walk, at)
 
@@ -149,6 +149,7 @@ def provider_backbone(walk: Walk, at: At) -> None:
 
 
 def next_protocol(walk: Walk, at: At, number: int) -> None:
+    """By the numbers that RFC 8300 2.2 and VXLAN-GPE have in common."""
     kind = {1: 0x0800, 2: 0x86DD, 4: 0x894F, 5: 0x8847}.get(number)
     if number == 3:
         ethernet(walk, at)
@@ -164,4 +165,4 @@ def service_header(walk: Walk, at: At) -> None:
     words, number = at.byte(1) & 0x3F, at.byte(3)
     at.pos += 4 * max(words, 1)
     walk.enter(at, "")
-    next_protocol(walk, at, 5 if number == 5 else number)
+    next_protocol(walk, at, number)

@@ -14,8 +14,8 @@ from ..errors import DecodeError
 from ..segment import FlowKey, Segment
 from .fragments import FragmentTable
 
-U16 = struct.Struct("!H").unpack_from
-U32 = struct.Struct("!I").unpack_from
+U16, LITTLE16 = struct.Struct("!H").unpack_from, struct.Struct("<H").unpack_from
+U32, LITTLE32 = struct.Struct("!I").unpack_from, struct.Struct("<I").unpack_from
 _TCP = struct.Struct("!4sIIBBHxxH").unpack_from
 
 
@@ -46,7 +46,12 @@ class At:
             raise DecodeError("short_header")
         return self.pos
 
+    def skip(self, size: int) -> None:
+        """Go behind `size` captured bytes. Raises `DecodeError`."""
+        self.pos = self.need(size) + size
+
     def u16(self, offset: int = 0) -> int:
+        """The 16-bit number that lies `offset` bytes ahead; `u32` and `byte` are alike. Raises `DecodeError`."""
         value: int = U16(self.data, self.need(offset + 2) + offset)[0]
         return value
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-
 from ..errors import DecodeError
 from .network import llc
-from .walk import LINKS, At, Walk, register
-
-_LITTLE16 = struct.Struct("<H").unpack_from
-_LITTLE32 = struct.Struct("<I").unpack_from
+from .walk import LINKS, LITTLE16, LITTLE32, U16, At, Walk, register
 
 
 @register(LINKS, 105)
 def ieee80211(walk: Walk, at: At) -> None:
+    """IEEE 802.11, a bare frame."""
     _data_frame(walk, at, False)
 
 
@@ -56,7 +52,7 @@ def _aggregate(walk: Walk, at: At) -> None:
     pos = at.need(14)
     while at.limit - pos >= 14:
         part = At(at.data, pos + 14, at.limit, at.depth, at.context)
-        length = struct.unpack_from("!H", at.data, pos + 12)[0]
+        length = U16(at.data, pos + 12)[0]
         part.clip(part.pos + length)
         walk.attempt(llc, part)
         pos = ((pos + 14 + length - at.pos + 3) & ~3) + at.pos
@@ -64,8 +60,9 @@ def _aggregate(walk: Walk, at: At) -> None:
 
 @register(LINKS, 127)
 def radiotap(walk: Walk, at: At) -> None:
+    """radiotap.org: little-endian fields, of which the flags tell about padding and the frame check."""
     pos, data = at.need(8), at.data
-    length = _LITTLE16(data, pos + 2)[0]
+    length = LITTLE16(data, pos + 2)[0]
     if data[pos] or length < 8:
         raise DecodeError("not_ip")
     at.need(length)
@@ -80,10 +77,10 @@ def radiotap(walk: Walk, at: At) -> None:
 
 def _radiotap_flags(data: bytes, start: int, end: int) -> int:
     """The flags field, if present: it lies behind the chain of presence words and the 64-bit time."""
-    present = _LITTLE32(data, start + 4)[0]
+    present = LITTLE32(data, start + 4)[0]
     pos, word = start + 8, present
     while word & 0x80000000 and pos + 4 <= end:
-        word = _LITTLE32(data, pos)[0]
+        word = LITTLE32(data, pos)[0]
         pos += 4
     if not present & 2:
         return 0
@@ -96,9 +93,8 @@ def _radiotap_flags(data: bytes, start: int, end: int) -> int:
 def per_packet_information(walk: Walk, at: At) -> None:
     """PPI: a header of its own length and the link type of what follows."""
     pos = at.need(8)
-    length, linktype = _LITTLE16(at.data, pos + 2)[0], _LITTLE32(at.data, pos + 4)[0]
-    at.need(length)
-    at.pos = pos + length
+    length, linktype = LITTLE16(at.data, pos + 2)[0], LITTLE32(at.data, pos + 4)[0]
+    at.skip(length)
     walk.enter(at, "")
     if length < 8:
         raise DecodeError("not_ip")
@@ -108,8 +104,6 @@ def per_packet_information(walk: Walk, at: At) -> None:
 @register(LINKS, 119, 163)
 def monitor_header(walk: Walk, at: At) -> None:
     """Prism (119, may hold the other one too) and AVS (163) headers, told apart by the AVS version cookie."""
-    pos = at.need(8)
     size = at.u32(4) if at.u32() & 0xFFFFF000 == 0x80211000 else 144
-    at.need(size)
-    at.pos = pos + size
+    at.skip(size)
     _data_frame(walk, at, False)
