@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, Callable, Dict, List
 
 import pytest
 
@@ -100,3 +101,92 @@ def test_a_flood_of_fins_takes_no_more_than_is_charged_for_its_pages() -> None:
     page_and_records = Limits(1, 2, 1).memory_bound - Limits(1, 1, 1).memory_bound
     assert grown <= page_and_records * assembler.statistics().pages_used
     assembler.check()
+
+
+def test_what_lies_inside_another_node_is_not_what_a_segment_is_compared_with() -> None:
+    """Bytes appended to a node lay it around another one, whose bytes will never be delivered."""
+    recorder = Recorder()
+    with Assembler(recorder, overlap="linux-kernel") as assembler:
+        assembler.assemble(Segment.make(CLIENT, SERVER, 1000, flags="S"), 1000.0)
+        for offset, data in ((10, b"a" * 10), (25, b"b"), (50, b"d"), (20, b"c" * 20), (24, b"???"), (39, b"!" * 12)):
+            assembler.assemble(Segment.make(CLIENT, SERVER, 1001 + offset, data), 1000.0)
+            assembler.check()
+    conflicts = [each for each in recorder.only.anomalies if each.kind == "overlap_conflict"]
+    found = [(each.offset, each.detail["old"], each.detail["new"]) for each in conflicts]
+    assert found == [(25, b"b", b"c"), (24, b"ccc", b"???"), (39, b"c", b"!"), (50, b"d", b"!")]
+    assert recorder.only.text().endswith("c" * 20 + "!" * 11)
+
+
+PIECE = bytes(64)
+
+
+def one_run(count: int) -> List[Segment]:
+    return [piece(10 + 64 * index, PIECE) for index in range(count)]
+
+
+def nested(count: int) -> List[Segment]:
+    """A node in every page, and one that was appended to until it lay around another."""
+    return [*(piece(10 + 200 * index, b"x") for index in range(count)), piece(11, bytes(250))]
+
+
+def staggered(count: int) -> List[Segment]:
+    """Each node starts inside the one before it and reaches one byte further."""
+    return [piece(10 + index, bytes(64 * count)) for index in range(count)]
+
+
+def piece(offset: int, data: bytes) -> Segment:
+    return Segment.make(CLIENT, SERVER, 1001 + offset, data)
+
+
+LAST: Dict[str, Callable[[int], Segment]] = {
+    "sent again": lambda middle: piece(10 + 64 * middle, PIECE),
+    "sent with other bytes": lambda middle: piece(10 + 64 * middle, b"?" * 64),
+    "a byte in a node": lambda middle: piece(10 + 200 * middle, b"?"),
+    "a byte between nodes": lambda middle: piece(15 + 200 * middle, b"?"),
+    "around a node": lambda middle: piece(5 + 200 * middle, bytes(10)),
+    "a few bytes": lambda middle: piece(20 + middle, b"????"),
+}
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="bytecodes are counted, which only CPython shows")
+@pytest.mark.parametrize(
+    "queued, last",
+    [
+        *((one_run, last) for last in ("sent again", "sent with other bytes")),
+        *((nested, last) for last in ("a byte in a node", "a byte between nodes", "around a node")),
+        (staggered, "a few bytes"),
+    ],
+)
+def test_a_segment_costs_the_same_whether_tens_or_thousands_of_nodes_are_queued(
+    queued: Callable[[int], List[Segment]], last: str
+) -> None:
+    """Up to the steps that a balanced tree has more."""
+
+    def cost(count: int) -> int:
+        limits = Limits(1_000_000, 1_000_000, page_size=64)
+        assembler = Assembler(Recorder(lambda *_: None), limits=limits, overlap="linux-kernel")
+        for segment in (Segment.make(CLIENT, SERVER, 1000, flags="S"), *queued(count)):
+            assembler.assemble(segment, 1000.0)
+        return bytecodes(lambda: assembler.assemble(LAST[last](count // 2), 1000.0))
+
+    few, many = (20, 200) if queued is staggered else (20, 2000)
+    assert cost(many) < 1.5 * cost(few)
+
+
+def bytecodes(call: Callable[[], Any]) -> int:
+    """How many bytecodes are executed in it."""
+    count = 0
+
+    def each(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return each
+
+    before = sys.gettrace()
+    sys.settrace(each)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count

@@ -16,7 +16,8 @@ whose windows follow each other from its start.
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from array import array
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from .overlap import Policy, Sent
 from .page import Mark, Page
@@ -35,17 +36,23 @@ class _Run:
     __slots__ = ("start", "end", "pages", "fins")
 
     def __init__(self, start: int) -> None:
-        self.fins: List[int] = []  # where a byte stands for a FIN, which takes a sequence number and holds no data
+        self.fins: Sequence[int] = ()  # where a byte stands for a FIN, which takes a sequence number and holds no data
         self.start = self.end = start
         self.pages: List[Page] = []
 
+    def put_fins(self, places: List[int]) -> None:
+        self.fins = array("q", places) if places else ()  # most have none, and a list takes twice the room
+
+    def pages_of(self, start: int, end: int) -> List[Page]:
+        """Those that hold bytes of `[start, end)`, which is not empty. O(pages given)."""
+        size = self.pages[0].limit - self.start
+        return self.pages[(start - self.start) // size : (end - 1 - self.start) // size + 1]
+
     def read(self, start: int, end: int) -> bytes:
-        parts = [
-            page.read(max(start, page.start), min(end, page.end))
-            for page in self.pages
-            if page.start < end and page.end > start
-        ]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        pages = self.pages_of(start, end)
+        if len(pages) == 1:
+            return pages[0].read(start, end)
+        return b"".join(page.read(max(start, page.start), min(end, page.end)) for page in pages)
 
     def readable(self, offset: int) -> bytes:
         """What the kernel hands out from `offset` on: it counts from the start, and its buffer holds no FINs."""
@@ -57,9 +64,8 @@ class _Run:
     def marks_from(self, offset: int) -> List[Mark]:
         """The records of origin of the bytes from `offset` on; the first is that of the byte there."""
         marks: List[Mark] = []
-        for page in self.pages:
-            if page.end > offset:
-                marks += page.origins(max(offset, page.start), page.end)
+        for page in self.pages_of(offset, self.end):
+            marks += page.origins(max(offset, page.start), page.end)
         return marks
 
 
@@ -72,11 +78,11 @@ class _Place(NamedTuple):
 
 
 class KernelQueue:
-    """Stands in for `ReorderQueue`. Inserting costs O(log n + k) for n nodes and k overlapped ones, O(n) once appending
-    has laid one node around another."""
+    """Stands in for `ReorderQueue`. Inserting costs O(log n) for n nodes, and O(log n) for each node that goes or that
+    other bytes are compared with: no more of these than the segment has bytes."""
 
     __slots__ = (
-        "_cache", "_owner", "_tree", "_floor", "_nested", "fin_reached", "page_count", "buffered_bytes", "conflicts",
+        "_cache", "_owner", "_tree", "_floor", "fin_reached", "page_count", "buffered_bytes", "conflicts",
     )  # fmt: skip
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
@@ -84,7 +90,6 @@ class KernelQueue:
         self._owner = owner
         self._tree: RedBlackTree[_Run] = RedBlackTree()
         self._floor = _NO_FLOOR  # below it everything is delivered; nodes keep their start, the tree is ordered by it
-        self._nested = False  # whether the ends of nodes may be out of order
         self.fin_reached = False  # the last `pop` came to a FIN
         self.page_count = 0
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
@@ -108,11 +113,7 @@ class KernelQueue:
     @property
     def end_offset(self) -> int:
         """The end of the highest buffered byte; only while not empty."""
-        if self._nested:
-            return max(run.end for run in self._tree)
-        last = self._tree.last()
-        assert last is not None
-        return last.item.end
+        return self._tree.reach
 
     @property
     def first_timestamp(self) -> float:
@@ -175,17 +176,21 @@ class KernelQueue:
             return added
         if verdict == APPEND and node is not None:
             self._fill(node.item, data, timestamp, context)
-            node.item.fins += [end - 1] * fin
-            following = node.following()
-            self._nested = self._nested or (following is not None and following.item.end <= end)
+            if fin:
+                node.item.put_fins([*node.item.fins, end - 1])
+            self._tree.renew(node)
             return added
         if verdict == REPLACE and node is not None:
             self._release(node.item)
-            node.item = _Run(start)
+        run = _Run(start)
+        self._fill(run, data, timestamp, context)
+        if fin:
+            run.put_fins([end - 1])
+        if verdict == REPLACE and node is not None:
+            node.item = run
+            self._tree.renew(node)
         else:
-            node = self._tree.insert(_Run(start), node, left)
-        self._fill(node.item, data, timestamp, context)
-        node.item.fins += [end - 1] * fin
+            node = self._tree.insert(run, node, left)
         self._drop_covered(node)
         return added
 
@@ -223,34 +228,27 @@ class KernelQueue:
         self._release(node.item)
         if not self._tree:
             self._floor = _NO_FLOOR
-            self._nested = False
-
-    def _overlapping(self, start: int, end: int) -> List[_Run]:
-        """The runs that meet `[start, end)`, by start."""
-        found: List[_Run] = []
-        node, below = self._tree.root, None
-        while node is not None:
-            if node.item.start < end:
-                below, node = node, node.right
-            else:
-                node = node.left
-        while below is not None and (below.item.end > start or self._nested):
-            if below.item.end > start:
-                found.append(below.item)
-            below = below.preceding()
-        return found[::-1]
 
     def _compare(self, start: int, data: bytes) -> int:
-        """Note where `data` differs from what would be delivered otherwise; returns how many of its bytes are here."""
+        """Note where `data` differs from what would be delivered otherwise; returns how many of its bytes are here.
+
+        At each offset that is the node which starts first of those that reach past it.
+        """
         end = start + len(data)
         position = start
         present = 0
-        for run in self._overlapping(start, end):
+        node = self._tree.first_past(start)
+        while node is not None and node.item.start < end:
+            run = node.item
             low, high = max(position, run.start), min(end, run.end)
-            if low < high:
-                self._note_conflict(run, low, high, data[low - start : high - start])
-                present += high - low
-                position = high
+            self._note_conflict(run, low, high, data[low - start : high - start])
+            present += high - low
+            position = high
+            if high == end:
+                break
+            node = node.following()
+            if node is not None and node.item.end <= position:  # it lies inside what was looked at
+                node = self._tree.first_past(position)
         return present
 
     def _note_conflict(self, run: _Run, start: int, end: int, new: bytes) -> None:
@@ -258,8 +256,9 @@ class KernelQueue:
         if old != new:
             first = next(i for i in range(len(old)) if old[i] != new[i])
             last = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
-            timestamp = run.marks_from(start + first)[0][1]
-            self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
+            place = start + first
+            timestamp = run.pages_of(place, place + 1)[0].origins(place, place + 1)[0][1]
+            self.conflicts.append(Conflict(place, old[first:last], new[first:last], timestamp))
 
     def overlay(self, data: bytes, sent: Sent, mark: Mark) -> Tuple[bytes, List[Mark]]:
         """`data`, which came as `mark` says, as it is to be delivered now: as it came."""
@@ -310,15 +309,14 @@ class KernelQueue:
     def discard_from(self, offset: int) -> int:
         """Drop what is buffered at or above `offset`; returns the bytes dropped."""
         before = self.buffered_bytes
-        node = self._tree.last()
-        while node is not None and (node.item.end > offset or self._nested):
-            below = node.preceding()
+        node = self._tree.last_past(offset)
+        while node is not None:
             if node.item.start >= offset:
                 self._erase(node)
-            elif node.item.end > offset:
+            else:
                 self._truncate(node.item, offset)
-                self._nested = True
-            node = below
+                self._tree.renew(node)
+            node = self._tree.last_past(offset)
         return before - self.buffered_bytes
 
     def _truncate(self, run: _Run, end: int) -> None:
@@ -328,7 +326,7 @@ class KernelQueue:
         run.pages[-1].uncover_from(end)
         self.buffered_bytes -= run.end - end
         run.end = end
-        run.fins = [fin for fin in run.fins if fin < end]
+        run.put_fins([fin for fin in run.fins if fin < end])
 
     def clear(self) -> None:
         """Drop everything."""
@@ -336,7 +334,6 @@ class KernelQueue:
             self._release(run)
         self._tree = RedBlackTree()
         self._floor = _NO_FLOOR
-        self._nested = False
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
@@ -344,9 +341,10 @@ class KernelQueue:
         for run in self._tree:
             run.start -= delta
             run.end -= delta
-            run.fins = [fin - delta for fin in run.fins]
+            run.put_fins([fin - delta for fin in run.fins])
             for page in run.pages:
                 page.shift(delta)
+        self._tree.shift(delta)
 
     def drop_pages(self) -> int:
         """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""
@@ -360,7 +358,7 @@ class KernelQueue:
             self.page_count -= 1
             self.buffered_bytes -= run.pages[0].start - run.start
             run.start = run.pages[0].start
-            run.fins = [fin for fin in run.fins if fin >= run.start]
+            run.put_fins([fin for fin in run.fins if fin >= run.start])
         return before - self.buffered_bytes
 
     def check(self) -> None:
@@ -374,6 +372,7 @@ class KernelQueue:
             edges = [run.start, *(page.end for page in run.pages)]
             assert edges[:-1] == [page.start for page in run.pages] and edges[-1] == run.end > run.start
             assert all(page.mask is None for page in run.pages)
-        assert self._nested or [run.end for run in runs] == sorted({run.end for run in runs})
+        size = self._cache.page_size
+        assert all(page.base == run.start + i * size for run in runs for i, page in enumerate(run.pages))
         assert self.buffered_bytes == sum(run.end - run.start for run in runs)
         assert self.page_count == sum(len(run.pages) for run in runs)

@@ -4,21 +4,31 @@ For queues whose outcome depends on the shape of the tree, so the shape is a pro
 erasure rebalance by the textbook (Cormen et al., Introduction to Algorithms, ch. 13; an erased node with two children
 gives its place to its successor), which is what the Linux kernel's lib/rbtree does as well.
 
+Items are ranges, ordered by whatever the caller orders them by. As they may overlap, each node also knows the highest
+end below it (ch. 14.3 there), so that those that reach past an offset are found without looking at the others.
+
 Invariants (verified by `check`): the root is black, no red node has a red child, and every way from the root down to a
-missing child passes the same number of black nodes.
+missing child passes the same number of black nodes; `reach` is the highest end of the items at and below a node.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Iterator, Optional, TypeVar
+from typing import Generic, Iterator, Optional, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Range(Protocol):
+    """What lies in the tree. Whoever changes the end of one that does calls `renew`."""
+
+    end: int
+
+
+T = TypeVar("T", bound=Range)
 
 
 class Node(Generic[T]):
     """A place in the tree. It stays the place of its item until it is erased, whatever moves around it."""
 
-    __slots__ = ("item", "parent", "left", "right", "red")
+    __slots__ = ("item", "parent", "left", "right", "red", "reach")
 
     def __init__(self, item: T, parent: Optional[Node[T]]) -> None:
         self.item = item
@@ -26,6 +36,17 @@ class Node(Generic[T]):
         self.left: Optional[Node[T]] = None
         self.right: Optional[Node[T]] = None
         self.red = True
+        self.reach = item.end
+
+    def renew(self) -> bool:
+        """Let `reach` follow from the children's and the item's end; whether it changed."""
+        before, reach = self.reach, self.item.end
+        if self.left is not None and self.left.reach > reach:
+            reach = self.left.reach
+        if self.right is not None and self.right.reach > reach:
+            reach = self.right.reach
+        self.reach = reach
+        return reach != before
 
     def following(self) -> Optional[Node[T]]:
         """The next node in order. O(log n), O(1) amortised over a walk."""
@@ -63,7 +84,7 @@ def _is_red(node: Optional[Node[T]]) -> bool:
 
 
 class RedBlackTree(Generic[T]):
-    """Items in the order in which their nodes were put. Replacing an item is an assignment to `Node.item`."""
+    """Items in the order in which their nodes were put. To replace one, assign to `Node.item` and call `renew`."""
 
     __slots__ = ("root",)
 
@@ -87,6 +108,53 @@ class RedBlackTree(Generic[T]):
         """The highest node. O(log n)."""
         return None if self.root is None else _rightmost(self.root)
 
+    @property
+    def reach(self) -> int:
+        """The highest end of an item; only while not empty. O(1)."""
+        assert self.root is not None
+        return self.root.reach
+
+    def first_past(self, offset: int) -> Optional[Node[T]]:
+        """The lowest node whose item ends behind `offset`. O(log n)."""
+        node = self.root
+        if node is None or node.reach <= offset:
+            return None
+        while True:
+            if node.left is not None and node.left.reach > offset:
+                node = node.left
+            elif node.item.end > offset:
+                return node
+            else:
+                assert node.right is not None  # else `reach` would not be what it is
+                node = node.right
+
+    def last_past(self, offset: int) -> Optional[Node[T]]:
+        """The highest node whose item ends behind `offset`. O(log n)."""
+        node = self.root
+        if node is None or node.reach <= offset:
+            return None
+        while True:
+            if node.right is not None and node.right.reach > offset:
+                node = node.right
+            elif node.item.end > offset:
+                return node
+            else:
+                assert node.left is not None
+                node = node.left
+
+    def renew(self, node: Node[T]) -> None:
+        """The item of `node` ends elsewhere than it did. O(log n)."""
+        above: Optional[Node[T]] = node
+        while above is not None and above.renew():
+            above = above.parent
+
+    def shift(self, delta: int) -> None:
+        """All items end `delta` lower than they did. O(n)."""
+        node = self.first()
+        while node is not None:
+            node.reach -= delta
+            node = node.following()
+
     def insert(self, item: T, parent: Optional[Node[T]], left: bool) -> Node[T]:
         """Put `item` where `parent` has no child yet; `parent` is None in an empty tree only. O(log n)."""
         node = Node(item, parent)
@@ -99,6 +167,8 @@ class RedBlackTree(Generic[T]):
         else:
             assert parent.right is None
             parent.right = node
+        if parent is not None:
+            self.renew(parent)
         self._balance_inserted(node)
         return node
 
@@ -123,6 +193,10 @@ class RedBlackTree(Generic[T]):
             heir.left.parent = heir
             heir.red = node.red
         node.parent = node.left = node.right = None
+        above = parent
+        while above is not None:
+            above.renew()  # all of them: the heir is among them, with other children
+            above = above.parent
         if black_lost:
             self._balance_erased(child, parent)
 
@@ -151,6 +225,8 @@ class RedBlackTree(Generic[T]):
         if moved is not None:
             moved.parent = node
         node.parent = risen
+        node.renew()
+        risen.renew()
 
     def _balance_inserted(self, node: Node[T]) -> None:
         parent = node.parent
@@ -218,4 +294,5 @@ class RedBlackTree(Generic[T]):
             for child in (node.left, node.right):
                 assert child is None or (child.parent is node and not (node.red and child.red))
                 waiting.append((child, blacks + (not node.red)))
+            assert not node.renew()
         assert len(heights) == 1
