@@ -7,6 +7,8 @@ DEMO_OUT := demo-out
 PYTHONS := python3.9 python3.11 python3.13
 FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 3600
+ROUNDS ?= 5
+SCALE ?= 1
 
 .PHONY: help demo test lint types bench guard record fuzz soak test-root test-all-pythons test-pypy clean
 
@@ -14,7 +16,8 @@ help:
 	@echo "make demo              list and extract a sample capture"
 	@echo "make test              the tests, on $(PYTHON)"
 	@echo "make lint, make types  ruff, mypy --strict"
-	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (an hour)"
+	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (two hours;"
+	@echo "                       ROUNDS=$(ROUNDS) and SCALE=$(SCALE), of the captures, make it shorter)"
 	@echo "make guard             has the hot path grown? (counted, not timed)"
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
 	@echo "make test-pypy         the tests on PyPy, where it is found"
@@ -59,9 +62,9 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python benchmarks/speed.py --write
-	$(BIN)/python benchmarks/scaling.py --write
-	$(BIN)/python benchmarks/cores.py --write
+	$(BIN)/python benchmarks/speed.py --rounds $(ROUNDS) --scale $(SCALE) --write
+	$(BIN)/python benchmarks/scaling.py --rounds $(ROUNDS) --write
+	$(BIN)/python benchmarks/cores.py --rounds $(ROUNDS) --scale $(SCALE) --write
 	$(BIN)/python benchmarks/memory.py
 
 guard: $(VENV)/.installed

@@ -71,7 +71,7 @@ class ShortPath(Strictly):
                     _block.pos = pos = limit
                     if epoch != second:
                         second, time = epoch, float(epoch)
-                    timestamp = time + fraction * scale
+                    timestamp = time + scale * fraction
                     total, middle, key, seq, ack, word, window = rest(packet, at)
                 if not timestamp < self._next_timer:  # nor does NaN
                     mark = None

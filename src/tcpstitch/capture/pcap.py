@@ -76,9 +76,9 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
             if seconds != second:
                 second, time = seconds, float(seconds)
             if make is None:
-                yield time + fraction * scale, buffer[start:stop]
+                yield time + scale * fraction, buffer[start:stop]
             else:
-                yield time + fraction * scale, make(buffer[start:stop])
+                yield time + scale * fraction, make(buffer[start:stop])
             pos = stop
         block.pos = pos
         if need > MAX_RECORD:
