@@ -5,14 +5,12 @@ A step is `[sender, flags, seq, ack, payload length, (next seq for the option ch
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, List, Optional
 
 import pytest
 
 from support.data import load
-from tcpstitch import Assembler, Direction, Flow, Segment, Stream, StreamFactory, open_capture
+from tcpstitch import Assembler, Direction, Flow, Segment, Stream, StreamFactory
 from tcpstitch.state_machine import OptionCheck, TcpStateMachine
 
 CASES = load("gopacket_checks.json")
@@ -76,23 +74,3 @@ def test_a_stream_can_veto_by_the_state_machine(name: str) -> None:
         before = sum(factory.stream.accepted)
         assembler.assemble(segment_of(step), 1000.0 + index / 1000)
         assert (sum(factory.stream.accepted) > before) is step[-1], f"step {index}"
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_examples_of_the_page_refuse_nothing_of_an_orderly_capture(number: int) -> None:
-    """docs/tcp-rules.md: a stream guarded by the state machine, and one guarded by the option check."""
-    folder = Path(__file__).parent
-    page = (folder.parent / "docs" / "tcp-rules.md").read_text(encoding="utf-8")
-    examples = [found for found in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class " in found]
-    names: Dict[str, Any] = {}
-    exec(examples[number], names)
-    guarded = names[["Orderly", "Careful"][number]]
-
-    class Each(StreamFactory):
-        def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
-            stream: Stream = guarded()
-            return stream
-
-    with Assembler(Each()) as assembler, open_capture(folder / "captures" / "clean.pcap") as capture:
-        assembler.run(capture)
-    assert (assembler.statistics().bytes, assembler.statistics().missing_bytes) == (140_002, 0)
