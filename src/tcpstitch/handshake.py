@@ -7,7 +7,7 @@ from typing import Any
 
 from .details import unusual
 from .half import HalfStream
-from .segment import ACK, OPTION_FAST_OPEN, SYN, Segment
+from .segment import ACK, OPTION_FAST_OPEN, SYN_ACK, Segment
 from .sequence import MASK, NEVER
 
 MAX_ISNS = 4
@@ -133,16 +133,14 @@ class Handshake(TouchedState):
         syn = self.pending_syn
         if syn is None:
             return False
-        new_base = (syn.seq + 1 + syn.length) & MASK
-        same_side = segment.key == syn.key
-        if same_side:
-            confirmed = bool(segment.length) and segment.seq == new_base
-            confirmed = confirmed and not self.host._strict  # there the server's SYN/ACK must confirm it
-            confirmed = confirmed and abs(half.offset_of(segment.seq) - half.next_offset) > 0
-        else:
-            confirmed = bool(segment.flags & SYN and segment.flags & ACK and segment.ack == new_base) or bool(
-                segment.flags & SYN and segment.flags & ACK and segment.ack == (syn.seq + 1) & MASK
-            )
+        base = (syn.seq + 1) & MASK
+        behind_data = (base + syn.length) & MASK
+        if segment.key != syn.key:
+            confirmed = segment.flags & SYN_ACK == SYN_ACK and segment.ack in (base, behind_data)
+        elif self.host._strict:
+            confirmed = False  # only the other side's SYN/ACK counts
+        else:  # it goes on with data, which are not just the next ones of the old connection
+            confirmed = segment.length > 0 and segment.seq == behind_data != half.expected_seq
         if confirmed:
             self.pending_syn = None
             self.host._replace(self, syn, segment)
