@@ -271,10 +271,13 @@ def test_bytes_that_nobody_acknowledges_are_delivered_when_the_gap_timeout_passe
 def test_flush_older_than_delivers_what_waits() -> None:
     wire = Wire(5)
     wire.send(0, b"abc")
-    wire.assembler.flush_older_than(wire.now - 1.0)
+    assert wire.assembler.flush_older_than(wire.now - 1.0) == (0, 0)
     assert wire.only.data() == b""
-    wire.assembler.flush_older_than(wire.now + 1.0)
+    assert wire.assembler.flush_older_than(wire.now + 1.0) == (1, 0)
     assert wire.only.text() == "abc"
+    wire.send(3, b"def")
+    assert wire.assembler.flush_all() == (1, 1)
+    assert wire.only.text() == "abcdef"
 
 
 def test_kept_bytes_come_again_with_what_is_acknowledged_next() -> None:

@@ -177,7 +177,7 @@ class Assembler(ShortPath):
             self._note_present()
             for state in self._states():
                 if not state.closed:
-                    flushed += bool(state.client.queue) + bool(state.server.queue)
+                    flushed += sum(bool(half.queue or half.held) for half in (state.client, state.server))
                     closed += 1
                     reason = "rst" if state.restartable else "fin" if state.key in self._closed else "flushed"
                     self._complete(state, reason)

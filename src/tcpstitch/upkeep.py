@@ -260,19 +260,22 @@ class Upkeep(Bounds):
             if half.state.last_packet == last:
                 self._present = half.state.last_seen
 
-    def _flush_state(self, state: StreamState, before: float) -> bool:
-        """Give up what has waited since before `before`; True if something was delivered."""
-        flushed = False
+    def _flush_state(self, state: StreamState, before: float) -> int:
+        """Give up what has waited since before `before`; how many directions delivered something."""
+        count = 0
         for half in (state.client, state.server):
+            flushed = False
             if half.held and half.held.end_of_older(before) is not None:
                 half.hand_over()
+                flushed = True
             if half.holding and half.queue and half.queue.end_of_older(before) is not None:
                 flushed = half.skip_hole("aged") or flushed  # offsets count from its first byte from now on
             end = half.queue.end_of_older(before) if half.queue else None
             while end is not None and half.queue and state.stream is not None and half.queue.first_offset < end:
                 flushed = half.skip_hole("aged") or flushed
+            count += flushed
         state.refresh()
-        return flushed
+        return count
 
     def check(self) -> None:
         """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
