@@ -184,7 +184,7 @@ def test_sequence_numbers_of_a_made_segment_wrap() -> None:
         (b"\x01\x01" + STAMPS, None, None, (256, 9)),
         (STAMPS + b"\x01\x01", None, None, (256, 9)),
         (MSS + b"\x02\x04\x00\x07", 1460, None, None),  # the first of a kind
-        (b"\x00" + MSS, None, None, None),  # nothing behind the end of the list
+        (b"\x00\x02" + MSS, None, None, None),  # nothing behind the end of the list
         (b"\x03\x01" + MSS, None, None, None),  # a length that cannot be ends the search
         (MSS + b"\x03\x09\x07\x00", 1460, None, None),  # so does one beyond the header
         (b"\x02\x03\x05\x01" + b"\x03\x04\x07\x07" + b"\x08\x04\x00\x00", None, None, None),  # of another size
