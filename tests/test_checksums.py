@@ -72,6 +72,17 @@ def test_without_an_acknowledgement_of_all_of_it_it_does_not_count(frames: Any) 
     assert run(*frames).only.data(C2S) == b"good "
 
 
+def test_an_acknowledgement_of_it_ends_the_handshake_as_one_of_other_data_does() -> None:
+    """The ACK that was to end it is not in the capture, so this is the first that the client is seen to send."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    bad = tcp_frame(CLIENT, SERVER, 100, b"bad ", ack=500, bad_checksum=True)
+    for frame in (*OPENING[:2], bad, tcp_frame(SERVER, CLIENT, 500, ack=104)):
+        assembler.assemble(frame, 1000.0)
+    assert recorder.only.text() == "bad "
+    assert recorder.kinds == {"bad_checksum"}
+
+
 def test_the_first_in_the_stream_waits_where_several_have_wrong_checksums() -> None:
     """What lies far ahead, which nobody may ever acknowledge, does not keep it out."""
     far = tcp_frame(CLIENT, SERVER, 50_000, b"far", ack=500, bad_checksum=True)

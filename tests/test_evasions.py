@@ -25,7 +25,7 @@ from support.frames import (
     timestamps_option,
 )
 from support.recorder import C2S, S2C, Recorder, Recording
-from tcpstitch import Assembler, Direction, Gap, Limits
+from tcpstitch import Assembler, Direction, Gap, Limits, Segment
 
 CASES = {**load("evasions.json"), **load("evasions_measured.json")}
 MODES = ("strict", "lenient")
@@ -184,3 +184,44 @@ def test_a_server_that_evades_gets_as_far_as_a_client(name: str) -> None:
 def test_a_keepalive_or_a_plain_retransmission_is_no_conflict(name: str) -> None:
     for mode in MODES:
         assert "overlap_conflict" not in outcome(name, mode).recorder.kinds
+
+
+def answered(*segments: Segment) -> Recorder:
+    """What strict checks make of these, behind a handshake: the client's stream starts at 100, the server's at 500."""
+    recorder = Recorder()
+    opening = (
+        Segment.make(CLIENT, SERVER, 99, flags="S"),
+        Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100),
+        Segment.make(CLIENT, SERVER, 100, ack=500),
+    )
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate((*opening, *segments)):
+            assembler.assemble(segment, 1000.0 + number / 1000)
+            assembler.check()
+    return recorder
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["nothing waits", "data waits behind a hole"])
+def test_a_decoy_that_was_refuted_lets_nobody_acknowledge_its_bytes(waiting: bool) -> None:
+    """It died on the way, as its TTL said; the client drops an answer that acknowledges what it never sent."""
+    behind = [Segment.make(CLIENT, SERVER, 300, b"more", ack=500)] if waiting else []
+    recorder = answered(
+        *behind,
+        Segment.make(CLIENT, SERVER, 100, b"decoy" * 1000, ack=500, ttl=5),
+        Segment.make(CLIENT, SERVER, 100, b"GET /\r\n", ack=500),
+        Segment.make(SERVER, CLIENT, 500, b"forged", ack=4000),
+        Segment.make(SERVER, CLIENT, 500, b"answer", ack=107),
+    )
+    assert recorder.only.data(S2C) == b"answer"
+    assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["low_ttl", "bad_ack"]
+
+
+def test_a_last_segment_with_a_low_ttl_counts_once_it_is_acknowledged_with_its_fin() -> None:
+    recorder = answered(
+        Segment.make(CLIENT, SERVER, 100, b"all of it", flags="FA", ack=500, ttl=50),
+        Segment.make(SERVER, CLIENT, 500, b"answer", flags="FA", ack=110),
+        Segment.make(CLIENT, SERVER, 110, ack=507, ttl=50),
+    )
+    assert (recorder.only.data(C2S), recorder.only.data(S2C)) == (b"all of it", b"answer")
+    assert recorder.only.completions == ["fin"]
+    assert recorder.kinds == {"low_ttl"}

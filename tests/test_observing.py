@@ -395,3 +395,22 @@ def test_bytes_that_came_with_the_packet_that_ended_the_interest_are_not_counted
     with pytest.raises(StreamCallbackError):
         feed(assembler, piece(0, 100, b"z" * 200))
     assert assembler.statistics().bytes == sum(len(chunk.data) for chunk in recorder.only.chunks) == 100
+
+
+@pytest.mark.parametrize("keep", ["all", "some", "none"])
+def test_bytes_that_a_handler_keeps_back_are_counted_once(keep: str) -> None:
+    """Also inside the handler: bytes and missing bytes together say how far the stream has come."""
+    counts = []
+
+    def hold(recording: Recording, chunk: Any) -> None:
+        counts.append(assembler.statistics().bytes)
+        if not chunk.end:
+            chunk.keep_from({"all": 0, "some": len(chunk.data) - 30, "none": len(chunk.data)}[keep])
+
+    assembler = Assembler(Recorder(hold))
+    feed(assembler, syn(0), piece(0, 0), piece(0, 100), piece(0, 300), piece(0, 200), piece(0, 500))
+    assert assembler.statistics().bytes == 400
+    assembler.flush_all()
+    statistics = assembler.statistics()
+    assert (statistics.bytes, statistics.missing_bytes) == (500, 100)
+    assert counts == [100, 200, 300, 400, 500]

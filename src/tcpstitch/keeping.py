@@ -58,11 +58,12 @@ class Keeping:
     def make_chunk(
         self, data: bytes, offset: int, timestamp: float, marks: Optional[List[Mark]], start: bool, end: bool
     ) -> DetailedChunk:
-        """`data` at `offset`, with what is kept before it. O(bytes)."""
+        """`data` at `offset`, with what is kept before it; to be sent at once. O(bytes)."""
         kept = self.kept
         if not kept:
             return DetailedChunk(data, offset, timestamp, self, self.skip, start, end, tuple(marks or ()))
         kept.close_up(offset)
+        self.state.host._counters.bytes -= kept.buffered_bytes  # which were counted when they came first
         parts, kept_marks = kept.peek()
         data = b"".join([*parts, data])
         marks = kept_marks + (marks or [(offset, timestamp, None)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from .details import NOTHING
+from .segment import FIN
 from .sequence import MASK, NEVER, unwrap
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
@@ -51,6 +52,7 @@ class Sequencing(TouchedHalf):
     syn_seen: bool
     ahead: Any
     cuts: Any
+    doubtful: Any
     fin_offset: Any
 
     @property
@@ -77,6 +79,16 @@ class Sequencing(TouchedHalf):
         """The highest offset that was sent, as far as was seen."""
         offset: int = max(self.next_offset, self.ahead)
         return offset
+
+    @property
+    def highest_sent(self) -> int:
+        """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
+        that waits. Data that was refuted was not sent, for the receiver."""
+        waits = self.doubtful
+        if waits is None:
+            return self.max_offset
+        end: int = self.offset_of(waits.seq) + waits.length + bool(waits.flags & FIN)
+        return max(self.max_offset, end)
 
     def seq_at(self, offset: int) -> int:
         return (self.expected_seq + offset - self.next_offset) & MASK

@@ -122,7 +122,6 @@ class StreamState(Resets):
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
                 self.host._hold(half, "doubtful", segment)
-                half.ahead = max(half.ahead, half.offset_of(segment.seq) + segment.length)
                 return True
             half.ttl = segment.ttl
             self._trust(half, timestamp)
@@ -192,11 +191,11 @@ class StreamState(Resets):
                 self._data(peer, syn, timestamp)
             else:
                 peer.note_refused(0, syn.payload, timestamp)
-        if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.max_offset:
+        if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.highest_sent:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
         span = max(half.max_window, 65535)
-        if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
+        if offset > peer.highest_sent + span + 1 or offset < peer.acked - span - 1:
             if not (segment is not None and segment.flags & SYN):
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return

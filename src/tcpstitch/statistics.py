@@ -12,11 +12,12 @@ from .segment import Flow, FlowKey
 class Statistics(NamedTuple):
     """A snapshot of an assembler. Counts are since it was made, except those that say "now".
 
-    Traffic: `packets` given to `assemble`, `segments` of TCP among them, `bytes` delivered to handlers, `chunks`
-    delivered outside of the short path, `retransmissions`: segments that brought nothing new, `ignored`: segments of
-    connections that nobody follows, or follows any more, and of none. `dropped`: packets that live captures lost before
-    they could be read. `decode_errors`: packets without a segment, by reason (docs/encapsulations.md). `anomalies` by
-    kind (docs/anomalies.md). `gaps` and the `missing_bytes` in them; `gaps_by_reason` (docs/tcp-rules.md).
+    Traffic: `packets` given to `assemble`, `segments` of TCP among them, `bytes` delivered to handlers, each once, also
+    where `keep_from` lets it come again, `chunks` delivered outside of the short path, `retransmissions`: segments that
+    brought nothing new, `ignored`: segments of connections that nobody follows, or follows any more, and of none.
+    `dropped`: packets that live captures lost before they could be read. `decode_errors`: packets without a segment, by
+    reason (docs/encapsulations.md). `anomalies` by kind (docs/anomalies.md). `gaps` and the `missing_bytes` in them;
+    `gaps_by_reason` (docs/tcp-rules.md).
 
     Connections: `connections` open now, of which `connections_embryonic` have not ended their handshake; besides these
     `connections_lingering` now, over but for late packets; `connections_peak`, the most of both at a time.

@@ -75,7 +75,7 @@ def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
     if not peer.known:
         return None
     offset = peer.offset_of(segment.ack)
-    highest = peer.max_offset + (peer.fin_offset is not None)
+    highest = max(peer.highest_sent, peer.max_offset + (peer.fin_offset is not None))
     lowest = peer.acked - max(half.max_window, 65535)
     if peer.syn_seen and lowest < 0:
         lowest = 0  # what was never sent cannot be acknowledged
