@@ -111,9 +111,11 @@ from tcpstitch import Assembler
 from tcpstitch.capture import Capture, open_capture
 for turn in range(300):
     capture = open_capture(sys.argv[1], follow=True, poll_seconds=1e-5)
+    packets = iter(capture)
+    next(packets), next(packets)  # both, however slow the machine is
     signal.signal(signal.SIGALRM, lambda number, frame: capture.close())
     signal.setitimer(signal.ITIMER_REAL, 1e-3 + turn * 1e-6)
-    assert len(list(capture)) == 2
+    assert list(packets) == []
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcpstitch.redblack import Node, RedBlackTree
@@ -43,6 +43,7 @@ def backwards(tree: RedBlackTree[Key]) -> Iterator[int]:
         node = node.preceding()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=200))
 def test_random_insertions_and_erasures_keep_the_invariants_and_the_order(keys: List[int]) -> None:
     """A key that is there already is erased, any other inserted."""
@@ -60,6 +61,7 @@ def test_random_insertions_and_erasures_keep_the_invariants_and_the_order(keys: 
         assert all(node.item == held for held, node in nodes.items())
 
 
+@settings(deadline=None)
 @given(st.permutations(range(40)))
 def test_nodes_erased_from_the_front_leave_a_tree_in_balance(keys: List[int]) -> None:
     tree: RedBlackTree[Key] = RedBlackTree()
@@ -73,6 +75,7 @@ def test_nodes_erased_from_the_front_leave_a_tree_in_balance(keys: List[int]) ->
     assert not tree
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=100), st.integers(0, 100))
 def test_the_first_and_the_last_that_reach_past_an_offset_are_found(steps: List[Tuple[int, int]], offset: int) -> None:
     """Against a look at all of them. A key that is there already is erased, or ends elsewhere."""

@@ -159,8 +159,8 @@ class Assembler(ShortPath):
                     self._complete(state, "flushed")
                     self._forget(state)
                 self._forget_small_before(close_before)
-            self._shrink()
             self._watch_pressure()
+            self._shrink()
         finally:
             self._busy = None
         self._raise_pending()
@@ -185,8 +185,8 @@ class Assembler(ShortPath):
             self._forget_small_before(float("inf"))
             self._openings.clear()
             self._forget_all()
-            self._shrink()
             self._watch_pressure()
+            self._shrink()
         finally:
             self._busy = None
         self._raise_pending()
