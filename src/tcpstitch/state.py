@@ -195,7 +195,7 @@ class StreamState(Resets):
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
         span = max(half.max_window, 65535)
-        if offset > peer.highest_sent + span + 1 or offset < peer.acked - span - 1:
+        if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
             if not (segment is not None and segment.flags & SYN):
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return
