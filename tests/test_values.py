@@ -272,16 +272,21 @@ def test_a_chunk_says_whether_the_stream_starts_there_and_what_is_missing_before
 # -- flushes and errors
 
 
+def both_ways(assembler: Assembler, port: int, start: int, when: float) -> None:
+    """A connection on which each side has sent four bytes at offset `start`."""
+    client = (CLIENT[0], port)
+    assembler.assemble(Segment.make(client, SERVER, 99, flags="S"), when)
+    assembler.assemble(Segment.make(SERVER, client, 499, flags="SA", ack=100), when)
+    assembler.assemble(Segment.make(client, SERVER, 100 + start, b"data", ack=500), when)
+    assembler.assemble(Segment.make(SERVER, client, 500 + start, b"data", ack=100), when)
+
+
 def test_a_flush_says_how_many_directions_it_delivered_and_connections_it_closed() -> None:
     """gopacket's pair of numbers."""
     recorder = Recorder()
     assembler = Assembler(recorder)
     for number, (start, when) in enumerate([(0, 1.0), (5, 2.0), (5, 3.0)]):
-        client = (CLIENT[0], 1000 + number)
-        assembler.assemble(Segment.make(client, SERVER, 99, flags="S"), when)
-        assembler.assemble(Segment.make(SERVER, client, 499, flags="SA", ack=100), when)
-        assembler.assemble(Segment.make(client, SERVER, 100 + start, b"data", ack=500), when)
-        assembler.assemble(Segment.make(SERVER, client, 500 + start, b"data", ack=100), when)
+        both_ways(assembler, 1000 + number, start, when)
     assert assembler.flush_older_than(2.0) == FlushResult(0, 0)
     assert assembler.flush_older_than(2.5) == FlushResult(flushed=2, closed=0)
     assert assembler.flush_older_than(0.0, close_before=1.0) == FlushResult(0, 0)
@@ -289,6 +294,18 @@ def test_a_flush_says_how_many_directions_it_delivered_and_connections_it_closed
     assert assembler.flush_all() == FlushResult(flushed=2, closed=2)
     assert assembler.flush_all() == FlushResult(0, 0)
     assert [recording.completions for recording in recorder.connections] == [["flushed"]] * 3
+
+
+@pytest.mark.parametrize("flush", [lambda assembler: assembler.flush_older_than(0.0, 9.0), Assembler.flush_all])
+def test_a_connection_that_is_over_already_is_not_closed_by_a_flush(flush: Any) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    both_ways(assembler, 1000, 0, 1.0)
+    assembler.assemble(Segment.make((CLIENT[0], 1000), SERVER, 104, flags="R"), 1.0)
+    both_ways(assembler, 1001, 0, 1.0)
+    assert flush(assembler) == FlushResult(0, closed=1)
+    assert [recording.completions for recording in recorder.connections] == [["rst"], ["flushed"]]
+    assert assembler.statistics().connections_lingering == 0
 
 
 def test_a_decode_error_names_its_counter() -> None:

@@ -57,15 +57,6 @@ class Node(Generic[T]):
             node = node.parent
         return node.parent
 
-    def preceding(self) -> Optional[Node[T]]:
-        """The node before in order. O(log n), O(1) amortised over a walk."""
-        if self.left is not None:
-            return _rightmost(self.left)
-        node = self
-        while node.parent is not None and node is node.parent.left:
-            node = node.parent
-        return node.parent
-
 
 def _leftmost(node: Node[T]) -> Node[T]:
     while node.left is not None:
