@@ -124,6 +124,18 @@ def test_an_old_copy_that_arrives_after_a_reset_is_a_retransmission() -> None:
     assert recorder.kinds - before == {"retransmission", "data_after_rst"}
 
 
+@pytest.mark.parametrize("flushed, kinds", [(False, {"bad_flags"}), (True, set())])
+def test_what_opened_no_connection_is_forgotten_at_the_end_of_the_input(flushed: bool, kinds: Any) -> None:
+    """A SYN that no host takes is evidence for the connection that follows, but not for one of the next input."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="SF"), 1000.0)
+    if flushed:
+        assembler.flush_all()
+    assembler.assemble(Segment.make(CLIENT, SERVER, 200, flags="S"), 1000.1)
+    assert recorder.only.kinds == kinds
+
+
 def test_bytes_that_a_handler_kept_come_again_with_the_end() -> None:
     """A last line without its newline is not lost when nothing but a FIN follows."""
     recorder = Recorder(on_chunk=lambda recording, chunk: None if chunk.end else chunk.keep_from(4))

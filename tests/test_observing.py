@@ -325,6 +325,7 @@ def test_explain_names_every_holder_and_bound_in_words() -> None:
     assert "page_limit" in text
     assert "2 open" in text
     assert all(len(line) < 200 for line in text.splitlines())
+    assert (text.count("\nholder"), busy_assembler().explain(1).count("\nholder")) == (2, 1)
 
 
 def test_explain_works_on_an_assembler_that_has_seen_nothing() -> None:
