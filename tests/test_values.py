@@ -7,6 +7,7 @@ from typing import Any, List, Tuple
 
 import pytest
 
+from small_captures import exchange
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, tcp_frame
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import (
@@ -297,14 +298,17 @@ def test_a_flush_says_how_many_directions_it_delivered_and_connections_it_closed
 
 
 @pytest.mark.parametrize("flush", [lambda assembler: assembler.flush_older_than(0.0, 9.0), Assembler.flush_all])
-def test_a_connection_that_is_over_already_is_not_closed_by_a_flush(flush: Any) -> None:
+def test_a_connection_that_is_over_already_is_forgotten_but_not_closed_by_a_flush(flush: Any) -> None:
     recorder = Recorder()
     assembler = Assembler(recorder)
     both_ways(assembler, 1000, 0, 1.0)
     assembler.assemble(Segment.make((CLIENT[0], 1000), SERVER, 104, flags="R"), 1.0)
+    for packet in exchange():
+        assembler.assemble(packet, 1.0)
     both_ways(assembler, 1001, 0, 1.0)
+    assert assembler.statistics().connections_lingering == 2
     assert flush(assembler) == FlushResult(0, closed=1)
-    assert [recording.completions for recording in recorder.connections] == [["rst"], ["flushed"]]
+    assert [recording.completions for recording in recorder.connections] == [["rst"], ["fin"], ["flushed"]]
     assert assembler.statistics().connections_lingering == 0
 
 
