@@ -95,6 +95,19 @@ def test_what_is_not_taken_is_counted_by_its_reason() -> None:
     }  # fmt: skip
 
 
+def test_the_bytes_of_incomplete_datagrams_stay_within_their_limit() -> None:
+    """Counted with their records; the decoder says how many it gave up."""
+    assembler = Assembler(Recorder(), limits=Limits(max_fragment_bytes=1 << 17))
+    for number in range(200):
+        header = bytes.fromhex("45000594") + number.to_bytes(2, "big") + bytes.fromhex("200140060000 0a000001 0a000002")
+        assembler.assemble(FRAGMENT[:14] + header + bytes(1408), 1.0)
+        assert assembler.statistics().fragment_bytes <= 1 << 17
+    statistics = assembler.statistics()
+    assert 50 < statistics.fragments < 100
+    assert statistics.decode_errors["fragments_evicted"] == 200 - statistics.fragments
+    assert statistics.memory_bytes >= statistics.fragment_bytes > (1 << 17) - 3000
+
+
 def test_connections_are_counted_from_their_first_packet_to_the_end_of_their_linger() -> None:
     busy = Busy()
     before = busy.assembler.statistics()
