@@ -51,6 +51,22 @@ def test_a_connection_that_never_ends_is_given_at_the_end_of_the_capture() -> No
     assert (connection.client_data, connection.reason) == (b"hello there", "flushed")
 
 
+def test_anomalies_are_those_until_the_end_of_the_connection() -> None:
+    """What comes while it lingers does not change a connection that the caller has already."""
+    frames = exchange()
+    again = frames[4]
+    found = connections(capture(*frames[:6], again, *frames[6:], again, again))
+    first = next(found)
+    assert [anomaly.kind for anomaly in first.anomalies] == ["retransmission"]
+    assert list(found) == []
+    assert len(first.anomalies) == 1
+
+
+def test_a_connection_is_shown_in_one_line() -> None:
+    (connection,) = connections(capture(*exchange()))
+    assert repr(connection) == "<Connection 10.0.0.1:40000 > 10.0.0.2:80 client=11 server=7 gaps=0 reason='fin'>"
+
+
 @pytest.mark.parametrize("options", [{"overlap": "newest"}, {"checks": "sometimes"}])
 def test_a_wrong_option_raises_at_once(options: Any) -> None:
     with pytest.raises(UsageError):

@@ -52,6 +52,17 @@ def test_a_factory_that_gives_no_stream_is_told_what_to_give(stream: Any) -> Non
             assembler.assemble(packet, 1.0)
 
 
+@pytest.mark.parametrize("option", ["overlap", "checks", "start", "on_limit", "flow_key", "urgent", "delivery"])
+@pytest.mark.parametrize("value", ["", "sometimes", 5, ["first"], True])
+def test_an_option_is_one_of_its_choices_and_the_message_names_them(option: str, value: Any) -> None:
+    usual = {"overlap": "first", "checks": "strict", "start": "any", "on_limit": "deliver", "flow_key": "plain",
+             "urgent": "inline", "delivery": "arrival"}  # fmt: skip
+    if (option, value) == ("overlap", ["first"]):
+        value = ["ab"]  # rows of a table, of which this one is a network and a policy
+    with pytest.raises(UsageError, match=f"{option}.*" + ("" if option == "overlap" else f".*{usual[option]}")):
+        Assembler(Recorder(), **{option: value})
+
+
 def test_on_error_must_be_a_function() -> None:
     with pytest.raises(UsageError, match="on_error=5"):
         Assembler(Recorder(), on_error=5)  # type: ignore[arg-type]

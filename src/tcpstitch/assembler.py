@@ -83,14 +83,13 @@ class Assembler(ShortPath):
         super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
         self._strict = checks == "strict"
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
-        self.urgent = urgent or ("oob" if self._strict else "inline")
+        self.urgent = ("oob" if self._strict else "inline") if urgent is None else urgent
         _choice("urgent", self.urgent, ("inline", "oob", "drop", "gap"))
         _choice("delivery", delivery, ("arrival", "acked"))
         self._acked_only = delivery == "acked"
         self._choose_paths()
         self._gauge = gauge if on_pressure is not None else None
         self.factory = factory
-        self.linktype = linktype
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
