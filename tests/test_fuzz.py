@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, Callable, Iterator
+from typing import Iterator
 
 import pytest
 
 from support.frames import CLIENT, CLIENT6, SERVER, SERVER6, md5_option, tcp_frame, timestamps_option
 from support.recorder import Recorder
-from tcpstitch import Assembler, Limits, Segment, Timeouts
-from tcpstitch.errors import LimitsError, PacketTypeError, UsageError
+from tcpstitch import Assembler, Limits
 
 PACKETS = int(os.environ.get("TCPSTITCH_FUZZ_PACKETS", "20000"))
 LINK_TYPES = (0, 1, 101, 108, 113, 228, 229, 276)
@@ -104,45 +103,3 @@ def test_a_frame_cut_anywhere_is_counted_not_raised(cut: int) -> None:
     statistics = assembler.statistics()
     assert statistics.packets == 1
     assert statistics.segments + sum(statistics.decode_errors.values()) >= 1
-
-
-WRONG: "dict[str, Callable[[], Any]]" = {
-    "negative page limit": lambda: Limits(max_buffered_pages_per_connection=-1),
-    "no page limit": lambda: Limits(max_buffered_pages_total=0),
-    "page limit as text": lambda: Limits(max_buffered_pages_total="100"),  # type: ignore[arg-type]
-    "fractional page limit": lambda: Limits(max_buffered_pages_total=1.5),  # type: ignore[arg-type]
-    "tiny page": lambda: Limits(page_size=1),
-    "no connections": lambda: Limits(max_connections=0),
-    "unreadable memory size": lambda: Limits.from_memory("plenty"),
-    "too little memory": lambda: Limits.from_memory("1KiB"),
-    "negative timeout": lambda: Timeouts(idle=-1),
-    "unknown policy": lambda: Assembler(Recorder(), overlap="newest"),
-    "unknown checks": lambda: Assembler(Recorder(), checks="paranoid"),  # type: ignore[arg-type]
-    "unknown start": lambda: Assembler(Recorder(), start="never"),  # type: ignore[arg-type]
-    "unknown limit action": lambda: Assembler(Recorder(), on_limit="panic"),  # type: ignore[arg-type]
-    "limits that are none": lambda: Assembler(Recorder(), limits=100),  # type: ignore[arg-type]
-    "a factory that is none": lambda: Assembler(object()),  # type: ignore[arg-type]
-    "a page limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_per_connection", 0),
-    "a total limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_total", -5),
-    "text as packet": lambda: Assembler(Recorder()).assemble("packet", 1.0),  # type: ignore[arg-type]
-    "nothing as packet": lambda: Assembler(Recorder()).assemble(None, 1.0),  # type: ignore[arg-type]
-    "a number as packet": lambda: Assembler(Recorder()).assemble(17, 1.0),  # type: ignore[arg-type]
-    "flags that do not exist": lambda: Segment.make(CLIENT, SERVER, 1, flags="X"),
-    "ends of two IP versions": lambda: Segment.make(CLIENT, SERVER6, 1),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_argument_is_refused_at_once_with_advice(name: str) -> None:
-    with pytest.raises(UsageError) as raised:
-        WRONG[name]()
-    assert len(str(raised.value)) > 20
-
-
-def test_the_refusals_are_of_their_kind() -> None:
-    with pytest.raises(LimitsError):
-        Limits(max_fragments=-1)
-    with pytest.raises(PacketTypeError, match="str"):
-        Assembler(Recorder()).assemble("packet", 1.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        Assembler(Recorder()).assemble(object(), 1.0)  # type: ignore[arg-type]

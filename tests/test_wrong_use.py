@@ -6,16 +6,17 @@ import io
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Callable, Dict
 
 import pytest
 
 from small_captures import exchange
-from support.frames import CLIENT, SERVER, tcp_frame
+from support.frames import CLIENT, SERVER, SERVER6, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import (
     Assembler,
     PacketDecoder,
+    PacketTypeError,
     Segment,
     Stream,
     StreamCallbackError,
@@ -115,6 +116,34 @@ def test_a_segments_payload_is_bytes(payload: Any) -> None:
     """A number is no count of zeros."""
     with pytest.raises(UsageError, match="give bytes"):
         Segment.make(CLIENT, SERVER, 1, payload)
+
+
+WRONG: "Dict[str, Callable[[], Any]]" = {
+    "limits that are none": lambda: Assembler(Recorder(), limits=100),  # type: ignore[arg-type]
+    "timeouts that are none": lambda: Assembler(Recorder(), timeouts=100),  # type: ignore[arg-type]
+    "a page limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_per_connection", 0),
+    "a total limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_total", -5),
+    "text as packet": lambda: Assembler(Recorder()).assemble("packet", 1.0),
+    "nothing as packet": lambda: Assembler(Recorder()).assemble(None, 1.0),
+    "a number as packet": lambda: Assembler(Recorder()).assemble(17, 1.0),
+    "flags that do not exist": lambda: Segment.make(CLIENT, SERVER, 1, flags="X"),
+    "an address without a port": lambda: Segment.make(CLIENT[0], SERVER[0], 1),  # type: ignore[arg-type]
+    "ends of two IP versions": lambda: Segment.make(CLIENT, SERVER6, 1),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_is_refused_at_once_with_advice(name: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        WRONG[name]()
+    assert len(str(raised.value)) > 20
+
+
+def test_what_is_no_packet_is_a_type_error_too() -> None:
+    for packet in ("packet", object()):
+        with pytest.raises(TypeError, match=type(packet).__name__) as raised:
+            Assembler(Recorder()).assemble(packet, 1.0)
+        assert isinstance(raised.value, PacketTypeError)
 
 
 SHAPES = {
