@@ -135,6 +135,19 @@ def test_comments_do_not_grow_without_bound():
         assert len(capture.comments) == 1000 and len(capture.comments[0].text) == 4096
 
 
+def test_host_names_do_not_grow_without_bound():
+    """The first 10 000 stay, and the first of each address."""
+
+    def named(number, name):
+        return struct.pack("<HH", 1, 8) + bytes([10, 0, number >> 8, number & 0xFF]) + name
+
+    records = b"".join(named(number, b"abc\0") for number in range(12_000))
+    raw = section() + interface() + block(4, records + named(0, b"new\0")) + enhanced(1, b"abcde")
+    with open_capture(io.BytesIO(raw)) as capture:
+        assert len(list(capture)) == 1
+        assert len(capture.names) == 10_000 and set(capture.names.values()) == {"abc"}
+
+
 def test_snoop_data_links_become_pcap_link_types():
     assert read(snoop()) == PACKETS
     with open_capture(io.BytesIO(snoop(datalink=8))) as capture:

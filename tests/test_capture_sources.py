@@ -44,6 +44,7 @@ def test_several_sources_are_merged_in_time_order():
     one = io.BytesIO(pcap([(1.0, b"a"), (3.0, b"c"), (5.0, b"e")]))
     two = io.BytesIO(pcap([(2.0, b"b"), (4.0, b"d")], linktype=101))
     with open_capture([one, two]) as capture:
+        assert capture.name == "<BytesIO>, <BytesIO>"
         seen = [(when, bytes(packet), capture.linktype) for when, packet in capture]
     assert seen == [(1.0, b"a", 1), (2.0, b"b", 101), (3.0, b"c", 1), (4.0, b"d", 101), (5.0, b"e", 1)]
 
