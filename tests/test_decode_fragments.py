@@ -110,6 +110,25 @@ def test_an_incomplete_datagram_is_forgotten_after_the_timeout_of_capture_time()
     assert decoder.decode(first, 106.0)[0].payload == BODY
 
 
+def test_the_timeout_counts_from_a_datagrams_first_fragment():
+    """However many follow: RFC 8200 4.5, RFC 791."""
+    pieces = fragments4(WHOLE4, 24)
+    decoder = PacketDecoder(101, fragment_timeout=5.0)
+    for number, piece in enumerate(pieces[:-1]):
+        decoder.decode(piece, 100.0 + number * 4.9 / len(pieces))
+    assert decoder.decode(pieces[-1], 105.1) == ()
+    assert decoder.counts["fragments_expired"] == 1
+
+
+def test_the_least_recently_used_datagram_goes_first():
+    pieces = [fragments4(WHOLE4, 24, ident=ident) for ident in range(3)]
+    decoder = PacketDecoder(101, max_fragments=2)
+    for packet in (pieces[0][0], pieces[1][0], *pieces[0][1:-1], pieces[2][0]):
+        decoder.decode(packet)
+    assert decoder.counts["fragments_evicted"] == 1
+    assert decoder.decode(pieces[0][-1])[0].payload == BODY
+
+
 def test_the_number_of_incomplete_datagrams_is_bounded_and_the_oldest_goes():
     decoder = PacketDecoder(101, max_fragments=10)
     pairs = [fragments4(WHOLE4, 48, ident=ident) for ident in range(100)]

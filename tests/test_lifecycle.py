@@ -6,6 +6,7 @@ from typing import Any, Tuple
 
 import pytest
 
+from support.frames import tcp_frame
 from support.recorder import S2C, Recorder
 from tcpstitch import Assembler, Limits, Segment
 
@@ -134,6 +135,28 @@ def test_what_opened_no_connection_is_forgotten_at_the_end_of_the_input(flushed:
         assembler.flush_all()
     assembler.assemble(Segment.make(CLIENT, SERVER, 200, flags="S"), 1000.1)
     assert recorder.only.kinds == kinds
+
+
+@pytest.mark.parametrize("form", ["frame", "segment"])
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("answer", [b"", b"answer"])
+def test_a_connection_whose_ports_are_used_again_gives_way_to_the_new_one(answer: bytes, checks: str, form: str) -> None:
+    """The server's SYN/ACK confirms the new SYN, also where it had sent no data on the old connection."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    make: Any = tcp_frame if form == "frame" else lambda *fields: Segment.make(*fields[:-1], ack=fields[-1])
+    packets = [
+        (CLIENT, SERVER, 99, b"", "S", 0), (SERVER, CLIENT, 499, b"", "SA", 100), (CLIENT, SERVER, 100, b"", "A", 500),
+        (CLIENT, SERVER, 100, b"data", "A", 500), (SERVER, CLIENT, 500, answer, "A", 104),
+        (CLIENT, SERVER, 9_000_000, b"", "S", 0), (SERVER, CLIENT, 7_000_000, b"", "SA", 9_000_001),
+        (CLIENT, SERVER, 9_000_001, b"fresh", "A", 7_000_001), (SERVER, CLIENT, 7_000_001, b"reply", "A", 9_000_006),
+    ]  # fmt: skip
+    for packet in packets:
+        assembler.assemble(make(*packet), 1.0)
+    assembler.flush_all()
+    old, new = recorder.connections
+    assert (old.data(), old.data(S2C), old.completions) == (b"data", answer, ["replaced"])
+    assert (new.data(), new.data(S2C), new.kinds) == (b"fresh", b"reply", {"tuple_reuse"})
 
 
 def test_bytes_that_a_handler_kept_come_again_with_the_end() -> None:

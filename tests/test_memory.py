@@ -188,7 +188,8 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-OPTIONS = [{}, {"checks": "strict"}, {"overlap": "linux"}, {"overlap": "linux-kernel"}, {"on_limit": "abandon"}]
+OPTIONS = [{}, {"checks": "strict"}, {"overlap": "linux"}, {"overlap": "linux-kernel"}, {"on_limit": "abandon"},
+           {"overlap": {"10.0.0.0/8": "bsd"}}]  # fmt: skip
 
 
 @counts_objects

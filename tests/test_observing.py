@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any, List, Optional
 
@@ -330,16 +329,6 @@ def test_explain_names_every_holder_and_bound_in_words() -> None:
 
 def test_explain_works_on_an_assembler_that_has_seen_nothing() -> None:
     assert "0 used of 100 000" in Assembler(Recorder()).explain()
-
-
-def test_evictions_are_logged_at_powers_of_ten_only(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "tcpstitch")
-    assembler = Assembler(Recorder(), limits=Limits(max_connections=1))
-    feed(assembler, *(syn(number) for number in range(500)))
-    messages = [record.getMessage() for record in caplog.records if record.name == "tcpstitch"]
-    assert assembler.statistics().evictions_by_kind == {"connection_embryonic": 499}
-    assert len(messages) == 3
-    assert "half-open" in messages[0] and "10.0.0.1:40000 > 10.0.0.2:80" in messages[0]
 
 
 # -- Prometheus

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.frames import CLIENT, SERVER, tcp_frame
-from support.recorder import C2S, Recorder, Recording
+from support.recorder import C2S, S2C, Recorder, Recording
 from tcpstitch import Assembler, Gap, Limits, Segment, Stream, StreamFactory
 from tcpstitch.errors import StreamCallbackError
 
@@ -170,3 +170,19 @@ def test_a_syn_does_not_move_offsets_of_which_the_handler_was_told() -> None:
             assembler.assemble(Segment.make(CLIENT, SERVER, FIRST_SEQ + 1500, STREAM[1501:1504], flags="S"), second)
         assembler.assemble(Segment.make(SERVER, CLIENT, 1, ack=FIRST_SEQ + 1504), 1009.0)
     assert_at_their_places(recorder.connections[0])
+
+
+@pytest.mark.parametrize("on_limit, left", [("deliver", "[9 bytes missing]old|"), ("drop", "|")])
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_both_directions_the_one_whose_data_waits_longest_gives_way(on_limit: str, left: str, first: int) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=2), on_limit=on_limit)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 99, flags="S"), 1.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 99, flags="SA", ack=100), 1.0)
+    for when, side in ((2.0, first), (3.0, 1 - first)):
+        ends = (CLIENT, SERVER) if side == 0 else (SERVER, CLIENT)
+        assembler.assemble(Segment.make(*ends, 109, b"old" if when == 2.0 else b"new", ack=100), when)
+    texts = [recorder.only.text(C2S), recorder.only.text(S2C)]
+    assert "|".join(texts if first == 0 else texts[::-1]) == left
+    assembler.flush_all()
+    assert [recorder.only.text(C2S), recorder.only.text(S2C)][1 - first] == "[9 bytes missing]new"

@@ -38,6 +38,8 @@ class Handshake(TouchedState):
         peer = half.peer
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
+        if half is self.server and segment.flags & ACK and self._replacement_confirmed(half, segment):
+            return False  # not this connection's, also where the server has sent nothing yet
         taken = True
         if not half.syn_seen:
             if half.isns and half.isns[0] != segment.seq:
