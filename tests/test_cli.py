@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
 
+import tcpstitch
 from small_captures import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame
 from tcpstitch.cli import main
 
@@ -242,3 +244,25 @@ def test_a_memory_size_that_no_machine_has_is_one_line(sample: str, capsys: Any,
     """Whatever number it is."""
     assert main(["list", sample, "--memory", size]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_version_is_the_packages(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert (left.value.code, capsys.readouterr().out) == (0, f"tcpstitch {tcpstitch.__version__}\n")
+
+
+def test_a_line_is_written_as_soon_as_its_connection_is_over_where_packets_come_through_a_pipe() -> None:
+    """Whoever reads the output of a live capture waits for it."""
+    words = [sys.executable, "-m", "tcpstitch", "list", "-"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(capture(*exchange()).getvalue())
+        process.stdin.flush()
+        giving_up = threading.Timer(60, process.kill)
+        giving_up.start()
+        line = process.stdout.readline()  # standard input is open still
+        giving_up.cancel()
+        process.stdin.close()
+        assert line.startswith(b"10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes") and process.stdout.read() == b""
+        assert process.wait(60) == 0

@@ -5,7 +5,7 @@ A step is `[sender, flags, seq, ack, payload length, (next seq for the option ch
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 import pytest
 
@@ -74,3 +74,29 @@ def test_a_stream_can_veto_by_the_state_machine(name: str) -> None:
         before = sum(factory.stream.accepted)
         assembler.assemble(segment_of(step), 1000.0 + index / 1000)
         assert (sum(factory.stream.accepted) > before) is step[-1], f"step {index}"
+
+
+def options(sender: str, seq: int, length: int = 0, **fields: Any) -> "Tuple[Segment, Direction]":
+    ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+    return Segment.make(*ends, seq, length * b"x", **fields), Direction("cs".index(sender))
+
+
+@pytest.mark.parametrize(
+    "seq, length, accepted",
+    [
+        (100, 0, True), (100, 100, True), (100, 101, False),  # the server's MSS
+        (99, 0, True), (99, 1, True),  # a keep-alive
+        (99, 2, False), (98, 1, False),  # below the next byte
+        (100 + 4000, 10, True), (100 + 4001, 10, False),  # the window, scaled
+    ],
+)  # fmt: skip
+def test_the_option_check_keeps_to_mss_and_scaled_window_but_for_keep_alives(
+    seq: int, length: int, accepted: bool
+) -> None:
+    """The receiver's, as its SYN and its last segment said."""
+    check = OptionCheck()
+    assert check.check(*options("c", 99, flags="S", options=b"\x02\x04\x05\xb4\x03\x03\x00\x00"), -1)
+    syn_ack = b"\x02\x04\x00\x64\x03\x03\x02\x00"  # an MSS of 100, windows in units of 4
+    assert check.check(*options("s", 499, flags="SA", options=syn_ack), -1)
+    assert check.check(*options("s", 500, window=1000), 500)
+    assert check.check(*options("c", seq, length), 100) is accepted

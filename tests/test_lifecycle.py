@@ -137,10 +137,19 @@ def test_what_opened_no_connection_is_forgotten_at_the_end_of_the_input(flushed:
     assert recorder.only.kinds == kinds
 
 
+def test_of_what_opened_no_connection_the_last_256_are_remembered() -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for flags in ("SF", "S"):
+        for number in range(260):
+            assembler.assemble(Segment.make((CLIENT[0], number), SERVER, 100, flags=flags), 1000.0)
+    assert ["bad_flags" in each.kinds for each in recorder.connections] == [False] * 4 + [True] * 256
+
+
 @pytest.mark.parametrize("form", ["frame", "segment"])
 @pytest.mark.parametrize("checks", ["lenient", "strict"])
 @pytest.mark.parametrize("answer", [b"", b"answer"])
-def test_a_connection_whose_ports_are_used_again_gives_way_to_the_new_one(answer: bytes, checks: str, form: str) -> None:
+def test_a_connection_whose_ports_are_used_again_gives_way_to_the_new(answer: bytes, checks: str, form: str) -> None:
     """The server's SYN/ACK confirms the new SYN, also where it had sent no data on the old connection."""
     recorder = Recorder()
     assembler = Assembler(recorder, checks=checks)

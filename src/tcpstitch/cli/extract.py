@@ -108,7 +108,7 @@ class _Side:
 class _Extracted(Stream):
     """Writes one connection out as it comes. Memory grows with the number of its gaps only."""
 
-    __slots__ = ("_output", "_flow", "_start", "_sides", "_names", "_anomalies", "_complete")
+    __slots__ = ("_output", "_flow", "_start", "_sides", "_names", "_anomalies")
 
     def __init__(self, output: Output, flow: Flow, start: float) -> None:
         self._output = output
@@ -117,7 +117,6 @@ class _Extracted(Stream):
         self._sides = (_Side(), _Side())
         self._names: Optional[Tuple[str, str]] = None
         self._anomalies: Dict[str, int] = {}
-        self._complete = False
 
     def reassembled(self, chunk: Chunk) -> None:
         if not chunk.data:
@@ -137,11 +136,9 @@ class _Extracted(Stream):
         side.gaps.append((gap.offset, gap.length, gap.reason))
 
     def anomaly(self, anomaly: Anomaly) -> None:
-        if not self._complete:  # the record of a completed connection is written
-            self._anomalies[anomaly.kind] = self._anomalies.get(anomaly.kind, 0) + 1
+        self._anomalies[anomaly.kind] = self._anomalies.get(anomaly.kind, 0) + 1
 
     def complete(self, reason: str) -> None:
-        self._complete = True
         for side in self._sides:
             self._output.finish(side.file)
         client, server = self._flow.client, self._flow.server
