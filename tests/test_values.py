@@ -24,6 +24,7 @@ from tcpstitch import (
     Segment,
     TcpStitchError,
     Timeouts,
+    UsageError,
 )
 
 # -- bounds
@@ -256,6 +257,22 @@ def test_nothing_can_be_kept_from_outside_of_a_chunk() -> None:
 
     chunks = chunks_of((99, b"", "S"), (100, b"abc", "A"), (103, b"def", "A"), on_chunk=on_chunk)
     assert [chunk.data for chunk in chunks] == [b"abc", b"def"] and asked == [-1, 4] * 2
+
+
+def test_bytes_can_be_kept_only_while_their_chunk_is_being_received() -> None:
+    """Neither in the call that brings the next chunk nor later."""
+    before: List[Chunk] = []
+
+    def on_chunk(recording: Any, chunk: Chunk) -> None:
+        for old in before:
+            with pytest.raises(UsageError, match="only inside the reassembled"):
+                old.keep_from(0)
+        before.append(chunk)
+
+    chunks = chunks_of((99, b"", "S"), (100, b"abc", "A"), (103, b"def", "A"), on_chunk=on_chunk)
+    with pytest.raises(UsageError, match="only inside the reassembled"):
+        chunks[-1].keep_from(0)
+    assert [chunk.data for chunk in before] == [b"abc", b"def"]
 
 
 def test_a_chunk_says_whether_the_stream_starts_there_and_what_is_missing_before() -> None:
