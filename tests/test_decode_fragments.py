@@ -120,6 +120,16 @@ def test_the_timeout_counts_from_a_datagrams_first_fragment():
     assert decoder.counts["fragments_expired"] == 1
 
 
+@pytest.mark.parametrize(("before", "after", "segments"), [(5.0, None, 1), (None, 5.0, 0)])
+def test_a_timeout_set_while_running_holds_for_datagrams_that_wait(before, after, segments):
+    first, second = fragments4(WHOLE4, 48)
+    assembler = Assembler(Recorder(), linktype=101, timeouts=Timeouts(fragment=before))
+    assembler.assemble(first, 1.0)
+    assembler.timeouts = Timeouts(fragment=after)
+    assembler.assemble(second, 10.0)
+    assert assembler.statistics().segments == segments
+
+
 def test_the_least_recently_used_datagram_goes_first():
     pieces = [fragments4(WHOLE4, 24, ident=ident) for ident in range(3)]
     decoder = PacketDecoder(101, max_fragments=2)

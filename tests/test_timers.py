@@ -85,6 +85,19 @@ def test_each_timer_ends_what_it_is_for() -> None:
     assert clocked.assembler.statistics().connections == 1
 
 
+def test_timeouts_set_while_running_end_what_is_over_by_them() -> None:
+    clocked = Clocked(timeouts=Timeouts(gap=None, idle=7200.0, embryonic=None, closed=10.0))
+    clocked.talk(0.1)
+    connections = clocked.waiting()
+    clocked.talk(1.0, 60)
+    assert reasons(connections) == NOTHING
+    clocked.assembler.timeouts = Timeouts(gap=30.0, idle=50.0, embryonic=20.0, closed=10.0)
+    assert clocked.assembler.timeouts.idle == 50.0
+    clocked.talk(1.0, 3)
+    assert reasons(connections) == [["idle"], ["idle"], ["idle"], ["fin"]]
+    assert [gap.reason for gap in connections[1].gaps] == ["aged"]
+
+
 @pytest.mark.parametrize("far", [2 * HOUR, 30 * 86400.0, 1e12, -120.0, -30 * 86400.0, float("inf"), float("-inf")])
 def test_a_few_packets_with_a_wrong_time_move_nothing(far: float) -> None:
     clocked = Clocked()

@@ -120,6 +120,7 @@ def test_a_segments_payload_is_bytes(payload: Any) -> None:
 
 WRONG: "Dict[str, Callable[[], Any]]" = {
     "limits that are none": lambda: Assembler(Recorder(), limits=100),  # type: ignore[arg-type]
+    "timeouts that are none, while running": lambda: setattr(Assembler(Recorder()), "timeouts", 100),
     "timeouts that are none": lambda: Assembler(Recorder(), timeouts=100),  # type: ignore[arg-type]
     "a page limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_per_connection", 0),
     "a total limit below one, later": lambda: setattr(Assembler(Recorder()), "max_buffered_pages_total", -5),

@@ -74,9 +74,7 @@ class Assembler(ShortPath):
         limits = Limits() if limits is None else limits
         if not isinstance(limits, Limits):
             raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
-        timeouts = Timeouts() if timeouts is None else timeouts
-        if not isinstance(timeouts, Timeouts):
-            raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
+        timeouts = _checked(Timeouts() if timeouts is None else timeouts)
         if on_error is not None and not callable(on_error):
             raise UsageError(f"on_error={on_error!r}: give a function of the failed handler and the exception")
         gauge = PressureGauge(on_pressure, pressure_marks)
@@ -144,7 +142,7 @@ class Assembler(ShortPath):
         timestamp = seconds(timestamp)
         close_before = None if close_before is None else seconds(close_before)
         if self._busy is not None:
-            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+            raise ReentrantCallError
         flushed = closed = 0
         self._busy = self
         try:
@@ -169,7 +167,7 @@ class Assembler(ShortPath):
         """End of input: deliver what is held behind its gaps, and complete every stream. O(connections), and O(bytes
         held). The assembler may be used again. Raises `StreamCallbackError`, in a handler `ReentrantCallError`."""
         if self._busy is not None:
-            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+            raise ReentrantCallError
         flushed = closed = 0
         self._busy = self
         try:
@@ -202,8 +200,24 @@ class Assembler(ShortPath):
         super()._take_over()
         if before is not None:  # not the first time
             self._trim_due = self._trim_due or before != self._history_bytes
-            self._decoder.limit_fragments(self._limits.max_fragments, self._limits.max_fragment_bytes)
+            self._limit_fragments()
             self._choose_paths()
+
+    def _limit_fragments(self) -> None:
+        limits = self._limits
+        self._decoder.limit_fragments(limits.max_fragments, limits.max_fragment_bytes, self._timeouts.fragment)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts in force. Set them to change them while running: what is over by the new ones ends when the
+        timers run next, once in a second of capture time. Raises `UsageError`. O(1)."""
+        return self._timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self._timeouts = _checked(timeouts)
+        self._next_sweep = float("-inf")
+        self._limit_fragments()
 
     def _choose_paths(self) -> None:
         beyond = self._acked_only or bool(self._history_bytes)
@@ -241,6 +255,12 @@ class Assembler(ShortPath):
         from .explain import explain
 
         return explain(self._now, self._limits, self.statistics(), self.top(holders))
+
+
+def _checked(timeouts: Timeouts) -> Timeouts:
+    if not isinstance(timeouts, Timeouts):
+        raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
+    return timeouts
 
 
 def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ class Bounds:
         "_counters", "_decoder", "_embryonic", "_error", "factory", "_frames", "_gauge", "_halves", "_history_bytes",
         "_keep_offset", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection", "_next_timer", "_now",
         "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict", "_strict_steps",
-        "_taken", "timeouts", "_usual_accepts", "_usual_class",
+        "_taken", "_timeouts", "_usual_accepts", "_usual_class",
     )  # fmt: skip
 
     _busy: Any

@@ -22,6 +22,9 @@ class PacketTypeError(UsageError, TypeError):
 class ReentrantCallError(TcpStitchError, RuntimeError):
     """A handler called back into the assembler that is calling it."""
 
+    def __init__(self, message: str = "a handler called its own assembler: return first, or collect and call later"):
+        super().__init__(message)
+
 
 class DecodeError(TcpStitchError):
     """A packet that cannot be decoded; `reason` is the counter's name. `PacketDecoder` catches and counts it."""

@@ -25,7 +25,7 @@ def parse_bytes(size: Union[int, str]) -> int:
         return size
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
     if match is None or match.group(2).upper() not in _UNITS:
-        raise LimitsError(f'memory size {size!r}: give bytes, or a number with a unit up to GiB: "256MiB"')
+        raise LimitsError(f'memory size {size!r}: give a whole number of bytes, or one with a unit: "256MiB"')
     try:
         return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
     except OverflowError:

@@ -36,7 +36,7 @@ class ShortPath(Strictly):
         Raises `PacketTypeError`, `UsageError` for a time, `StreamCallbackError`, in a handler `ReentrantCallError`.
         """
         if self._busy is not None:
-            raise ReentrantCallError("a handler called its own assembler: return first, or collect and call later")
+            raise ReentrantCallError
         if _block is not None:
             packet, pos, full, scale, share, mine, mode, layout, second = _block.parts()
         elif type(packet) is self._frames or type(packet) is Uncut:

@@ -159,7 +159,7 @@ class StreamState(Resets):
     @apart
     def _acknowledged_hole(self, side: HalfStream, timestamp: float) -> None:
         """Give up what the receiver had a grace ago. A hole waits for one grace at least and two at most."""
-        grace = self.host.timeouts.acknowledged
+        grace = self.host._timeouts.acknowledged
         if grace is None:
             return
         since, mark = side.acked_since, side.acked_mark

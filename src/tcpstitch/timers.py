@@ -58,10 +58,10 @@ class Timers(Lingering):
         self._clock_started = True
         self._now = self._present = timestamp
         self._next_timer = timestamp + TIMER_STEP
-        self._expire_closed(self.timeouts.closed, timestamp)
-        self._expire_embryonic(self.timeouts.embryonic, timestamp)
+        self._expire_closed(self._timeouts.closed, timestamp)
+        self._expire_embryonic(self._timeouts.embryonic, timestamp)
         self._age_gaps(timestamp)
-        idle = self.timeouts.idle
+        idle = self._timeouts.idle
         # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
         if idle is not None and timestamp >= self._next_sweep and (
             self._packets - self._sweep_packets >= self._state_count // 4
@@ -131,7 +131,7 @@ class Timers(Lingering):
 
     def _age_gaps(self, timestamp: float) -> None:
         """Holds and holes that have waited long enough."""
-        gap, grace = self.timeouts.gap, self.timeouts.acknowledged
+        gap, grace = self._timeouts.gap, self._timeouts.acknowledged
         if not self._age_batch:
             self._age_batch = list(self._pages.lru)
         # Not more connections than packets came since the last time, so that the cost per packet is constant.

@@ -33,7 +33,7 @@ class Upkeep(Bounds):
     def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, on_limit: str, start_any: bool,
                  on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
         super().__init__(limits, on_limit)
-        self.timeouts = timeouts
+        self._timeouts = timeouts
         self._policies = policies
         self._start_any = start_any
         self.on_error = on_error

@@ -113,7 +113,7 @@ class Waiting(Ordinary):
             if first:
                 half.queue = queue
                 half.plain = WAITS
-                if half.acked > half.next_offset and self.timeouts.acknowledged is not None:
+                if half.acked > half.next_offset and self._timeouts.acknowledged is not None:
                     details.acked_since, details.acked_mark = timestamp, half.acked  # the receiver has what is missing
         if late:
             self._move_on(half, timestamp, b"")
@@ -223,7 +223,7 @@ class Waiting(Ordinary):
     @apart
     def _may_wait(self, side: Any, timestamp: float) -> bool:
         """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
-        grace = self.timeouts.acknowledged
+        grace = self._timeouts.acknowledged
         if grace is not None and side.acked > side.next_offset and side.queue and not side.holding:
             since = side.acked_since
             if type(timestamp) is not float:

@@ -48,16 +48,12 @@ class PacketDecoder:
             raise LimitsError(f"max_fragments {max_fragments!r}: use at least 1")
         if max_fragment_bytes < 1 << 17:
             raise LimitsError(f"max_fragment_bytes {max_fragment_bytes!r}: use at least 131072, to hold one datagram")
-        if fragment_timeout is None:
-            fragment_timeout = float("inf")
-        if not fragment_timeout >= 0:
-            raise UsageError(f"fragment_timeout {fragment_timeout!r}: use seconds of at least 0, or None for never")
         if not 1 <= max_depth <= _MAX_DEPTH:
             raise UsageError(f"max_depth {max_depth!r}: use 1 to {_MAX_DEPTH}")
         self.linktype = linktype
         self.flow_key = flow_key
         self._keyed = flow_key != "plain"
-        self._walk = Walk((max_fragments, max_fragment_bytes, fragment_timeout), flow_key, max_depth)
+        self._walk = Walk((max_fragments, max_fragment_bytes, _timeout(fragment_timeout)), flow_key, max_depth)
         self.counts: Dict[str, int] = self._walk.counts
 
     @property
@@ -78,9 +74,9 @@ class PacketDecoder:
         """Bytes that incomplete IP datagrams occupy at present, overhead included."""
         return self._walk.fragments.bytes_used
 
-    def limit_fragments(self, max_fragments: int, max_fragment_bytes: int) -> None:
+    def limit_fragments(self, max_fragments: int, max_fragment_bytes: int, fragment_timeout: Optional[float]) -> None:
         """Change the bounds while running; smaller ones evict the datagrams used least recently at once."""
-        self._walk.fragments.limit(max_fragments, max_fragment_bytes)
+        self._walk.fragments.limit(max_fragments, max_fragment_bytes, _timeout(fragment_timeout))
 
     def decode(self, packet: Any, timestamp: float = 0.0, linktype: Optional[int] = None) -> Tuple[Segment, ...]:
         """The TCP segments of a packet: none, one, or several where the link layer aggregates frames.
@@ -159,6 +155,14 @@ class PacketDecoder:
         except Exception as error:  # dpkt raises whatever its fields make struct raise
             raise PacketTypeError(f"dpkt cannot write this packet: {error}") from error
         return self.decode(raw, timestamp, linktype)
+
+
+def _timeout(seconds: Optional[float]) -> float:
+    if seconds is None:
+        return float("inf")
+    if not seconds >= 0:
+        raise UsageError(f"fragment_timeout {seconds!r}: use seconds of at least 0, or None for never")
+    return seconds
 
 
 def _dpkt_linktype(packet: Any) -> Optional[int]:
