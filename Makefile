@@ -16,7 +16,7 @@ help:
 	@echo "make demo              list and extract a sample capture"
 	@echo "make test              the tests, on $(PYTHON)"
 	@echo "make lint, make types  ruff, mypy --strict"
-	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (two hours;"
+	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (hours;"
 	@echo "                       ROUNDS=$(ROUNDS) and SCALE=$(SCALE), of the captures, make it shorter)"
 	@echo "make guard             has the hot path grown? (counted, not timed)"
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
