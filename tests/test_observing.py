@@ -203,32 +203,30 @@ def test_smaller_fragment_limits_evict_datagrams_at_once() -> None:
     assert assembler.statistics().fragments == 5
 
 
-def test_a_handler_may_lower_the_limits_and_they_hold_with_the_next_packet() -> None:
+def lowering() -> Assembler:
+    """One whose handlers lower the limits to 3 connections and 5 pages, with 8 connections that hold 2 pages each."""
+
     def lower(recording: Recording, chunk: Any) -> None:
         assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5, max_connections=3)
 
-    recorder = Recorder(lower)
-    assembler = Assembler(recorder)
+    assembler = Assembler(Recorder(lower))
     for number in range(8):
         holding(assembler, number, 2)
-    feed(assembler, piece(7, 0, b"!"))
-    feed(assembler, piece(7, 1, b"!"))
-    assert assembler.statistics().connections <= 3
-    assert assembler.statistics().pages_used <= 5
+    return assembler
+
+
+def test_limits_that_a_handler_lowers_hold_with_the_next_packet() -> None:
+    assembler = lowering()
+    feed(assembler, piece(7, 0, b"!"), piece(7, 1, b"!"))
+    statistics = assembler.statistics()
+    assert statistics.connections <= 3 and statistics.pages_used <= 5
     assembler.check()
 
 
 @pytest.mark.parametrize("flushed", ["before", "during", "at the end"])
 def test_limits_that_a_handler_lowers_hold_when_a_flush_returns(flushed: str) -> None:
     """Whether it did so in a packet before the flush, or in the flush itself."""
-
-    def lower(recording: Recording, chunk: Any) -> None:
-        assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5, max_connections=3)
-
-    recorder = Recorder(lower)
-    assembler = Assembler(recorder)
-    for number in range(8):
-        holding(assembler, number, 2)
+    assembler = lowering()
     if flushed == "during":
         assert assembler.flush_older_than(2.0).flushed
     else:
