@@ -1,13 +1,13 @@
-"""An assembler shows who holds what, tells when it gets tight, asks what shall give way, and takes new limits."""
+"""An assembler shows who holds what, tells when it gets tight, and asks what shall give way."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, List, Optional
 
 import pytest
 
+from support.holding import SERVER, feed, holding, piece, syn
 from support.recorder import Recorder, Recording
 from tcpstitch import (
     Assembler,
@@ -21,26 +21,7 @@ from tcpstitch import (
     open_capture,
 )
 
-SERVER = ("10.0.0.2", 80)
 CAPLOSS = Path(__file__).parent / "captures" / "caploss.pcap"
-
-
-def syn(number: int) -> Segment:
-    return Segment.make(("10.0.0.1", 40000 + number), SERVER, 999, flags="S")
-
-
-def piece(number: int, offset: int, data: bytes = b"x" * 100) -> Segment:
-    return Segment.make(("10.0.0.1", 40000 + number), SERVER, 1000 + offset, data)
-
-
-def feed(assembler: Assembler, *segments: Segment, timestamp: float = 1.0) -> None:
-    for segment in segments:
-        assembler.assemble(segment, timestamp)
-
-
-def holding(assembler: Assembler, number: int, pages: int) -> None:
-    """A connection with `pages` pages behind a hole, each behind one of its own."""
-    feed(assembler, syn(number), *(piece(number, 4096 * (index + 1)) for index in range(pages)))
 
 
 class Choosing(Recording):
@@ -165,99 +146,7 @@ def test_marks_that_cannot_work_are_refused(marks: Any) -> None:
         Assembler(Recorder(), on_pressure=print, pressure_marks=marks)
 
 
-# -- limits, while running
-
-
-def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
-    recorder = Recorder()
-    assembler = Assembler(recorder)
-    for number in range(10):
-        holding(assembler, number, 5)
-    assembler.limits = dataclasses.replace(assembler.limits, max_connections=4, max_buffered_pages_total=12)
-    statistics = assembler.statistics()
-    assert statistics.connections == 4
-    assert statistics.pages_used <= 12
-    assert [connection.completions for connection in recorder.connections] == [["evicted"]] * 6 + [[]] * 4
-    assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_per_connection=2)
-    assert all(holder.pages < 2 for holder in assembler.top(10))
-    assembler.check()
-
-
-def test_gopackets_two_settings_are_the_same_limits() -> None:
-    assembler = Assembler(Recorder())
-    assembler.max_buffered_pages_total = 7
-    assembler.max_buffered_pages_per_connection = 3
-    assert assembler.limits == Limits(max_buffered_pages_per_connection=3, max_buffered_pages_total=7)
-    assembler.limits = Limits(max_buffered_pages_per_connection=5)
-    assert (assembler.max_buffered_pages_per_connection, assembler.max_buffered_pages_total) == (5, 100_000)
-
-
-def test_smaller_fragment_limits_evict_datagrams_at_once() -> None:
-    header = bytes.fromhex("020000000001020000000002 0800")
-    assembler = Assembler(Recorder())
-    for number in range(20):
-        packet = bytes.fromhex("4500001c") + number.to_bytes(2, "big") + bytes.fromhex("200140060000")
-        assembler.assemble(header + packet + b"\x0a\0\0\1\x0a\0\0\2fragment", 1.0)
-    assert assembler.statistics().fragments == 20
-    assembler.limits = dataclasses.replace(assembler.limits, max_fragments=5)
-    assert assembler.statistics().fragments == 5
-
-
-def lowering() -> Assembler:
-    """One whose handlers lower the limits to 3 connections and 5 pages, with 8 connections that hold 2 pages each."""
-
-    def lower(recording: Recording, chunk: Any) -> None:
-        assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5, max_connections=3)
-
-    assembler = Assembler(Recorder(lower))
-    for number in range(8):
-        holding(assembler, number, 2)
-    return assembler
-
-
-def test_limits_that_a_handler_lowers_hold_with_the_next_packet() -> None:
-    assembler = lowering()
-    feed(assembler, piece(7, 0, b"!"), piece(7, 1, b"!"))
-    statistics = assembler.statistics()
-    assert statistics.connections <= 3 and statistics.pages_used <= 5
-    assembler.check()
-
-
-@pytest.mark.parametrize("flushed", ["before", "during", "at the end"])
-def test_limits_that_a_handler_lowers_hold_when_a_flush_returns(flushed: str) -> None:
-    """Whether it did so in a packet before the flush, or in the flush itself."""
-    assembler = lowering()
-    if flushed == "during":
-        assert assembler.flush_older_than(2.0).flushed
-    else:
-        feed(assembler, piece(7, 0, b"!"))
-        if flushed == "before":
-            assembler.flush_older_than(0.0)
-        else:
-            assembler.flush_all()
-    statistics = assembler.statistics()
-    assert statistics.connections <= 3 and statistics.pages_used <= 5
-    assembler.check()
-
-
-def test_on_pressure_hears_at_once_of_limits_that_were_set() -> None:
-    levels: List[int] = []
-    assembler = Assembler(Recorder(), limits=Limits(max_connections=100), on_pressure=levels.append)
-    for number in range(20):
-        holding(assembler, number, 1)
-    assert levels == []
-    assembler.limits = dataclasses.replace(assembler.limits, max_connections=24)
-    assert levels == [2]
-    assembler.limits = dataclasses.replace(assembler.limits, max_connections=1000)
-    assert levels == [2, 0]
-
-
-def test_the_page_size_of_a_running_assembler_cannot_change() -> None:
-    assembler = Assembler(Recorder())
-    with pytest.raises(UsageError, match="page size"):
-        assembler.limits = Limits(page_size=1024)
-    with pytest.raises(UsageError, match="Limits"):
-        assembler.limits = 5  # type: ignore[assignment]
+# -- a budget
 
 
 def test_a_budget_is_the_bound_of_all_that_grows() -> None:

@@ -203,11 +203,14 @@ class Bounds:
     def _shrink(self) -> None:
         """Evict down to the bounds, if they have changed; and again, while handlers that hear of it change them."""
         outer, self._busy = self._busy, self
+        heard = False
         try:
             while self._shrink_due:
                 self._shrink_due = False
                 self._evict_down()
-                self._watch_pressure()
+                if not heard:  # once: it may answer each level with other limits, and would never come to an end
+                    heard = True
+                    self._watch_pressure()
         except BaseException:
             self._shrink_due = True  # an interrupt passes through here
             raise
