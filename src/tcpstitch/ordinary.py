@@ -229,7 +229,7 @@ class Ordinary(Routing):
         last = half.last_ack
         if window > half.shown:
             half.note_window(window)
-        if ack == expected and last >= 0 and (expected - last) & MASK < HALF:
+        if ack == expected and last >= 0 and (0 <= expected - last < HALF or expected - last < -HALF):  # less than `&`
             half.last_ack = expected  # all of it; one object for one number: an idle connection is little else
             return True
         if expected < 0:

@@ -137,7 +137,9 @@ class ShortPath(Strictly):
                         chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
                         chunk.offset = offset = half.next_offset
                         chunk.data, chunk.timestamp, chunk._half = packet[start:stop], timestamp, half
-                        half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
+                        half.next_offset = offset + length
+                        seq += length
+                        half.expected_seq = seq if seq <= MASK else seq & MASK  # a comparison costs less than `&`
                         self._busy = chunk
                         try:
                             state.stream.reassembled(chunk)
