@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import io
 import os
+import signal
 import struct
+import subprocess
+import sys
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
@@ -67,12 +71,24 @@ def refuse() -> None:
     raise RuntimeError("no more")
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 class FailingFactory(Factory):
     stream = dies(b"number 7 ", refuse)
 
 
 class DyingFactory(Factory):
     stream = dies(b"number 7 ", functools.partial(os._exit, 9))
+
+
+class LeavingFactory(Factory):
+    stream = dies(b"number 7 ", functools.partial(sys.exit, 3))
+
+
+class InterruptedFactory(Factory):
+    stream = dies(b"number 7 ", interrupt)
 
 
 class LastFirst(Executor):
@@ -182,6 +198,69 @@ def test_a_failing_handler_is_reported_with_the_file_and_the_packet(mixed: Path,
     assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_handler_that_exits_costs_its_part_only_and_ends_no_program(mixed: Path, parts: int) -> None:
+    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
+    outcome = run(mixed, LeavingFactory, parts=parts, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert (failure.packet, failure.error) == (guilty[0], "SystemExit: 3")
+    lost = Share(failure.part, parts)
+    kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+    assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
+
+
+def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        run(mixed, InterruptedFactory, parts=2, workers=2, executor=executor)
+
+
+WAITING = """
+import os, sys, time
+from tcpstitch import StreamFactory
+from tcpstitch.parallel import run
+
+class Waiting(StreamFactory):
+    def __init__(self, emit):
+        os.write(1, b"%d\\n" % 1)
+        time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        run([sys.argv[1]] * 9, Waiting, workers=2)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+@pytest.mark.parametrize("reached", ["everyone", "the caller"])
+def test_ctrl_c_ends_the_workers_and_the_caller_hears_of_it(mixed: Path, reached: str) -> None:
+    script = mixed.with_name("waiting.py")
+    script.write_text(WAITING)
+    command = [sys.executable, str(script), str(mixed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2  # both are at work
+        (os.killpg if reached == "everyone" else os.kill)(process.pid, signal.SIGINT)
+        try:
+            assert process.communicate(timeout=60)[0] == b"interrupted\n"  # its end comes when nobody is left
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_there_are_no_more_parts_by_default_than_a_capture_can_have(tmp_path: Path) -> None:
+    outcome = run(tmp_path / "missing.pcap", Factory, workers=300, executor=LastFirst(), failures="return")
+    assert len(outcome.parts) == 257
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_read_by_several_workers(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="a pipe can be read once only: give parts=1"):
+        run(tmp_path / "pipe", Factory, parts=2)
+
+
 def key_of(flow: str) -> bytes:
     from ipaddress import ip_address
 
@@ -222,6 +301,10 @@ def test_the_bytes_of_fragments_are_divided_but_for_room_for_one_datagram() -> N
     assert divided(Limits(max_fragment_bytes=1 << 18), 8).max_fragment_bytes == 1 << 17
 
 
+def test_the_datagrams_in_fragments_are_divided_but_for_as_many_as_travel_at_a_time() -> None:
+    assert [divided(Limits(max_fragments=given), 8).max_fragments for given in (1024, 300, 20)] == [128, 64, 20]
+
+
 def test_the_bounds_are_divided_among_the_workers(tmp_path: Path) -> None:
     path = tmp_path / "open.pcap"
     frames = [frame(("10.0.0.1", port), ("10.0.0.2", 80), 99, 0, SYN) for port in range(1000, 1064)]
@@ -247,6 +330,10 @@ def wrong() -> Iterator[Tuple[str, Callable[[Path], Any]]]:
     yield "overlap", lambda path: run(path, Factory, overlap="nobody's")
     yield "top level", lambda path: run(path, lambda emit: Factory(emit))
     yield "fewer", lambda path: run(path, Factory, workers=3, limits=Limits(max_connections=2))
+    yield "parts=258: give at most 257", lambda path: run(path, Factory, parts=258)
+    yield "at least one", lambda path: run([[]], Factory)
+    yield "give paths", lambda path: run(bytes(path), Factory)
+    yield "executor=<class", lambda path: run(path, Factory, executor=ThreadPoolExecutor)  # type: ignore[arg-type]
     yield "linktype", lambda path: run(path, Factory, linktype=101)
 
 

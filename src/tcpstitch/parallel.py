@@ -13,14 +13,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import signal
+import stat
 import traceback
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from operator import itemgetter
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .assembler import Assembler
 from .capture import Capture, Share, open_capture
-from .capture.share import HEAD
+from .capture.share import HEAD, MOST_SHARES
 from .errors import TcpStitchError, UsageError
 from .limits import Limits
 from .segment import Segment, address_bytes
@@ -137,7 +139,9 @@ def _work(task: _Task) -> _Answer:
             assembler.run(capture)
         emitter.share, emitter.place = None, float("inf")
         assembler.flush_all()
-    except Exception as error:
+    except KeyboardInterrupt:  # whoever waits for the results shall hear of it
+        raise
+    except BaseException as error:  # `sys.exit` in a handler ends its part, and not the program
         statistics = None if assembler is None else assembler.statistics()
         if task.parts > 1:
             packet = _number(task.source, share.place())
@@ -185,7 +189,8 @@ def run(
     `workers` parts are worked on at the same time (default: the processors this process may use), in processes of
     their own unless an `executor` is given. Each capture is cut into `parts` (default: one, when there are as many
     captures as workers, else as many as workers). `options` are those of `Assembler`; the bounds of `limits` are those
-    of all workers together: totals, connections and fragments are divided among them (128 KiB of fragments at least).
+    of all workers together: totals, connections and fragments are divided among them (64 datagrams in fragments, of
+    128 KiB, stay).
 
     A part that fails (an unreadable file, a handler that raises, a process that dies) costs the others nothing, and
     keeps what it emitted before. With `failures="raise"`, `PartsFailed`, which has everything else as its `outcome`,
@@ -194,11 +199,11 @@ def run(
     """
     if not callable(make_factory):
         raise UsageError(f"make_factory={make_factory!r}: give a class or function that makes a StreamFactory")
-    if executor is not None and not callable(getattr(executor, "submit", None)):
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise UsageError(f"executor={executor!r}: give a concurrent.futures.Executor, or None for processes")
     wanted = _wanted(sources)
     workers = _whole("workers", _processors() if workers is None else workers)
-    parts = _whole("parts", (1 if len(wanted) >= workers else workers) if parts is None else parts)
+    parts = _whole("parts", (1 if len(wanted) >= workers else min(workers, MOST_SHARES)) if parts is None else parts)
     options = _checked(wanted, workers, parts, failures, options)
     tasks = [_Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
@@ -226,21 +231,39 @@ def _wanted(sources: Any) -> List[Any]:
     """The captures, each a path or several. Raises `UsageError`."""
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
-    elif isinstance(sources, Capture) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
+    elif isinstance(sources, (Capture, bytes)) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
         raise UsageError(f"sources={sources!r}: give paths, as each process opens the captures itself")
     wanted = list(sources)
     for source in wanted:
-        for path in source if isinstance(source, (list, tuple)) else [source]:
+        if source in ([], ()):
+            raise UsageError(f"source {source!r}: give a path, or a list of at least one")
+        for path in _paths(source):
             if not isinstance(path, (str, os.PathLike)) or path == "-":
                 raise UsageError(f"source {path!r}: give a path, as several processes cannot share one stream")
     return wanted
+
+
+def _paths(source: Any) -> Sequence[Any]:
+    return source if isinstance(source, (list, tuple)) else [source]
+
+
+def _is_pipe(path: Any) -> bool:
+    """Whether there is a pipe here; a cluster's files may be elsewhere."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _checked(
     sources: List[Any], workers: int, parts: int, failures: str, options: Dict[str, Any]
 ) -> Dict[str, Any]:
     """The options of one worker's assembler. Raises `UsageError`."""
-    Share(parts - 1, parts)
+    if parts > MOST_SHARES:
+        raise UsageError(f"parts={parts}: give at most {MOST_SHARES}")
+    for path in [path for source in sources for path in _paths(source)]:
+        if parts > 1 and _is_pipe(path):
+            raise UsageError(f"source {path!r}: a pipe can be read once only: give parts=1, or a file")
     if failures not in ("raise", "return"):
         raise UsageError(f'failures={failures!r}: use "raise" or "return"')
     if "linktype" in options:
@@ -261,7 +284,8 @@ def divided(limits: Limits, workers: int) -> Limits:
         max_buffered_pages_total=total,
         max_buffered_pages_per_connection=min(limits.max_buffered_pages_per_connection, total),
         max_connections=connections,
-        max_fragments=max(1, limits.max_fragments // workers),
+        # Each worker meets the fragments of all, so it needs room for what travels at the same time.
+        max_fragments=min(limits.max_fragments, max(64, limits.max_fragments // workers)),
         max_fragment_bytes=max(1 << 17, limits.max_fragment_bytes // workers),  # not less than the largest datagram
     )
 
@@ -302,15 +326,32 @@ def _answer(task: _Task, future: "Future[_Answer]") -> _Answer:
 
 def _in_processes(tasks: List[_Task], workers: int) -> List[_Answer]:
     """In a pool of processes. One that dies breaks the pool: what it left undone is done again, each part alone."""
-    with ProcessPoolExecutor(min(workers, len(tasks)) or 1) as pool:
-        futures = _submit(pool, tasks)
     answers = []
-    for task, future in zip(tasks, futures):
+    for task, future in zip(tasks, _pooled(tasks, workers)):
         if isinstance(future.exception(), BrokenExecutor):
-            with ProcessPoolExecutor(1) as pool:
-                future = _submit(pool, [task])[0]
+            future = _pooled([task], 1)[0]
         answers.append(_answer(task, future))
     return answers
+
+
+def _pooled(tasks: List[_Task], workers: int) -> "List[Future[_Answer]]":
+    """What became of the tasks, all of them done, in a pool of their own."""
+    pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
+    try:
+        futures = _submit(pool, tasks)
+        wait(futures)
+        pool.shutdown()
+        return futures
+    except BaseException:  # an interrupt: what is being done is no use any more
+        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _end_when_interrupted() -> None:
+    """In a worker, which Ctrl-C reaches too: as an exception it could leave a lock held, and the pool wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _merged(tasks: List[_Task], answers: List[_Answer]) -> Outcome:

@@ -15,7 +15,7 @@ from .report import ETHERNET, Record
 
 # 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
 # the bytes of each word swapped it is what was missing to 257, as 2**8 leaves -1.
-_BUCKETS = 257
+MOST_SHARES = 257
 _RAW = frozenset((12, 14, 101, 228, 229))  # link types that begin with the IP header
 _RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
 
@@ -40,21 +40,21 @@ class Share:
     __slots__ = ("index", "count", "counted", "number", "mine", "swapped", "block", "_bytes")
 
     def __init__(self, index: int, count: int, counted: bool = True) -> None:
-        if not 0 <= index < count <= _BUCKETS:
-            raise UsageError(f"share {index} of {count}: there are at most {_BUCKETS}, counted from 0")
+        if not 0 <= index < count <= MOST_SHARES:
+            raise UsageError(f"share {index} of {count}: there are at most {MOST_SHARES}, counted from 0")
         self.index = index
         self.count = count
         self.number = self._bytes = 0
         self.counted = counted
         self.block: Any = None  # from which packets are taken at present
         # By the sum of the words as little-endian and as big-endian numbers.
-        self.mine: List[bool] = [bucket % count == index for bucket in range(_BUCKETS)]
-        self.swapped: List[bool] = [self.mine[-bucket % _BUCKETS] for bucket in range(_BUCKETS)]
+        self.mine: List[bool] = [bucket % count == index for bucket in range(MOST_SHARES)]
+        self.swapped: List[bool] = [self.mine[-bucket % MOST_SHARES] for bucket in range(MOST_SHARES)]
 
     def owns(self, key: bytes) -> bool:
         """Whether the connection with these addresses and ports belongs to this share. O(1)."""
         words = key if len(key) == 12 else key[12:16] + key[28:]
-        return self.mine[int.from_bytes(words, "little") % _BUCKETS]
+        return self.mine[int.from_bytes(words, "little") % MOST_SHARES]
 
     def place(self) -> int:
         """How far the capture was read: a number that grows with each packet, and is the same for it in each share. It
@@ -98,7 +98,7 @@ class Share:
             if path & _PATH_BITS != _TCP_PATH:
                 return True
             words: int = addresses + ports
-            return self.mine[words % _BUCKETS]
+            return self.mine[words % MOST_SHARES]
         if first & _IPV6_BITS != _IPV6 or length < 62:
             return True
         protocol, key = _HEADERS6(buffer, at + 8)
