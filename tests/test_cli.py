@@ -151,6 +151,11 @@ def test_a_missing_file_is_named_once_and_why(tmp_path: Path, capsys: Any) -> No
     assert capsys.readouterr().err == f"tcpstitch: {path}: cannot be opened: No such file or directory\n"
 
 
+def test_extract_into_an_empty_name_says_so(sample: str, capsys: Any) -> None:
+    assert main(["extract", sample, "-o", ""]) == 2
+    assert "the output's name is empty" in capsys.readouterr().err
+
+
 def test_extract_into_a_file_says_that_it_is_no_directory(sample: str, capsys: Any) -> None:
     assert main(["extract", sample, "-o", sample]) == 2
     assert capsys.readouterr().err == f"tcpstitch: {sample}: is no directory; give a new one\n"
@@ -179,8 +184,12 @@ def test_standard_input_twice_is_refused(capsys: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--overlap", "newest"], ["--checks", "loose"], ["--memory", "plenty"], ["--memory", "1"]]
-)
+    "options",
+    [
+        ["--overlap", "newest"], ["--checks", "loose"], ["--memory", "plenty"], ["--memory", "1"], ["--memory", ""],
+        ["-i", ""],
+    ],
+)  # fmt: skip
 def test_a_wrong_option_is_status_2_and_one_line(options: List[str], sample: str, capsys: Any) -> None:
     assert main(["list", sample, *options]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

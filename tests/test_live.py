@@ -61,7 +61,13 @@ def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
         sniff("nope0")
 
 
-@pytest.mark.parametrize("wrong", [{"interface": ""}, {"interface": 7}, {"snaplen": 10}, {"snaplen": 1 << 30}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"interface": ""}, {"interface": 7}, {"snaplen": 10}, {"snaplen": 1 << 30}, {"filter": 80}, {"signals": 15},
+        {"signals": ("TERM",)},
+    ],
+)  # fmt: skip
 @linux
 def test_arguments_that_cannot_work_are_refused(wrong: Any) -> None:
     with pytest.raises(UsageError):

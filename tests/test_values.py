@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Any, List, Tuple
 
 import pytest
@@ -257,6 +258,32 @@ def test_nothing_can_be_kept_from_outside_of_a_chunk() -> None:
 
     chunks = chunks_of((99, b"", "S"), (100, b"abc", "A"), (103, b"def", "A"), on_chunk=on_chunk)
     assert [chunk.data for chunk in chunks] == [b"abc", b"def"] and asked == [-1, 4] * 2
+
+
+@pytest.mark.parametrize("index", [1.5, "1", None, Decimal(1)])
+def test_the_place_of_a_byte_is_a_whole_number(index: Any) -> None:
+    """Else the mistake would be found behind the handler, by the assembler."""
+
+    def on_chunk(recording: Any, chunk: Chunk) -> None:
+        for wrong in (chunk.keep_from, chunk.packet_at):
+            with pytest.raises(UsageError, match="give a whole number"):
+                wrong(index)
+
+    assert [chunk.data for chunk in chunks_of((99, b"", "S"), (100, b"abc", "A"), on_chunk=on_chunk)] == [b"abc"]
+
+
+def test_the_place_of_a_byte_may_be_any_object_that_is_a_whole_number() -> None:
+    class One:
+        def __index__(self) -> int:
+            return 1
+
+    def on_chunk(recording: Any, chunk: Chunk) -> None:
+        assert chunk.packet_at(One()).seq == 101 + chunk.offset  # type: ignore[arg-type]
+        if len(chunk) == 3:
+            chunk.keep_from(One())  # type: ignore[arg-type]
+
+    chunks = chunks_of((99, b"", "S"), (100, b"abc", "A"), (103, b"def", "A"), on_chunk=on_chunk)
+    assert [chunk.data for chunk in chunks] == [b"abc", b"bcdef"]
 
 
 def test_bytes_can_be_kept_only_while_their_chunk_is_being_received() -> None:

@@ -6,6 +6,7 @@ import io
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
@@ -15,6 +16,7 @@ from support.frames import CLIENT, SERVER, SERVER6, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import (
     Assembler,
+    Limits,
     PacketDecoder,
     PacketTypeError,
     Segment,
@@ -23,7 +25,10 @@ from tcpstitch import (
     StreamFactory,
     Timeouts,
     UsageError,
+    connections,
+    open_capture,
 )
+from tcpstitch.capture import make_packet
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
@@ -118,6 +123,14 @@ def test_a_segments_payload_is_bytes(payload: Any) -> None:
         Segment.make(CLIENT, SERVER, 1, payload)
 
 
+SAMPLE = Path(__file__).parent / "captures" / "caploss.pcap"
+
+
+def closed(path: Path) -> Any:
+    with open(path, "rb") as file:
+        return file
+
+
 WRONG: "Dict[str, Callable[[], Any]]" = {
     "limits that are none": lambda: Assembler(Recorder(), limits=100),  # type: ignore[arg-type]
     "timeouts that are none, while running": lambda: setattr(Assembler(Recorder()), "timeouts", 100),
@@ -130,6 +143,28 @@ WRONG: "Dict[str, Callable[[], Any]]" = {
     "flags that do not exist": lambda: Segment.make(CLIENT, SERVER, 1, flags="X"),
     "an address without a port": lambda: Segment.make(CLIENT[0], SERVER[0], 1),  # type: ignore[arg-type]
     "ends of two IP versions": lambda: Segment.make(CLIENT, SERVER6, 1),
+    "no end": lambda: Segment.make(None, SERVER, 1),  # type: ignore[arg-type]
+    "an end without a port": lambda: Segment.make(CLIENT[:1], SERVER, 1),  # type: ignore[arg-type]
+    "text as sequence number": lambda: Segment.make(CLIENT, SERVER, "1"),  # type: ignore[arg-type]
+    "no flags": lambda: Segment.make(CLIENT, SERVER, 1, flags=None),  # type: ignore[arg-type]
+    "text as options": lambda: Segment.make(CLIENT, SERVER, 1, options="x"),  # type: ignore[arg-type]
+    "no window": lambda: Segment.make(CLIENT, SERVER, 1, window=None),  # type: ignore[arg-type]
+    "one mark that is no row of them": lambda: Assembler(Recorder(), pressure_marks=0.5),  # type: ignore[arg-type]
+    "marks that are text": lambda: Assembler(Recorder(), pressure_marks=(0.5, "high")),  # type: ignore[list-item]
+    "a page size that is text": lambda: Limits.from_memory("1MiB", page_size="1"),  # type: ignore[arg-type]
+    "a history below zero": lambda: Limits.from_memory("1MiB", max_history_bytes_per_connection=-584),
+    "a history beyond the memory": lambda: Limits.from_memory("1MiB", max_history_bytes_per_connection=1 << 20),
+    "nothing as source": lambda: connections(None),  # type: ignore[arg-type]
+    "bytes as source": lambda: connections(b"file"),  # type: ignore[arg-type]
+    "no source": lambda: connections([]),
+    "a waiting time that is text": lambda: open_capture(SAMPLE, True, poll_seconds="1"),  # type: ignore[arg-type]
+    "a waiting time that is NaN": lambda: open_capture(SAMPLE, True, poll_seconds=float("nan")),
+    "an idle time that is text": lambda: open_capture(SAMPLE, True, idle_seconds="1"),  # type: ignore[arg-type]
+    "an idle time below zero": lambda: open_capture(SAMPLE, True, idle_seconds=-1),
+    "a number as share": lambda: open_capture(SAMPLE, share=2),  # type: ignore[arg-type]
+    "a file that was closed": lambda: list(connections(closed(SAMPLE))),
+    "a packet for its link type": lambda: make_packet(b"packet", 101),  # type: ignore[arg-type]
+    "a number for a packet's bytes": lambda: make_packet(101, 5),  # type: ignore[arg-type]
 }
 
 
@@ -254,7 +289,9 @@ def test_flushing_takes_times_in_seconds(stamps: Any) -> None:
     [
         {"key": b""}, {"key": b"abc"}, {"key": bytes(11)}, {"key": bytes(13)}, {"key": (b"abc", ())}, {"key": "x" * 12},
         {"payload": memoryview(b"abc")}, {"payload": b"abcdef"}, {"length": -1}, {"length": 1 << 31},
-        {"seq": -1}, {"seq": 1 << 32}, {"ack": -1}, {"window": -1},
+        {"seq": -1}, {"seq": 1 << 32}, {"ack": -1}, {"window": -1}, {"payload": 5}, {"length": None}, {"seq": "11"},
+        {"window": 5.5}, {"flags": None}, {"flags": 1 << 12}, {"ttl": None}, {"ttl": 256}, {"options": "ab"},
+        {"options": None}, {"urgent_pointer": 1 << 16},
     ],
 )  # fmt: skip
 def test_a_segment_that_no_packet_could_have_held_is_refused_and_nothing_happens(fields: Any) -> None:

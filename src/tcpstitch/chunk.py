@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import index as as_index
 from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from .errors import UsageError
 from .segment import Direction, Flow
 
 
@@ -101,6 +103,8 @@ class Chunk:
 
         Where more packets shared a page than its bound on records allows, the next earlier recorded one stands in.
         """
+        if index.__class__ is not int:
+            index = _whole(index)
         if not 0 <= index < max(len(self.data), 1):
             raise IndexError(f"index {index} outside of a chunk of {len(self.data)} bytes")
         place = self._base + index
@@ -116,8 +120,11 @@ class Chunk:
 
         `index == len(data)` keeps nothing. Kept bytes count as pages of the connection; what the bounds do not allow
         is dropped from the front. A gap ends what was kept. Each chunk costs one copy of the kept bytes that it brings.
-        Raises IndexError outside of the chunk, `UsageError` outside of the `reassembled` call that received it.
+        Raises IndexError outside of the chunk, `UsageError` outside of the `reassembled` call that received it and for
+        what is no whole number.
         """
+        if index.__class__ is not int:
+            index = _whole(index)
         if not 0 <= index <= len(self.data):
             raise IndexError(f"cannot keep from {index} in a chunk of {len(self.data)} bytes")
         self._half.request_keep(self, self._base + index)
@@ -140,6 +147,13 @@ class Chunk:
             f"<Chunk {self.direction.name.lower()} offset={self.offset} bytes={len(self.data)} skip={self.skip} "
             f"start={self.start} end={self.end}>"
         )
+
+
+def _whole(index: Any) -> int:
+    try:
+        return as_index(index)
+    except TypeError:
+        raise UsageError(f"index {index!r}: give a whole number, the place of a byte in the chunk's data") from None
 
 
 class LastChunk(Chunk):

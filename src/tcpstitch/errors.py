@@ -20,9 +20,13 @@ class PacketTypeError(UsageError, TypeError):
 
 
 class ReentrantCallError(TcpStitchError, RuntimeError):
-    """A handler called back into the assembler that is calling it."""
+    """A handler called back into the assembler that is calling it; or another thread did, which has to have its own."""
 
-    def __init__(self, message: str = "a handler called its own assembler: return first, or collect and call later"):
+    def __init__(
+        self,
+        message: str = "the assembler is at work: a handler returns first, or collects and calls later; "
+        "another thread has an assembler of its own",
+    ) -> None:
         super().__init__(message)
 
 

@@ -97,17 +97,23 @@ class Limits:
 
         45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for what is being
         delivered and for the allocator. One connection gets at most a quarter of the pages.
-        Raises `LimitsError` below 1 MiB.
+        Raises `LimitsError` below 1 MiB, and where that is no connection's history.
         """
         budget = parse_bytes(size)
         if budget < 1 << 20:
             raise LimitsError(f"{size!r} is too small: give at least 1MiB")
+        cls(page_size=page_size, max_history_bytes_per_connection=max_history_bytes_per_connection)  # to be refused
+        connections = int(budget * _CONNECTION_SHARE) // cls._connection_cost(max_history_bytes_per_connection)
+        if not connections:
+            raise LimitsError(
+                f"{size!r} is too small for max_history_bytes_per_connection={max_history_bytes_per_connection}"
+            )
         pages = int(budget * _PAGE_SHARE) // page_cost(page_size)
         fragments = int(budget * _FRAGMENT_SHARE)
         return cls(
             max_buffered_pages_per_connection=max(1, min(500, pages // 4)),
             max_buffered_pages_total=pages,
-            max_connections=int(budget * _CONNECTION_SHARE) // cls._connection_cost(max_history_bytes_per_connection),
+            max_connections=connections,
             page_size=page_size,
             max_fragments=min(1024, fragments // 2 // FRAGMENT_BYTES),
             max_history_bytes_per_connection=max_history_bytes_per_connection,

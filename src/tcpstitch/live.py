@@ -208,6 +208,10 @@ def sniff(
         raise UsageError(f"interface {interface!r}: give the name of a network interface, or 'any'")
     if snaplen.__class__ is not int or not 64 <= snaplen <= _MAX_SNAPLEN:
         raise UsageError(f"snaplen {snaplen!r}: give 64 to {_MAX_SNAPLEN} bytes")
+    if filter is not None and not isinstance(filter, str):
+        raise UsageError(f"filter {filter!r}: give a pcap-filter(7) expression, or None")
+    if not isinstance(signals, (list, tuple)) or not all(isinstance(number, int) for number in signals):
+        raise UsageError(f"signals {signals!r}: give a tuple of signals' numbers, or ()")
     hardware, index = (-1, 0) if interface == "any" else _look_up(interface)
     linktype = _LINKTYPES.get(hardware, COOKED)
     program = _compile(interface, linktype, filter, snaplen)

@@ -20,9 +20,14 @@ class PressureGauge:
     __slots__ = ("marks", "callback", "level")
 
     def __init__(self, callback: Optional[Callable[[int], Any]], marks: Sequence[float]) -> None:
-        self.marks: Tuple[float, ...] = tuple(marks)
-        rising = list(self.marks) == sorted(set(self.marks))
-        if not self.marks or not rising or not 0 < self.marks[0] <= self.marks[-1] <= 1:
+        self.marks: Tuple[float, ...] = ()
+        try:
+            self.marks = tuple(marks)
+            rising = list(self.marks) == sorted(set(self.marks))
+            fits = bool(self.marks) and rising and 0 < self.marks[0] <= self.marks[-1] <= 1
+        except TypeError:
+            fits = False
+        if not fits:
             raise UsageError(f"pressure_marks={marks!r}: give rising fractions above 0 and up to 1, such as (0.5, 0.8)")
         if callback is not None and not callable(callback):
             raise UsageError(f"on_pressure={callback!r}: give a function that takes the level, or None")

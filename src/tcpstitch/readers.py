@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional
 
 from .assembler import Assembler
-from .capture import open_capture
+from .capture import checked_sources, open_capture
 from .chunk import Anomaly, Chunk, Gap
 from .segment import Direction, Flow, Segment
 from .stream import Stream, StreamFactory
@@ -88,9 +88,10 @@ def connections(source: Sources, **options: Any) -> Iterator[Connection]:
     `source` is what `open_capture` takes: a path, "-", a binary file object, or a list of them; `options` are those of
     `Assembler`. Memory: each connection is held whole until it is complete and you let go of it, so this is for
     captures whose open connections fit in memory together; the limits bound out-of-order data only. For anything larger
-    subclass `Stream`. Raises `UsageError` for a wrong option at once, `CaptureError` from the iteration, which opens
-    the capture.
+    subclass `Stream`. Raises `UsageError` for a wrong source or option at once, `CaptureError` from the iteration,
+    which opens the capture.
     """
+    checked_sources(source)
     factory = _Factory()
     return _completed(source, Assembler(factory, **options), factory)
 

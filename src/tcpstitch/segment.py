@@ -88,7 +88,7 @@ def make_key(source: Tuple[str, int], destination: Tuple[str, int]) -> bytes:
         if len(raw) not in (8, 32):
             raise ValueError("the two addresses are of different IP versions")
         return raw + struct.pack("!HH", source[1], destination[1])
-    except (ValueError, struct.error) as error:
+    except (ValueError, TypeError, IndexError, struct.error) as error:
         raise UsageError(f"not a pair of (address, port): {source!r}, {destination!r}: {error}") from None
 
 
@@ -234,7 +234,7 @@ class Segment:
         context: Any = None,
     ) -> Segment:
         """A segment from plain values, its ends as (address, port); `flags` as bits or letters of FSRPAUEC. `context`
-        comes back in `packet_at`. Raises `UsageError` for ends, flags or a payload that cannot be."""
+        comes back in `packet_at`. Raises `UsageError` for what no packet could hold."""
         if isinstance(flags, str):
             try:
                 flags = sum({_FLAG_LETTERS[letter] for letter in flags})
@@ -244,10 +244,14 @@ class Segment:
             payload = bytes(memoryview(payload))  # `bytes(5)` would be five bytes
         except TypeError:
             raise UsageError(f"payload={payload!r}: give bytes") from None
-        segment = cls(make_key(source, destination), seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, flags, window, payload,
-                      len(payload), options, ttl, urgent_pointer)  # fmt: skip
+        try:
+            seq, ack = seq & MASK, ack & MASK
+        except TypeError:
+            raise UsageError(f"seq={seq!r}, ack={ack!r}: give whole numbers") from None
+        segment = cls(make_key(source, destination), seq, ack, flags, window, payload, len(payload), options, ttl,
+                      urgent_pointer)  # fmt: skip
         segment.context = context
-        return segment
+        return usable(segment)
 
     @property
     def source(self) -> Endpoint:
@@ -323,13 +327,23 @@ def usable(segment: Segment) -> Segment:
         key = key[0]
     if key.__class__ is not bytes or len(key) not in (12, 36):
         raise UsageError(f"Segment with key {segment.key!r}: give addresses and ports as they lie in a packet")
-    if payload.__class__ is not bytes or not len(payload) <= segment.length < 1 << 31:
+    length = segment.length
+    if payload.__class__ is not bytes or not isinstance(length, int) or not len(payload) <= length < 1 << 31:
         raise UsageError(
-            f"Segment with {len(payload)} bytes of {type(payload).__name__} and length {segment.length!r}: "
-            "give bytes, and a length of at least as many"
+            f"Segment with payload {payload!r:.60} and length {length!r}: give bytes, and a length of at least as many"
         )
-    if not (0 <= segment.seq <= MASK and 0 <= segment.ack <= MASK and 0 <= segment.window <= MASK):
-        raise UsageError(f"{segment!r} with window {segment.window!r}: give numbers of 0 to 2**32 - 1")
+    seq, ack, window, flags = segment.seq, segment.ack, segment.window, segment.flags
+    ttl, urgent, options = segment.ttl, segment.urgent_pointer, segment.options
+    try:
+        bits = seq | ack | window | flags | ttl | urgent  # whole numbers have them
+        fits = 0 <= bits <= MASK and flags <= 0xFFF and ttl <= 0xFF and urgent <= 0xFFFF
+    except TypeError:
+        fits = False
+    if not fits or options.__class__ is not bytes:
+        raise UsageError(
+            f"Segment with {seq=}, {ack=}, {window=}, {flags=}, {ttl=}, urgent_pointer={urgent!r}, {options=}: "
+            "give whole numbers that their fields hold, and options as bytes"
+        )
     return segment
 
 

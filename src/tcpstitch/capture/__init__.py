@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Type, Union
 
 from ..errors import UsageError
@@ -11,7 +12,6 @@ from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
 
 if TYPE_CHECKING:
-    import os
     from typing import Protocol
 
     class BinaryFile(Protocol):
@@ -129,15 +129,15 @@ def open_capture(
     Raises `CaptureError` if a source cannot be opened or is no capture, `UsageError` for an argument that cannot work.
     A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`.
     """
-    wanted: List[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
-    if not wanted:
-        raise UsageError("open_capture needs at least one source, the list is empty")
+    wanted = checked_sources(source)
     if follow and len(wanted) > 1:
         raise UsageError("follow takes one source: merging cannot wait for several at once")
-    if wanted.count("-") > 1:
-        raise UsageError('standard input, "-", can be read once only')
-    if poll_seconds <= 0:
-        raise UsageError("poll_seconds must be positive")
+    if not isinstance(poll_seconds, (int, float)) or not poll_seconds > 0:
+        raise UsageError(f"poll_seconds={poll_seconds!r}: give seconds above 0")
+    if idle_seconds is not None and (not isinstance(idle_seconds, (int, float)) or not idle_seconds >= 0):
+        raise UsageError(f"idle_seconds={idle_seconds!r}: give seconds of at least 0, or None for ever")
+    if share is not None and not isinstance(share, Share):
+        raise UsageError(f"share={share!r}: give a Share(index, count), or None for all packets")
     parts: List[Part] = []
     try:
         for what in wanted:
@@ -150,3 +150,17 @@ def open_capture(
             part.close()
         raise
     return Capture(parts, share)
+
+
+def checked_sources(source: Sources) -> List[Any]:
+    """`source` as a list. Raises `UsageError` for what `open_capture` does not take."""
+    wanted: List[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
+    if not wanted:
+        raise UsageError("open_capture needs at least one source, the list is empty")
+    for what in wanted:
+        if not isinstance(what, (str, os.PathLike)) and not hasattr(what, "read"):
+            kind = type(what).__name__
+            raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {kind}")
+    if wanted.count("-") > 1:
+        raise UsageError('standard input, "-", can be read once only')
+    return wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
 
-from ..errors import CaptureWarning
+from ..errors import CaptureWarning, UsageError
 
 ETHERNET = 1
 MAX_RECORD = 256 * 1024 * 1024
@@ -78,5 +78,7 @@ def packet_class(linktype: int) -> Type[bytes]:
 
 
 def make_packet(linktype: int, data: bytes) -> bytes:
-    """`data` as a packet of a link type; what pickled packets are rebuilt with."""
+    """`data` as a packet of a link type; what pickled packets are rebuilt with. Raises `UsageError`."""
+    if linktype.__class__ is not int or not isinstance(data, (bytes, bytearray, memoryview)):
+        raise UsageError(f"make_packet({linktype!r}, ...): give the number of a link type, then the packet as bytes")
     return packet_class(linktype)(data)

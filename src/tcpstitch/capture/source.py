@@ -85,9 +85,11 @@ class Source:
             except OSError as error:
                 self.damage = f"cannot be read: {error}"
                 return None
-            except ValueError:
+            except ValueError as error:
                 if self.stopped:
                     break
+                if getattr(self._file, "closed", False):
+                    raise UsageError(f"{self.name}: the file is closed: open it again") from error
                 raise
             if data:
                 return data
@@ -194,11 +196,8 @@ def open_file(what: Any) -> Tuple[str, Any, bool]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error  # without the number and the name once more
             raise CaptureError(f"{what}: cannot be opened: {reason}") from error
-    if hasattr(what, "read"):
-        name = getattr(what, "name", None)
-        return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False
-    kind = type(what).__name__
-    raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {kind}")
+    name = getattr(what, "name", None)
+    return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False
 
 
 def regular_size(file: Any) -> Optional[int]:

@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def make_assembler(factory: StreamFactory, options: argparse.Namespace) -> Assembler:
     """Raises `UsageError` for an option that cannot work."""
-    limits = Limits.from_memory(options.memory) if options.memory else Limits()
+    limits = Limits.from_memory(options.memory) if options.memory is not None else Limits()
     return Assembler(
         factory, limits=limits, overlap=options.overlap, checks=options.checks, flow_key=options.flow_key
     )
@@ -49,15 +49,15 @@ def make_assembler(factory: StreamFactory, options: argparse.Namespace) -> Assem
 
 def open_source(options: argparse.Namespace) -> Any:
     """The files or the interface that the options name. Raises `UsageError` and `CaptureError`."""
-    if bool(options.files) == bool(options.interface):
+    if bool(options.files) == (options.interface is not None):
         raise UsageError('name one or more capture files ("-" is standard input), or an interface with -i')
-    if options.interface:
+    if options.interface is not None:
         if options.follow:
             raise UsageError("--follow is for a file that grows; an interface is followed anyway")
         kept = {} if options.snaplen is None else {"snaplen": options.snaplen}
         return sniff(options.interface, filter=options.filter, promiscuous=not options.no_promiscuous,
                      signals=(), **kept)  # fmt: skip
-    if options.filter:
+    if options.filter is not None:
         raise UsageError("--filter works on a live capture only: give -i, or filter the file with tcpdump -r")
     if options.snaplen is not None or options.no_promiscuous:
         raise UsageError("--snaplen and --no-promiscuous work on a live capture only: give -i")

@@ -40,6 +40,8 @@ class Output:
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
         self._next_count: OrderedDict[Tuple[str, str], int] = OrderedDict()
         self.files = 0
+        if not directory:
+            raise UsageError("the output's name is empty: give a new directory")
         try:
             os.makedirs(directory, exist_ok=True)
         except FileExistsError:
