@@ -19,6 +19,7 @@ import pytest
 
 from small_captures import SYN, capture, exchange, frame, numbered, varied
 from tcpstitch import (
+    CaptureWarning,
     Chunk,
     Flow,
     Limits,
@@ -196,6 +197,16 @@ def test_a_failing_handler_is_reported_with_the_file_and_the_packet(mixed: Path,
     lost = Share(failure.part, parts)
     kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
     assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_cut_capture_gives_what_is_whole_and_says_so_in_each_part(mixed: Path, parts: int) -> None:
+    mixed.write_bytes(mixed.read_bytes()[:-5])
+    outcome = run(mixed, Factory, parts=parts, workers=2)
+    with pytest.warns(CaptureWarning):
+        assert sorted(outcome.results) == sorted(alone(mixed))
+    assert [len(report.warnings) for report in outcome.parts] == [1] * parts
+    assert all("cut" in report.warnings[0] for report in outcome.parts)
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -52,12 +52,13 @@ class Failure(NamedTuple):
 
 class PartReport(NamedTuple):
     """What one part came to: `part`, counted from 0, of the `parts` of `source`; `statistics` is None where the process
-    died."""
+    died. `warnings` say what of the capture was cut or damaged, as `Capture.warnings`; each part meets the same."""
 
     source: Any
     part: int
     parts: int
     statistics: Optional[Statistics]
+    warnings: Sequence[str] = ()
 
 
 class Outcome(NamedTuple):
@@ -96,6 +97,7 @@ class _Answer(NamedTuple):
     results: List[Tuple[float, Any]]  # with the place of the packet
     failure: Optional[Failure]
     statistics: Optional[Statistics]
+    warnings: Sequence[str] = ()
 
 
 class _PartAssembler(Assembler):
@@ -128,6 +130,7 @@ def _work(task: _Task) -> _Answer:
     emitter = _Emitter()
     assembler: Optional[Assembler] = None
     share = Share(task.part, task.parts, counted=False)
+    warnings: List[str] = []
     try:
         factory = task.make_factory(emitter)
         if task.parts == 1:
@@ -136,6 +139,7 @@ def _work(task: _Task) -> _Answer:
             assembler = _PartAssembler(factory, share, task.options)
             emitter.share = share
         with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
+            warnings = capture.warnings  # which grows
             assembler.run(capture)
         emitter.share, emitter.place = None, float("inf")
         assembler.flush_all()
@@ -149,8 +153,8 @@ def _work(task: _Task) -> _Answer:
             packet = statistics.packets if statistics else 0
         text = f"{type(error).__name__}: {error}"
         failure = Failure(*task[:3], packet, text, traceback.format_exc())
-        return _Answer(emitter.results, failure, statistics)
-    return _Answer(emitter.results, None, assembler.statistics())
+        return _Answer(emitter.results, failure, statistics, warnings)
+    return _Answer(emitter.results, None, assembler.statistics(), warnings)
 
 
 def _number(source: Any, place: int) -> Optional[int]:
@@ -361,6 +365,6 @@ def _merged(tasks: List[_Task], answers: List[_Answer]) -> Outcome:
         pairs = [pair for answer in answers[first : first + count] for pair in answer.results]
         pairs.sort(key=itemgetter(0))  # stable, and quick, as each part's are in order already
         results += [result for _, result in pairs]
-    reports = [PartReport(*task[:3], answer.statistics) for task, answer in zip(tasks, answers)]
+    reports = [PartReport(*task[:3], answer.statistics, answer.warnings) for task, answer in zip(tasks, answers)]
     return Outcome(results, [answer.failure for answer in answers if answer.failure is not None], reports)
 
