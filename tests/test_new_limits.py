@@ -84,6 +84,27 @@ def test_limits_that_a_handler_lowers_hold_when_a_flush_returns(flushed: str) ->
     assembler.check()
 
 
+@pytest.mark.parametrize("how", ["an interrupt", "a failing on_error"])
+def test_smaller_limits_whose_eviction_was_cut_short_hold_with_the_next_packet(how: str) -> None:
+    """Whatever its time is."""
+    raising = [True]
+
+    def fail(*_: Any) -> None:
+        if raising:
+            raise KeyboardInterrupt if how == "an interrupt" else RuntimeError
+
+    assembler = Assembler(Recorder(fail), on_error=fail)
+    for number in range(8):
+        holding(assembler, number, 4)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_total=5)
+    raising.clear()
+    assert assembler.statistics().pages_used > 5
+    feed(assembler, piece(9, 0, b"!"))
+    assert assembler.statistics().pages_used <= 5
+    assembler.check()
+
+
 def test_on_pressure_hears_at_once_of_limits_that_were_set() -> None:
     levels: List[int] = []
     assembler = Assembler(Recorder(), limits=Limits(max_connections=100), on_pressure=levels.append)

@@ -211,8 +211,9 @@ class Bounds:
                 if not heard:  # once: it may answer each level with other limits, and would never come to an end
                     heard = True
                     self._watch_pressure()
-        except BaseException:
-            self._shrink_due = True  # an interrupt passes through here
+        except BaseException:  # an interrupt passes through here, and what `on_error` raises
+            self._shrink_due = True
+            self._next_timer = float("-inf")  # go on with the next packet
             raise
         finally:
             self._busy = outer
