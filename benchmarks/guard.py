@@ -132,7 +132,8 @@ def per_connection() -> Dict[str, float]:
 def measure() -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         figures = {name: per_packet(name, folder) for name in SCALES}
-        figures["bulk, strict"] = per_packet("bulk", folder, runners.strict)
+        for name in ("bulk", "mixed"):
+            figures[f"{name}, strict"] = per_packet(name, folder, runners.strict)
     return {**figures, "an open connection": per_connection()}
 
 

@@ -8,42 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.both_ways import calls
-from support.frames import CLIENT, SERVER, md5_option, tcp_frame, timestamps_option
+from support.both_ways import SCALED, STAMPED, both, opened, packet
+from support.frames import md5_option, tcp_frame, timestamps_option
 from support.recorder import S2C, Recorder
-from tcpstitch import Assembler, Limits, PacketDecoder, Timeouts
-
-ISN = {"c": 1000, "s": 2**32 - 70_000}
-SCALED = b"\x01\x03\x03\x07"
-STAMPED = b"\x02\x04\x05\xb4\x04\x02\x08\x0a\0\0\0\x09\0\0\0\0"
-
-
-def packet(side: str, flags: str, at: int, ack: int = 0, size: int = 0, **other: Any) -> Dict[str, Any]:
-    """A packet of the client or the server, by its offset in the stream and the offset that it acknowledges; of a SYN
-    the offset is -1. The bytes tell where they belong."""
-    ends = (CLIENT, SERVER) if side == "c" else (SERVER, CLIENT)
-    return {
-        "source": ends[0], "destination": ends[1], "flags": flags, "seq": (ISN[side] + 1 + at) % 2**32,
-        "payload": bytes((at + i) & 255 for i in range(size)),
-        "ack": (ISN["s" if side == "c" else "c"] + 1 + ack) % 2**32 if "A" in flags else 0, **other,
-    }  # fmt: skip
-
-
-def opened(windows: Tuple[int, int] = (65535, 65535), options: bytes = b"") -> List[Dict[str, Any]]:
-    """A connection after its handshake, each side with a window of its own; `options` are those of both SYNs."""
-    return [
-        packet("c", "S", -1, window=windows[0], options=options),
-        packet("s", "SA", -1, window=windows[1], options=options),
-        packet("c", "A", 0, window=windows[0], options=timestamps_option(9, 9) if options == STAMPED else b""),
-    ]
-
-
-def both(packets: List[Dict[str, Any]], options: Dict[str, Any], *more: Any) -> Tuple[List[Any], List[Any]]:
-    """What these packets lead to as frames, and as segments."""
-    frames = [tcp_frame(**packet) for packet in packets]
-    decoder = PacketDecoder()
-    segments = [segment for frame in frames for segment in decoder.decode(frame)]
-    return calls(frames, options, *more), calls(segments, options, *more)
+from tcpstitch import Assembler, Limits, Timeouts
 
 
 def evidence(packets: List[Dict[str, Any]], *more: Any) -> Dict[str, int]:
@@ -254,6 +222,9 @@ def conversation(how: str, options: bytes, talk: Any) -> List[Dict[str, Any]]:
             {"limits": Limits(max_connections=1), "on_pressure": None},
             {"limits": Limits(max_buffered_pages_per_connection=5), "on_limit": "drop"},
             {"start": "syn", "urgent": "oob"},
+            {"checks": "strict"},
+            {"checks": "strict", "overlap": "linux-kernel", "limits": Limits(max_connections=1)},
+            {"checks": "strict", "overlap": "solaris", "timeouts": Timeouts(idle=2.0, embryonic=1.0, closed=1.0)},
         ]
     ),
 )

@@ -119,6 +119,7 @@ def change(packets: List[Dict[str, Any]], position: int, what: str, value: int) 
             {"overlap": "last"},
             {"overlap": "solaris"},
             {"checks": "strict"},
+            {"checks": "strict", "overlap": "solaris"},
             {"checks": "strict", "start": "syn", "overlap": "linux-kernel"},
             {"timeouts": Timeouts(acknowledged=0.003)},
             {"timeouts": Timeouts(acknowledged=None)},

@@ -220,9 +220,7 @@ class Assembler(ShortPath):
         self._limit_fragments()
 
     def _choose_paths(self) -> None:
-        beyond = self._acked_only or bool(self._history_bytes)
-        self._always_rules = self._strict or beyond
-        self._strict_steps = self._strict and not beyond
+        self._always_rules = self._acked_only or bool(self._history_bytes)
 
     def _trim_histories(self) -> None:
         if not self._trim_due:

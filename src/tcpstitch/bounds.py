@@ -30,8 +30,8 @@ class Bounds:
         "__dict__", "__weakref__", "_acked_only", "_always_rules", "_arrivals", "_asked", "_busy", "_closed",
         "_counters", "_decoder", "_embryonic", "_error", "factory", "_frames", "_gauge", "_halves", "_history_bytes",
         "_keep_offset", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection", "_next_timer", "_now",
-        "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict", "_strict_steps",
-        "_taken", "_timeouts", "_usual_accepts", "_usual_class",
+        "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict", "_taken",
+        "_timeouts", "_usual_accepts", "_usual_class",
     )  # fmt: skip
 
     _busy: Any

@@ -1,7 +1,8 @@
 """The ordinary life of a connection, in short steps: SYN, SYN/ACK, the ACK that completes the handshake, FIN.
 
 A step takes the segment as it lies and leaves exactly what the rules in `state` would leave; it declines, before it
-changes anything, whatever is unusual about the segment or the connection. Short connections consist of little else:
+changes anything, whatever is unusual about the segment or the connection. Under strict checks it leaves what those ask
+for as well, windows above all; a FIN comes by way of `strictly` then. Short connections consist of little else:
 `benchmarks/speed.py --workloads mixed,many` shows what this buys.
 """
 
@@ -12,12 +13,13 @@ from typing import Any, Dict, Optional, Tuple
 
 from .chunk import LastChunk
 from .details import NOTHING
-from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED
+from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY
 from .routing import Routing
 from .segment import (
     CONTROL,
     OPTION_MD5,
     OPTION_MSS,
+    OPTION_SACK_PERMITTED,
     OPTION_TIMESTAMPS,
     OPTION_WINDOW_SCALE,
     SYN,
@@ -47,6 +49,8 @@ IPV6_AHEAD = 74  # `ahead` is 54, or 58 with a VLAN tag, where the packet is IPv
 
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
+
+    _strict: bool
 
     def _stranger(
         self, packet: Any, at: int, limit: int, timestamp: float, half: Any, key: bytes, middle: int, ahead: int,
@@ -95,7 +99,7 @@ class Ordinary(Routing):
             elif state.accepts:
                 self._apply(state.client, segment, timestamp)
             else:
-                _take_syn(state.client, middle, seq, window, found)
+                self._take_syn(state.client, middle, seq, window, found)
                 if state.details is NOTHING:
                     state.server.plain = ANSWERS
             if self._gauge is not None:
@@ -123,19 +127,24 @@ class Ordinary(Routing):
                 word & 0xFFF7 != plain
                 or seq != half.expected_seq
                 or not window
-                or not (half.details is peer.details is NOTHING or half.window and peer.window)
+                or not (half.details is peer.details is NOTHING or self._may_confirm(half, packet, start, data))
                 or data
                 and (data < 0 or data <= VERIFY_BYTES and not sound(half, packet, start, ahead, length))
                 or word >= 0x8000
                 and not self._renews(half, packet, start - 20)
             ):
                 return self._take(packet[at:limit], timestamp)
-            if window > half.shown:
-                half.note_window(window)
             half.last_ack = peer.expected_seq
             state.embryonic = False
             del self._embryonic[state]
-            half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
+            if self._strict:
+                half.note_window(window)
+                half.window_edge = max(half.window_edge, half.window)
+                half.plain = peer.plain = STRICTLY
+            else:
+                if window > half.shown:
+                    half.note_window(window)
+                half.plain, peer.plain = plain, PLAIN if peer.ts_recent < 0 else STAMPED
             if data:
                 return self._assemble(packet[at:limit], timestamp)
         else:
@@ -144,7 +153,7 @@ class Ordinary(Routing):
             found = _syn_options(packet, start, ahead, length)
             if found is None:
                 return self._take(packet[at:limit], timestamp)
-            _take_syn(half, middle, seq, window, found)
+            self._take_syn(half, middle, seq, window, found)
             if half.ts_recent < 0:
                 peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
             half.last_ack = peer.expected_seq
@@ -152,6 +161,13 @@ class Ordinary(Routing):
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = timestamp
         return None
+
+    def _may_confirm(self, half: Any, packet: Any, start: int, data: int) -> bool:
+        """Whether both windows are open; under strict checks also whether a plain segment has no data, which they would
+        look at, and no timestamp older than the SYN's."""
+        if not (half.window and half.peer.window):
+            return False
+        return not self._strict or not data and (half.ts_recent < 0 or option_words(packet, start)[1] >= half.ts_recent)
 
     def _fin(
         self, packet: Any, at: int, limit: int, timestamp: float, half: Any, ahead: int, length: int, seq: int,
@@ -167,14 +183,18 @@ class Ordinary(Routing):
             or length != OPTION_BYTES[word >> 12]
             or not window
             or start + length > limit
-            or half.details is not NOTHING
-            or peer.details is not NOTHING
+            or (half.details is not NOTHING or peer.details is not NOTHING)
+            and not self._strict  # `strictly` has seen to them
             or even_sum(packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length], "big") % 0xFFFF
             != 0xFFE5 - length  # as in `sound`
             or (ack != half.last_ack or window > half.shown) and not self._acknowledges(half, ack, window)
             or word >= 0x8000 and not self._renews(half, packet, start - 20)
         ):
-            return self._take(packet[at:limit], timestamp)
+            if half.plain == STRICTLY and length == OPTION_BYTES[word >> 12]:
+                self._other(packet[at:limit], timestamp, half, ahead, length, seq, ack, word, window)
+            else:
+                self._take(packet[at:limit], timestamp)
+            return
         self._packets = state.last_packet = self._packets + 1
         state.last_seen = self._present = timestamp
         half.plain = NEEDS_RULES  # the other direction goes on as it did
@@ -209,6 +229,27 @@ class Ordinary(Routing):
             self._busy = None
         if self._error is not None:
             self._raise_pending()
+
+    def _take_syn(self, half: Any, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
+        half.line = same_line(middle, middle)
+        half.max_window = half.shown = window
+        if self._strict:
+            half.window = window
+            half.sack = OPTION_SACK_PERMITTED in found
+            if half.peer.expected_seq >= 0:
+                half.window_edge = window
+        elif not window:
+            half.window = 0
+        if found:
+            scale = found.get(OPTION_WINDOW_SCALE)
+            if scale is not None and len(scale) == 1:
+                half.scale = min(scale[0], 14)  # RFC 7323 2.3
+                half.shown = -1  # this one is not scaled, the next ones are
+            stamps = found.get(OPTION_TIMESTAMPS)
+            if stamps is not None and len(stamps) == 8:
+                half.ts_recent = int.from_bytes(stamps[:4], "big")
+        half.good_checksums = half.syn_seen = True
+        half.expected_seq = (seq + 1) & MASK
 
     def _handler_raised(self, state: Any, error: BaseException) -> None:
         self._busy = self  # `complete` of the abandoned stream is a handler too
@@ -250,6 +291,13 @@ class Ordinary(Routing):
         half.last_ack = ack
         return True
 
+    def _other(
+        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
+        window: int,
+    ) -> None:  # fmt: skip
+        """A segment that is not plain, or strict checks ask more of; stands in `shortpath`."""
+        raise NotImplementedError
+
     def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
         """The same for `beyond` bytes that were not seen; stands in `waiting`, as does the next."""
         raise NotImplementedError
@@ -287,23 +335,6 @@ def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[D
         return NO_OPTIONS  # no need to search
     found = parse_options(words[-length:])
     return None if OPTION_MD5 in found else found
-
-
-def _take_syn(half: Any, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
-    half.line = same_line(middle, middle)
-    half.max_window = half.shown = window
-    if not window:
-        half.window = 0
-    if found:
-        scale = found.get(OPTION_WINDOW_SCALE)
-        if scale is not None and len(scale) == 1:
-            half.scale = min(scale[0], 14)  # RFC 7323 2.3
-            half.shown = -1  # this one is not scaled, the next ones are
-        stamps = found.get(OPTION_TIMESTAMPS)
-        if stamps is not None and len(stamps) == 8:
-            half.ts_recent = int.from_bytes(stamps[:4], "big")
-    half.good_checksums = half.syn_seen = True
-    half.expected_seq = (seq + 1) & MASK
 
 
 def same_path(half: Any, line: int) -> bool:

@@ -25,8 +25,7 @@ class Routing(Timers):
     factory: StreamFactory
     _decoder: PacketDecoder
     _openings: Openings
-    _always_rules: bool  # no short path, but for what `strictly` takes
-    _strict_steps: bool  # whether that may take any
+    _always_rules: bool  # no short path
     _taken: int  # packets that met the rules
     _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None
     _usual_class: Any  # of the stream made last, and whether that class has an `accept` of its own

@@ -380,7 +380,7 @@ class StreamState(Resets):
             or self.embryonic
             or self.accepts
             or self.restartable
-            or self.host._always_rules and not (ignored or self.host._strict_steps)
+            or self.host._always_rules and not ignored
             or self.details is not NOTHING
             and (
                 self.pending_syn is not None

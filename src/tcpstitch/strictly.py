@@ -1,5 +1,5 @@
-"""Plain segments in order under strict checks, in one step: what `validate` asks of every segment, asked of those about
-which nothing is unusual. Such a segment then passes as one does under lenient checks."""
+"""Plain segments in order and FINs without data under strict checks, in one step: what `validate` asks of every
+segment, asked of those about which nothing is unusual. Such a segment then passes as one does under lenient checks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from .details import NOTHING
 from .half import PLAIN, STAMPED, STRICTLY
 from .ordinary import LAYOUT_WORD, option_words, sound
+from .segment import FIN
 from .sequence import HALF, MASK
 from .waiting import Waiting
 
@@ -19,15 +20,18 @@ class Strictly(Waiting):
         self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
         window: int,
     ) -> bool:  # fmt: skip
-        """Take a plain segment at the next expected byte whose checksum holds, with an acknowledgement of no less than
-        what is acknowledged already and a timestamp no older than the last. O(length)."""
+        """Take a plain segment, or one with a FIN and no data, at the next expected byte whose checksum holds, with an
+        acknowledgement of no less than what is acknowledged already and a timestamp no older than the last. O(length).
+        """
         peer, details = half.peer, half.details
         plain = PLAIN if half.ts_recent < 0 else STAMPED
         behind = (peer.expected_seq - ack) & MASK
+        if behind == MASK and peer.ended:
+            behind = -1  # its FIN
         acked = peer.next_offset - behind
         recent = half.ts_recent
         if (
-            word & 0xFFF7 != plain
+            word & 0xFFF6 != plain
             or seq != half.expected_seq
             or not window
             or behind >= HALF
@@ -40,7 +44,7 @@ class Strictly(Waiting):
             or details is NOTHING
             or details.refused is not None
             or half.state.page_count
-            or end > start
+            or (end > start or word & FIN)
             and not sound(half, packet, tcp + 20, tcp + 20, end - tcp - 20)
         ):
             return False
@@ -57,7 +61,10 @@ class Strictly(Waiting):
         peer.acked = acked
         half.plain = plain
         try:
-            self._assemble(packet, timestamp)
+            if word & FIN:
+                self._fin(packet, 0, len(packet), timestamp, half, tcp + 20, end - tcp - 20, seq, ack, word, window)
+            else:
+                self._assemble(packet, timestamp)
         finally:
             half.ts_recent = recent
             if half.plain == plain:
