@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 
 import tcpstitch
-from small_captures import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame
+from small_captures import ACK, CLIENT, RST, SERVER, SYN, capture, exchange, frame, tagged
 from tcpstitch.cli import main
 
 CLIENT_FILE = "010.000.000.001.40000-010.000.000.002.00080"
@@ -109,6 +109,13 @@ def test_extract_gives_a_recurring_pair_of_endpoints_a_suffix(tmp_path: Path) ->
     assert [entry["client_to_server"]["file"] for entry in entries] == [CLIENT_FILE, CLIENT_FILE + "c1", None]
     assert [entry["server_to_client"]["file"] for entry in entries] == [SERVER_FILE, None, SERVER_FILE + "c2"]
     assert (tmp_path / "out" / (CLIENT_FILE + "c1")).read_bytes() == b"second"
+
+
+def test_the_index_tells_connections_in_different_vlans_apart(tmp_path: Path) -> None:
+    source = write(tmp_path / "tagged.pcap", *exchange(), *map(tagged, exchange()))
+    status, entries = extract(source, tmp_path / "out", "--flow-key", "vlan")
+    assert status == 0
+    assert [entry.get("context") for entry in entries] == [None, ["42"]]
 
 
 def test_extract_makes_no_file_for_a_connection_without_data(tmp_path: Path) -> None:

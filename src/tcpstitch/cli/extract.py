@@ -148,6 +148,7 @@ class _Extracted(Stream):
             {
                 "client": {"address": client.address, "port": client.port},
                 "server": {"address": server.address, "port": server.port},
+                **({"context": [str(part) for part in self._flow.context]} if self._flow.context else {}),
                 "start": self._start,
                 "reason": reason,
                 "client_to_server": self._sides[Direction.CLIENT_TO_SERVER].entry(),
