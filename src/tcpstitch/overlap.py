@@ -8,6 +8,7 @@ not depend on how the queue happens to be laid out. Delivered bytes are final un
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import Callable, List, NamedTuple, Tuple
 
 from .errors import UsageError
@@ -19,6 +20,9 @@ class Sent(NamedTuple):
     start: int
     end: int
     arrival: int
+
+
+_sent = partial(tuple.__new__, Sent)  # of a tuple, without a Python function's call
 
 
 class Policy(NamedTuple):
@@ -39,15 +43,15 @@ def _bsd(old: Sent, new: Sent) -> bool:
 
 
 def _linux(old: Sent, new: Sent) -> bool:
-    return (new.start, -new.end) < (old.start, -old.end)
+    return new.start < old.start or new.start == old.start and new.end > old.end
 
 
 def _old_linux(old: Sent, new: Sent) -> bool:
-    return (new.start, -new.end) <= (old.start, -old.end)
+    return new.start < old.start or new.start == old.start and new.end >= old.end
 
 
 def _solaris(old: Sent, new: Sent) -> bool:
-    return (-new.end, new.start) <= (-old.end, old.start)
+    return new.end > old.end or new.end == old.end and new.start <= old.start
 
 
 _POLICIES = {
@@ -118,13 +122,17 @@ class OwnerMap:
 
     def within(self, start: int, end: int) -> List[Tuple[int, int, Sent]]:
         """The parts of the ranges that lie in `[start, end)`, in order."""
-        ranges = self._ranges
-        found = []
-        for at in range(self._first_past(start), len(ranges), 5):
-            if ranges[at] >= end:
-                break
-            found.append((max(ranges[at], start), min(ranges[at + 1], end), Sent(*ranges[at + 2 : at + 5])))
-        return found
+        at, stop = self._first_past(start), self._first_past(end - 1)
+        if stop < len(self._ranges) and self._ranges[stop] < end:
+            stop += 5
+        ranges = self._ranges[at:stop]
+        if not ranges:
+            return []
+        ranges[0], ranges[-4] = max(ranges[0], start), min(ranges[-4], end)
+        return [
+            (ranges[place], ranges[place + 1], _sent((ranges[place + 2], ranges[place + 3], ranges[place + 4])))
+            for place in range(0, len(ranges), 5)
+        ]
 
     def discard_from(self, offset: int) -> None:
         """Forget everything at or above `offset`. O(log n) and the ranges dropped."""

@@ -37,7 +37,8 @@ class Conflict(NamedTuple):
 
 
 class ReorderQueue:
-    """Buffered bytes of one direction. Inserting costs O(log n + k) for n pages and k overlapped ones."""
+    """Buffered bytes of one direction. Inserting costs O(log n + k) for n pages and k overlapped ones, and where owners
+    count, for k claims: hostile segments make one of each byte of a page."""
 
     __slots__ = ("_cache", "_owner", "_policy", "_index", "_claims", "_charged", "buffered_bytes", "conflicts")
 
