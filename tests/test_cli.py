@@ -282,3 +282,16 @@ def test_a_line_is_written_as_soon_as_its_connection_is_over_where_packets_come_
         process.stdin.close()
         assert line.startswith(b"10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes") and process.stdout.read() == b""
         assert process.wait(60) == 0
+
+
+def test_extract_says_where_there_is_no_room(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="no limits on the size of files here")
+    frames = [frame(CLIENT, SERVER, 1 + 1000 * i, 1, ACK, bytes(1000)) for i in range(9)]
+    source = write(tmp_path / "long.pcap", *frames)
+    target = tmp_path / "out"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tcpstitch", "extract", source, "-o", str(target)], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"tcpstitch: {target}: ") and len(ran.stderr.splitlines()) == 1

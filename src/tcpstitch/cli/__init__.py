@@ -43,10 +43,12 @@ def _broken_pipe(error: Optional[BaseException]) -> bool:
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, output: Optional[str]) -> str:
+    """In one line; `output` is where the command writes, which a failing write does not name."""
     cause = error.__cause__ if isinstance(error, StreamCallbackError) and error.__cause__ else error
     if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror
+        place = cause.filename or output
+        return f"{place}: {cause.strerror}" if place else cause.strerror
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
@@ -65,7 +67,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             # The reader has enough. Standard output goes to nowhere, so that the flush at exit does not complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        say(f"tcpstitch: {_reason(error)}")
+        say(f"tcpstitch: {_reason(error, getattr(options, 'output', None))}")
         return 2
     except KeyboardInterrupt:
         return 130
