@@ -104,7 +104,8 @@ class ShortPath(Strictly):
                 state = half.state
                 start = at + ahead
                 if word >= 0x8000:  # the only two that `plain` allows
-                    start, length = start + 12, length - 12
+                    start += 12
+                    length -= 12
                 stop = start + length
                 if not length and (  # a third of bulk: the usual one confirms all that came and has no call to make
                     ack == (expected := half.peer.expected_seq)
@@ -136,8 +137,7 @@ class ShortPath(Strictly):
                         chunk = Chunk()  # filled here: a call of __init__ costs as much as all of it
                         chunk.offset = offset = half.next_offset
                         chunk.data, chunk.timestamp, chunk._half = packet[start:stop], timestamp, half
-                        half.next_offset = offset + length
-                        half.expected_seq = seq if (seq := seq + length) <= MASK else seq & MASK  # less than `&` alone
+                        half.next_offset, half.expected_seq = offset + length, (seq + length) & MASK
                         self._busy = chunk
                         try:
                             state.stream.reassembled(chunk)
