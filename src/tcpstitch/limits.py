@@ -97,12 +97,13 @@ class Limits:
 
         45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for what is being
         delivered and for the allocator. One connection gets at most a quarter of the pages.
-        Raises `LimitsError` below 1 MiB, and where that is no connection's history.
+        Raises `LimitsError` below 1 MiB, and where the 40% are less than one connection with its history.
         """
         budget = parse_bytes(size)
         if budget < 1 << 20:
             raise LimitsError(f"{size!r} is too small: give at least 1MiB")
-        cls(page_size=page_size, max_history_bytes_per_connection=max_history_bytes_per_connection)  # to be refused
+        # Refuses what cannot be, before anything is divided by it.
+        cls(page_size=page_size, max_history_bytes_per_connection=max_history_bytes_per_connection)
         connections = int(budget * _CONNECTION_SHARE) // cls._connection_cost(max_history_bytes_per_connection)
         if not connections:
             raise LimitsError(
