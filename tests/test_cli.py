@@ -156,6 +156,8 @@ def test_a_missing_file_is_named_once_and_why(tmp_path: Path, capsys: Any) -> No
     path = tmp_path / "absent.pcap"
     assert main(["list", str(path)]) == 2
     assert capsys.readouterr().err == f"tcpstitch: {path}: cannot be opened: No such file or directory\n"
+    assert main(["list", ""]) == 2  # an unset variable of a shell
+    assert capsys.readouterr().err == "tcpstitch: '': cannot be opened: No such file or directory\n"
 
 
 def test_extract_into_an_empty_name_says_so(sample: str, capsys: Any) -> None:
@@ -177,6 +179,19 @@ def test_a_command_line_that_cannot_be_read_is_status_2_and_one_line(arguments: 
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "--help" in error
+
+
+def test_an_unknown_option_leads_to_the_help_of_the_command_that_was_named(sample: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["list", sample, "--newest"])
+    assert capsys.readouterr().err == "tcpstitch: unrecognized arguments: --newest; see tcpstitch list --help\n"
+
+
+def test_files_and_an_interface_together_are_told_from_neither(sample: str, capsys: Any) -> None:
+    assert main(["list", sample, "-i", "lo"]) == 2
+    assert capsys.readouterr().err.startswith("tcpstitch: not both: ")
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err.startswith("tcpstitch: name one or more")
 
 
 @pytest.mark.parametrize("option", [["-f", "tcp"], ["-s", "96"], ["-p"]])
@@ -282,6 +297,14 @@ def test_a_line_is_written_as_soon_as_its_connection_is_over_where_packets_come_
         process.stdin.close()
         assert line.startswith(b"10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes") and process.stdout.read() == b""
         assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_list_says_where_there_is_no_room(sample: str) -> None:
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "tcpstitch", "list", sample]
+        ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (2, "tcpstitch: standard output: No space left on device\n")
 
 
 def test_extract_says_where_there_is_no_room(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def interrupted(*arguments):
     os.kill(os.getpid(), signal.SIGTERM)
     run(*arguments)
 Assembler.run = interrupted
-sys.exit(main(["list", "--follow", sys.argv[1]]))
+sys.exit(main(["list", *sys.argv[1:]]))
 """
 
 
@@ -78,8 +78,20 @@ def test_a_signal_before_the_first_packet_ends_the_command_as_a_later_one_does(t
     """With a summary of what was in memory already, and no error."""
     path = tmp_path / "some.pcap"
     path.write_bytes(capture(*exchange()).getvalue())
-    done = subprocess.run([sys.executable, "-c", EARLY, str(path)], capture_output=True, timeout=60, check=False)
+    words = [sys.executable, "-c", EARLY, str(path)]
+    done = subprocess.run([*words, "--follow"], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr[:11]) == (0, LINE, b"9 packets, ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_file_that_a_signal_cuts_short_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """What was read is used, as of a file that is cut: a warning, and status 1."""
+    path = tmp_path / "some.pcap"
+    path.write_bytes(capture(*exchange()).getvalue())
+    words = [sys.executable, "-c", EARLY, str(path)]
+    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"tcpstitch: warning: stopped by a signal: the rest was not read\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

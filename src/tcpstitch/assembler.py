@@ -27,8 +27,8 @@ class Assembler(ShortPath):
     """Puts TCP streams back together inside `limits`, calling the streams that `factory` makes.
 
     `overlap`: who owns a byte that several segments carry: a policy's name, a function from `Flow` to one, or a table
-    of networks (docs/tcp-rules.md). `checks`: "strict" refuses what an endpoint would refuse. `start`: "syn" follows
-    only connections whose SYN was seen. `delivery`: "acked" holds bytes until the receiver acknowledged them.
+    of networks (docs/tcp-rules.md). `checks`: "strict" refuses what an endpoint would refuse. `start`: "syn" holds
+    data whose SYN was not seen as if it lay behind a hole. `delivery`: "acked" holds bytes until they are acknowledged.
     `urgent`: data marked urgent stays ("inline"), or its byte is taken out ("oob"), the segment ignored ("drop") or
     made a `Gap` ("gap"); by default as the checks have it. `on_limit`: what is given up at a page bound, "deliver",
     "drop" or "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
@@ -60,7 +60,7 @@ class Assembler(ShortPath):
         flow_key: str = "plain",
         urgent: Optional[str] = None,
         delivery: str = "arrival",
-        on_error: Optional[Callable[[Any, BaseException], None]] = None,
+        on_error: Optional[Callable[[Any, Exception], Any]] = None,
         on_pressure: Optional[Callable[[int], Any]] = None,
         pressure_marks: Sequence[float] = DEFAULT_MARKS,
     ) -> None:

@@ -36,7 +36,7 @@ class Bounds:
 
     _busy: Any
     _now: float
-    on_error: Optional[Callable[[Any, BaseException], None]]
+    on_error: Optional[Callable[[Any, Exception], Any]]
     _abandon: Callable[[StreamState], None]
     _handler_failed: Callable[[StreamState, Any, Exception], None]
     _raise_pending: Callable[[], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from .chunk import Anomaly, Chunk, Gap
 from .segment import Direction, Flow, Segment
@@ -39,8 +39,8 @@ class Stream:
 
     __slots__ = ()
 
-    depth: ClassVar[Optional[int]] = None
-    on_gap: ClassVar[str] = "continue"
+    depth: Optional[int] = None
+    on_gap: str = "continue"
 
     def accept(self, segment: Segment, direction: Direction) -> bool:
         """True, or False to drop this segment from the stream. Overriding it takes the connection off the short path.

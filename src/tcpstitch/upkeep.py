@@ -31,7 +31,7 @@ class Upkeep(Bounds):
     """The part of the assembler that states and halves talk to."""
 
     def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, on_limit: str, start_any: bool,
-                 on_error: Optional[Callable[[Any, BaseException], None]]) -> None:  # fmt: skip
+                 on_error: Optional[Callable[[Any, Exception], Any]]) -> None:  # fmt: skip
         super().__init__(limits, on_limit)
         self._timeouts = timeouts
         self._policies = policies

@@ -75,10 +75,15 @@ def find_reader(
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
         records = snoop.read_snoop(source, held, report)
         return records if share is None else share.of(records), None
-    found = f"it begins with {held[:16].hex(' ')}" if held else "it is empty"
+    if len(held) < pcap.HEADER_BYTES and held[:4] in (*pcap.MAGICS, pcapng.MAGIC, snoop.MAGIC[:4]):
+        found = "ends inside the header of the file, before any packet"
+    else:
+        # As text where it is some: a web page, the pointer of a large file, the name of another format.
+        begins = f"begins with {held[:16]!r}" if held else "is empty"
+        found = f"is no pcap, pcapng or snoop capture: it {begins}"
     if source.damage is not None:
         found += f" ({source.damage})"
-    raise CaptureError(f"{source.name}: is no pcap, pcapng or snoop capture: {found}")
+    raise CaptureError(f"{source.name}: {found}")
 
 
 def merge(report: Report, parts: Sequence[Part]) -> Iterator[Record]:

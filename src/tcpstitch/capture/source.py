@@ -195,7 +195,7 @@ def open_file(what: Any) -> Tuple[str, Any, bool]:
             return os.fsdecode(path), open(path, "rb", buffering=0), True
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error  # without the number and the name once more
-            raise CaptureError(f"{what}: cannot be opened: {reason}") from error
+            raise CaptureError(f"{what if what else repr(what)}: cannot be opened: {reason}") from error
     name = getattr(what, "name", None)
     return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False
 

@@ -1,7 +1,7 @@
 """The `tcpstitch` command.
 
-Exit status: 0 when the whole capture was read, 1 when it ends too early or is damaged (what could be read was used),
-2 when nothing useful could be done; then one line on standard error says why.
+Exit status: 0 when the whole capture was read, 1 when it ends too early, is damaged or was left by a signal (what was
+read is used), 2 when nothing useful could be done; then one line on standard error says why.
 """
 
 from __future__ import annotations
@@ -43,18 +43,20 @@ def _broken_pipe(error: Optional[BaseException]) -> bool:
     )
 
 
-def _reason(error: BaseException, output: Optional[str]) -> str:
+def _reason(error: BaseException, output: str) -> str:
     """In one line; `output` is where the command writes, which a failing write does not name."""
     cause = error.__cause__ if isinstance(error, StreamCallbackError) and error.__cause__ else error
     if isinstance(cause, OSError) and cause.strerror:
-        place = cause.filename or output
-        return f"{place}: {cause.strerror}" if place else cause.strerror
+        return f"{cause.filename or output}: {cause.strerror}"
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit status."""
-    options = build_parser().parse_args(arguments)
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        # Not of the command itself, whose help has no options: of the one that was named.
+        _Parser(prog=f"tcpstitch {options.command}").error(f"unrecognized arguments: {' '.join(unknown)}")
     # When output fails, it fails for every connection; the library logs those after the first, one line is enough here.
     logging.getLogger("tcpstitch").addHandler(logging.NullHandler())
     try:
@@ -67,7 +69,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             # The reader has enough. Standard output goes to nowhere, so that the flush at exit does not complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        say(f"tcpstitch: {_reason(error, getattr(options, 'output', None))}")
+        say(f"tcpstitch: {_reason(error, getattr(options, 'output', 'standard output'))}")
         return 2
     except KeyboardInterrupt:
         return 130

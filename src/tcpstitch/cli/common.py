@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from typing import Any
@@ -50,7 +51,8 @@ def make_assembler(factory: StreamFactory, options: argparse.Namespace) -> Assem
 def open_source(options: argparse.Namespace) -> Any:
     """The files or the interface that the options name. Raises `UsageError` and `CaptureError`."""
     if bool(options.files) == (options.interface is not None):
-        raise UsageError('name one or more capture files ("-" is standard input), or an interface with -i')
+        either = "not both: " if options.files else ""
+        raise UsageError(f'{either}name one or more capture files ("-" is standard input), or an interface with -i')
     if options.interface is not None:
         if options.follow:
             raise UsageError("--follow is for a file that grows; an interface is followed anyway")
@@ -64,17 +66,28 @@ def open_source(options: argparse.Namespace) -> Any:
     return open_capture(options.files if len(options.files) > 1 else options.files[0], options.follow)
 
 
-def read(assembler: Assembler, capture: Any) -> int:
+def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int:
     """Run the whole capture through the assembler; returns the exit status. Raises `CaptureError`."""
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        getattr(capture, "stop", capture.close)()
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CaptureWarning)  # said below, in one line each
         iter(capture)  # it has begun: a signal ends it from now on, and is no mistake
-        with stop_on(STOP_SIGNALS, getattr(capture, "stop", capture.close)):
+        with stop_on(STOP_SIGNALS, stop):
             assembler.run(capture)
     assembler.flush_all()
-    for warning in capture.warnings:
+    said = list(capture.warnings)
+    # For what has no end of its own a signal is the end.
+    if stopped and not options.follow and options.files and all(map(os.path.isfile, options.files)):
+        said.append("stopped by a signal: the rest was not read")
+    for warning in said:
         say(f"tcpstitch: warning: {warning}")
-    return 1 if capture.warnings else 0
+    return 1 if said else 0
 
 
 def say(text: str) -> None:

@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> int:
     with open_source(options) as capture:
         factory.output = Output(options.output)
         try:
-            status = read(assembler, capture)
+            status = read(assembler, capture, options)
         finally:
             factory.output.close()
     say(f"{summary(assembler.statistics())}, {counted(factory.output.files, 'file')} in {options.output}")

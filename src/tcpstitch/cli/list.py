@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if sys.stdout is None:
         raise UsageError("standard output is closed: there is nowhere to list to")
     with open_source(options) as capture:
-        status = read(assembler, capture)
+        status = read(assembler, capture, options)
     sys.stdout.flush()  # before the summary, where both go to one terminal
     say(summary(assembler.statistics()))
     return status
