@@ -9,6 +9,8 @@ from typing import Dict, Iterator, List, Set
 
 import pytest
 
+from support.recorder import Recorder
+from tcpstitch import Assembler, Limits, Segment
 from test_evasions import CASES, MODES, outcome
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +61,35 @@ def test_a_case_that_the_page_names_shows_the_kind(kind: str) -> None:
         assert name in CASES
         for mode in MODES:
             assert kind in outcome(name, mode).recorder.kinds
+
+
+CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 80)
+MD5 = b"\x01\x01\x13\x12" + bytes(16)
+
+
+def data(offset: int, payload: bytes, options: bytes = b"") -> Segment:
+    return Segment.make(CLIENT, SERVER, 1 + offset, payload, ack=1, options=options)
+
+
+@pytest.mark.parametrize(
+    "overlap, checks, segments",
+    [
+        ("first", "lenient", [data(9, b"abcdef"), data(9, b"aXcdYf")]),  # both wait
+        ("linux-kernel", "lenient", [data(9, b"abcdef"), data(9, b"aXcdYf")]),
+        ("first", "lenient", [data(0, b"012345678abcdef"), data(9, b"aXcdYf")]),  # the first is delivered
+        ("first", "strict", [data(0, b"012345678"), data(9, b"abcdef", MD5), data(9, b"aXcdYf")]),  # it is refused
+    ],
+)
+def test_a_conflict_goes_from_the_first_byte_that_differs_to_the_last(
+    overlap: str, checks: str, segments: List[Segment]
+) -> None:
+    """Wherever the other version lies."""
+    recorder = Recorder()
+    limits = Limits(max_history_bytes_per_connection=100)
+    assembler = Assembler(recorder, overlap=overlap, checks=checks, limits=limits)
+    opening = [Segment.make(CLIENT, SERVER, 0, flags="S"), Segment.make(SERVER, CLIENT, 0, flags="SA", ack=1)]
+    for segment in [*opening, *segments]:
+        assembler.assemble(segment, 1.0)
+    (conflict,) = [each for each in recorder.only.anomalies if each.kind == "overlap_conflict"]
+    told = {name: conflict.detail[name] for name in ("length", "old", "new")}
+    assert (conflict.offset, told) == (10, {"length": 4, "old": b"bcde", "new": b"XcdY"})

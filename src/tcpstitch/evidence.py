@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, List
 
 from .chunk import Anomaly
+from .overlap import differing
 from .reorder import Conflict
 from .segment import Direction
 
@@ -50,8 +51,8 @@ class Evidence:
         if low < high:
             old, new = self.history[low - base : high - base], data[low - start : high - start]
             if old != new:
-                first = next(i for i in range(len(old)) if old[i] != new[i])
-                conflict = Conflict(low + first, old[first:], new[first:], self.state.last_seen)
+                first, last = differing(old, new)
+                conflict = Conflict(low + first, old[first:last], new[first:last], self.state.last_seen)
                 self._report_conflicts([conflict], timestamp)
 
     def _compare_refused(self, refused: Conflict, offset: int, data: bytes, timestamp: float) -> bool:
@@ -61,7 +62,9 @@ class Evidence:
         if low < high:
             before, after = old[low - start : high - start], data[low - offset : high - offset]
             if before != after:
-                self._report_conflicts([Conflict(low, before, after, old_timestamp)], timestamp)
+                first, last = differing(before, after)
+                conflict = Conflict(low + first, before[first:last], after[first:last], old_timestamp)
+                self._report_conflicts([conflict], timestamp)
         return low < high
 
     def _history_after(self, data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
-from .overlap import Policy, Sent
+from .overlap import Policy, Sent, differing
 from .page import Mark, Page
 from .pages import PageCache
 from .redblack import Node, RedBlackTree
@@ -254,8 +254,7 @@ class KernelQueue:
     def _note_conflict(self, run: _Run, start: int, end: int, new: bytes) -> None:
         old = run.read(start, end)
         if old != new:
-            first = next(i for i in range(len(old)) if old[i] != new[i])
-            last = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
+            first, last = differing(old, new)
             place = start + first
             timestamp = run.pages_of(place, place + 1)[0].origins(place, place + 1)[0][1]
             self.conflicts.append(Conflict(place, old[first:last], new[first:last], timestamp))

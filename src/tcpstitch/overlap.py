@@ -81,6 +81,13 @@ def policy_named(name: str) -> Policy:
     return policy._replace(reset_at=_RESETS.get(name, policy.reset_at))
 
 
+def differing(old: bytes, new: bytes) -> Tuple[int, int]:
+    """Where two versions of the same bytes differ: the first place, and the one behind the last. O(n)."""
+    places = range(len(old))
+    first = next(i for i in places if old[i] != new[i])
+    return first, next(i for i in reversed(places) if old[i] != new[i]) + 1
+
+
 class OwnerMap:
     """Which segment owns which bytes of a page: disjoint ranges in order, five integers each.
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 from .apart import apart
-from .overlap import OwnerMap, Policy, Sent
+from .overlap import OwnerMap, Policy, Sent, differing
 from .page import Mark, Page
 from .pageindex import PageIndex
 from .pages import PageCache
@@ -232,8 +232,7 @@ class ReorderQueue:
     def _note_conflict(self, page: Page, start: int, end: int, new: bytes) -> None:
         old = page.read(start, end)
         if old != new:
-            first = next(i for i in range(len(old)) if old[i] != new[i])
-            last = next(i for i in range(len(old), 0, -1) if old[i - 1] != new[i - 1])
+            first, last = differing(old, new)
             timestamp = page.origins(start, start + 1)[0][1]
             self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
