@@ -115,7 +115,7 @@ def test_the_index_tells_connections_in_different_vlans_apart(tmp_path: Path) ->
     source = write(tmp_path / "tagged.pcap", *exchange(), *map(tagged, exchange()))
     status, entries = extract(source, tmp_path / "out", "--flow-key", "vlan")
     assert status == 0
-    assert [entry.get("context") for entry in entries] == [None, ["42"]]
+    assert [entry.get("context") for entry in entries] == [None, ["vlan 42"]]
 
 
 def test_extract_makes_no_file_for_a_connection_without_data(tmp_path: Path) -> None:

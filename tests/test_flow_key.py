@@ -110,6 +110,20 @@ def test_tenants_with_the_same_addresses_do_not_mix_when_asked(case: str, ends: 
     assert len(assembled("plain", packets).connections) == 1
 
 
+@pytest.mark.parametrize(
+    "case, text",
+    [
+        ("two outer tags", "vlan 5 vlan 9"),
+        ("two VXLAN networks", "vxlan 70"),
+        ("GRE with two keys", "gre 192.0.2.1 192.0.2.2 1"),
+        ("IP in IP between other ends", "ip 192.0.2.1 192.0.2.2"),
+    ],
+)
+def test_a_flow_as_text_names_its_vlans_and_tunnels(case: str, text: str) -> None:
+    (one, _) = assembled("tunnel", frames({**VLANS, **TUNNELS}[case], CLIENT, SERVER)).connections
+    assert str(one.flow).endswith(f":{SERVER[1]} {text}")
+
+
 @pytest.mark.parametrize("case", VLANS)
 def test_the_tunnel_key_holds_the_vlans_too(case: str) -> None:
     assert len(assembled("tunnel", frames(VLANS[case], CLIENT, SERVER)).connections) == 2
@@ -142,7 +156,7 @@ def test_the_command_tells_tenants_apart_with_flow_key(tmp_path: Path, capsys: p
     path.write_bytes(capture(*frames(VLANS["two VLANs"], CLIENT, SERVER)).getvalue())
     assert main(["list", "--flow-key", "vlan", str(path)]) == 0
     assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "10.0.0.1:40000 > 10.0.0.2:80 5", "10.0.0.1:40000 > 10.0.0.2:80 6",
+        "10.0.0.1:40000 > 10.0.0.2:80 vlan 5", "10.0.0.1:40000 > 10.0.0.2:80 vlan 6",
     ]  # fmt: skip
     assert main(["list", "--flow-key", "color", str(path)]) == 2
     assert "use one of plain, vlan, tunnel" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def test_flows_are_equal_by_value_and_not_by_identity() -> None:
     in_vlan = Flow((there.key, (5,)))  # type: ignore[arg-type]
     assert there == again and there != back and there != in_vlan and there != str(there)
     assert {there: 1}[again] == 1
-    assert (there.context, in_vlan.context, str(in_vlan)) == ((), (5,), f"{there} 5")
+    assert (there.context, in_vlan.context, str(in_vlan)) == ((), (5,), f"{there} vlan 5")
 
 
 HIGH, USER, DYNAMIC = ("10.0.0.1", 40000), ("10.0.0.2", 8080), ("10.0.0.3", 50000)

@@ -92,6 +92,17 @@ def make_key(source: Tuple[str, int], destination: Tuple[str, int]) -> bytes:
         raise UsageError(f"not a pair of (address, port): {source!r}, {destination!r}: {error}") from None
 
 
+def context_text(part: Any) -> str:
+    """A part of a key's context to be read: `vlan 42`, `vxlan 7`, `gre 192.0.2.1 192.0.2.2 9`."""
+    return f"vlan {part}" if isinstance(part, int) else _words(part)
+
+
+def _words(part: Any) -> str:
+    if isinstance(part, tuple):
+        return " ".join(map(_words, part))
+    return _address_text(part) if isinstance(part, bytes) and len(part) in (4, 16) else str(part)
+
+
 class Flow:
     """A connection's two ends, told apart; hashable, equal by value, addresses formatted only when asked.
 
@@ -127,7 +138,7 @@ class Flow:
 
     def __str__(self) -> str:
         client, server = key_endpoints(self.key)
-        context = "".join(f" {part}" for part in self.context)
+        context = "".join(f" {context_text(part)}" for part in self.context)
         return f"{client} > {server}{context}"
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Dict, List, Optional, TextIO, Tuple
 
 from ..chunk import Anomaly, Chunk, Gap
 from ..errors import UsageError
-from ..segment import Direction, Endpoint, Flow, Segment
+from ..segment import Direction, Endpoint, Flow, Segment, context_text
 from ..stream import Stream, StreamFactory
 from .common import add_options, counted, make_assembler, open_source, read, say, summary
 
@@ -148,7 +148,7 @@ class _Extracted(Stream):
             {
                 "client": {"address": client.address, "port": client.port},
                 "server": {"address": server.address, "port": server.port},
-                **({"context": [str(part) for part in self._flow.context]} if self._flow.context else {}),
+                **({"context": [context_text(part) for part in self._flow.context]} if self._flow.context else {}),
                 "start": self._start,
                 "reason": reason,
                 "client_to_server": self._sides[Direction.CLIENT_TO_SERVER].entry(),
