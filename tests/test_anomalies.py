@@ -63,6 +63,19 @@ def test_a_case_that_the_page_names_shows_the_kind(kind: str) -> None:
             assert kind in outcome(name, mode).recorder.kinds
 
 
+def test_an_anomaly_brings_the_details_that_the_page_names_each_time() -> None:
+    """So that a handler may ask for one without looking whether it is there."""
+    wrong = {
+        (anomaly.kind, *sorted(anomaly.detail))
+        for name in CASES
+        for mode in MODES
+        for connection in outcome(name, mode).recorder.connections
+        for anomaly in connection.anomalies
+        if set(anomaly.detail) != set(re.findall(r"`(\w+)`", PAGE[anomaly.kind][1]))
+    }
+    assert not wrong
+
+
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 80)
 MD5 = b"\x01\x01\x13\x12" + bytes(16)
 

@@ -47,7 +47,7 @@ class Handshake(TouchedState):
             self._first_syn(half, segment, timestamp)
         elif base == half.base_seq:
             if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
-                half.anomaly("syn_in_established", 0, timestamp)
+                half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
         elif not half.started and (self.embryonic or not half.acked):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
@@ -84,7 +84,7 @@ class Handshake(TouchedState):
             half.anomaly("synack_wrong_direction", half.next_offset, timestamp)
         if not self.embryonic:
             if segment.flags & ACK:  # RFC 5961 4: a SYN changes nothing here
-                half.anomaly("syn_in_established", half.next_offset, timestamp)
+                half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
             return not segment.flags & ACK
         if self.half_open_reset and not segment.flags & ACK:
             half.rst_offset = None  # the port listens again

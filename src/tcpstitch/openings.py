@@ -7,7 +7,7 @@ answered with a RST, RFC 9293 3.10.7.2). So it waits for the next packet on its 
 from __future__ import annotations
 
 from array import array
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
 
@@ -19,6 +19,7 @@ class _Before(NamedTuple):
     seq: int
     timestamp: float
     segment: Optional[Segment] = None
+    detail: Mapping[str, int] = {}
 
 
 class Openings:
@@ -44,7 +45,7 @@ class Openings:
         if segment.checksum_ok() is False:
             self._remember(segment.key, _Before("bad_checksum", segment.seq, timestamp))
         elif flags & (RST | FIN):
-            self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp))
+            self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp, None, {"flags": flags}))
         elif flags & ACK and not segment.length:
             segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
             self._remember(segment.key, _Before("", segment.seq, timestamp, segment))
@@ -74,7 +75,7 @@ class Openings:
         """Tell the connection that `key` opened of what came before."""
         before = self.table.pop(key, None) if self.table else None
         if before is not None and before.kind:
-            half.anomaly(before.kind, 0, before.timestamp)
+            half.anomaly(before.kind, 0, before.timestamp, **before.detail)
             if before.kind == "bad_checksum":
                 half.isns = array("I", (before.seq,))
 

@@ -15,7 +15,7 @@ from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
-from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal
+from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal, refusal_detail
 
 SMALL_IN_FLIGHT = 16
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
@@ -111,7 +111,7 @@ class StreamState(Resets):
             return False
         offset = half.offset_of(segment.seq)
         if reason not in HEADER_ANOMALIES:
-            half.anomaly(reason, offset, timestamp)
+            half.anomaly(reason, offset, timestamp, **refusal_detail(reason, half, segment))
         half.note_refused(offset, segment.payload, timestamp)
         return True
 

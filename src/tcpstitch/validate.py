@@ -8,7 +8,7 @@ Only for captures that hold both directions: what the other side said decides.
 from __future__ import annotations
 
 from array import array
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 from .segment import (
     ACK,
@@ -50,6 +50,15 @@ def refusal(half: Any, segment: Segment) -> Optional[str]:
     if half.stopped and half.peer.stopped:
         return None  # nobody counted what came before
     return _outside_window(half, segment) or _wrong_ack(half, segment)
+
+
+def refusal_detail(reason: str, half: Any, segment: Segment) -> Dict[str, int]:
+    """What the anomaly of that name says besides."""
+    if reason == "bad_ack":
+        return {"ack": segment.ack}
+    if reason == "paws_old_timestamp" and segment.timestamps is not None:
+        return {"value": segment.timestamps[0], "recent": half.ts_recent}
+    return {}
 
 
 def _outside_window(half: Any, segment: Segment) -> Optional[str]:
