@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from array import array
-from typing import Tuple
+from typing import Any, Tuple
 
 FREE_CUTS = 4  # a direction remembers so many, and `CUTS_PER_PAGE` for each page that its connection holds
 CUTS_PER_PAGE = 2
 
 
 class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many connections may have such ranges
-    """Sorted ranges, as start, end, start, end, ... They are claims, and may overlap."""
+    """Sorted ranges, as start, end, start, end, ... They are claims, and may overlap. Numbers in the array
+    are offsets and `ahead`, so that offsets may count from elsewhere at no cost."""
 
-    __slots__ = ()
+    __slots__ = ("ahead",)
+
+    ahead: int
 
     def __new__(cls) -> Cuts:
-        return super().__new__(cls, "q")  # type: ignore[return-value]
+        cuts: Any = super().__new__(cls, "q")
+        cuts.ahead = 0
+        return cuts  # type: ignore[no-any-return]
 
     def first(self) -> Tuple[int, int]:
         """The lowest range; only while there is one."""
-        return self[0], self[1]
+        return self[0] - self.ahead, self[1] - self.ahead
 
     def end(self) -> int:
         """The highest end; -1 without ranges. O(ranges)."""
-        return max(self[1::2], default=-1)
+        return max(self[1::2], default=self.ahead - 1) - self.ahead
 
     def pop_first(self) -> None:
         del self[:2]
 
     def add(self, start: int, end: int, most: int) -> None:
         """Remember `[start, end)`; of more than `most` ranges the highest is forgotten. O(ranges)."""
+        start, end = start + self.ahead, end + self.ahead
         low, high = 0, len(self) // 2
         while low < high:
             middle = (low + high) // 2
@@ -44,5 +50,5 @@ class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many con
         self[index:index] = array("q", (start, end))
 
     def shift(self, delta: int) -> None:
-        """Count offsets from `delta` bytes later."""
-        self[:] = array("q", (offset - delta for offset in self))
+        """Count offsets from `delta` bytes later. O(1)."""
+        self.ahead += delta

@@ -102,7 +102,7 @@ class Delivery(Sequencing, Keeping, Evidence):
                 return
             if self.state.host._make_room(self, self.held.pages_needed(low, high)):
                 self.held.insert(low, data[low - start : high - start], sent, timestamp, context)
-                self._report_conflicts(self.held.conflicts, timestamp)
+                self._report_conflicts(self.held.take_conflicts(), timestamp)
                 return
 
     def hand_over(self) -> None:

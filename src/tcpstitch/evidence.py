@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, Sequence
 
 from .chunk import Anomaly
-from .overlap import differing
-from .reorder import Conflict
+from .overlap import Conflict, differing
 from .segment import Direction
 
 EVIDENCE_BYTES = 64  # of each version in an overlap_conflict
@@ -28,14 +27,13 @@ class Evidence:
         host._counters.anomalies[kind] = host._counters.anomalies.get(kind, 0) + 1
         host._call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
 
-    def _report_conflicts(self, conflicts: List[Conflict], timestamp: float) -> None:
-        for conflict in conflicts[:]:
+    def _report_conflicts(self, conflicts: Sequence[Conflict], timestamp: float) -> None:
+        for conflict in conflicts:
             self.anomaly(
                 "overlap_conflict", conflict.offset, timestamp, length=len(conflict.old),
                 old=conflict.old[:EVIDENCE_BYTES], new=conflict.new[:EVIDENCE_BYTES],
                 old_timestamp=conflict.old_timestamp,
             )  # fmt: skip
-        conflicts.clear()
 
     def note_refused(self, start: int, data: bytes, timestamp: float) -> None:
         """Remember bytes that the receiver did not take, to compare them with those it takes at the same place."""

@@ -140,7 +140,7 @@ class HalfStream(Delivery):
                 owners = queue.owners_under(start, end, sent)
             data, marks = queue.overlay(data, sent, (start, timestamp, context))
             queue.discard_below(end)
-            self._report_conflicts(queue.conflicts, timestamp)
+            self._report_conflicts(queue.take_conflicts(), timestamp)
         self._deliver(data, timestamp, marks, owners)
 
     @apart
@@ -172,8 +172,7 @@ class HalfStream(Delivery):
                 break
         extra = (True,) if fin else ()
         added = queue.insert(start, data, sent, timestamp, context, *extra)
-        if queue.conflicts:
-            self._report_conflicts(queue.conflicts, timestamp)
+        self._report_conflicts(queue.take_conflicts(), timestamp)
         if not added:
             host._counters.retransmissions += 1
             self.anomaly("retransmission", start, timestamp)

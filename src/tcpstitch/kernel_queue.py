@@ -19,14 +19,14 @@ from __future__ import annotations
 from array import array
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
-from .overlap import Policy, Sent, differing
+from .overlap import Conflict, Disputed, Policy, Sent, differing
 from .page import Mark, Page
 from .pages import PageCache
 from .redblack import Node, RedBlackTree
-from .reorder import Conflict
 
 DROP, APPEND, REPLACE, INSERT = range(4)
 _NO_FLOOR = -(1 << 62)
+_MAX_COMPARED = 16  # an honest sender has one or two segments that overlap at a byte
 _MAX_FINS = 8  # in one node: an honest sender has one place for its FIN, and what pages do not hold has to be bounded
 
 
@@ -77,12 +77,11 @@ class _Place(NamedTuple):
     left: bool = False
 
 
-class KernelQueue:
-    """Stands in for `ReorderQueue`. Inserting costs O(log n) for n nodes, and O(log n) for each node that goes or that
-    other bytes are compared with: no more of these than the segment has bytes."""
+class KernelQueue(Disputed):
+    """Stands in for `ReorderQueue`. Inserting costs O(log n) for n nodes, and O(log n) for each node that goes."""
 
     __slots__ = (
-        "_cache", "_owner", "_tree", "_floor", "fin_reached", "page_count", "buffered_bytes", "conflicts",
+        "_cache", "_owner", "_tree", "_floor", "fin_reached", "page_count", "buffered_bytes",
     )  # fmt: skip
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
@@ -93,7 +92,7 @@ class KernelQueue:
         self.fin_reached = False  # the last `pop` came to a FIN
         self.page_count = 0
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
-        self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
+        self._conflicts = ()
 
     appends = False  # see ReorderQueue
 
@@ -163,7 +162,7 @@ class KernelQueue:
 
         With `fin`, the last byte stands for a FIN; a node that holds `_MAX_FINS` takes no further one.
 
-        Where bytes are here already and differ, that is noted in `conflicts`.
+        Where bytes are here already and differ, `take_conflicts` tells.
         """
         verdict, node, left = self._place(start, start + len(data))
         if fin and verdict == APPEND and node is not None and len(node.item.fins) >= _MAX_FINS:
@@ -232,14 +231,19 @@ class KernelQueue:
     def _compare(self, start: int, data: bytes) -> int:
         """Note where `data` differs from what would be delivered otherwise; returns how many of its bytes are here.
 
-        At each offset that is the node which starts first of those that reach past it.
+        At each offset that is the node which starts first of those that reach past it. Of nodes that hold the first
+        byte, those beyond `_MAX_COMPARED` pass for the same bytes; one that starts later goes, or is compared last.
         """
         end = start + len(data)
         position = start
         present = 0
         node = self._tree.first_past(start)
+        before = 0
         while node is not None and node.item.start < end:
             run = node.item
+            before += run.start < start
+            if before > _MAX_COMPARED:
+                return present + end - position
             low, high = max(position, run.start), min(end, run.end)
             self._note_conflict(run, low, high, data[low - start : high - start])
             present += high - low
@@ -257,7 +261,7 @@ class KernelQueue:
             first, last = differing(old, new)
             place = start + first
             timestamp = run.pages_of(place, place + 1)[0].origins(place, place + 1)[0][1]
-            self.conflicts.append(Conflict(place, old[first:last], new[first:last], timestamp))
+            self._add_conflict(Conflict(place, old[first:last], new[first:last], timestamp))
 
     def overlay(self, data: bytes, sent: Sent, mark: Mark) -> Tuple[bytes, List[Mark]]:
         """`data`, which came as `mark` says, as it is to be delivered now: as it came."""
@@ -333,17 +337,6 @@ class KernelQueue:
             self._release(run)
         self._tree = RedBlackTree()
         self._floor = _NO_FLOOR
-
-    def shift(self, delta: int) -> None:
-        """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
-        self._floor = max(self._floor - delta, _NO_FLOOR)
-        for run in self._tree:
-            run.start -= delta
-            run.end -= delta
-            run.put_fins([fin - delta for fin in run.fins])
-            for page in run.pages:
-                page.shift(delta)
-        self._tree.shift(delta)
 
     def drop_pages(self) -> int:
         """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""

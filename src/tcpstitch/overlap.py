@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from array import array
 from functools import partial
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Any, Callable, List, NamedTuple, Sequence, Tuple
 
 from .errors import UsageError
+
+MAX_BREAKS = 8  # in the order of a page's owners
 
 
 class Sent(NamedTuple):
@@ -25,17 +27,58 @@ class Sent(NamedTuple):
 _sent = partial(tuple.__new__, Sent)  # of a tuple, without a Python function's call
 
 
+class Conflict(NamedTuple):
+    """Two segments with different bytes for `[offset, offset + len(old))`."""
+
+    offset: int
+    old: bytes
+    new: bytes
+    old_timestamp: float
+
+
+class Disputed:
+    """A queue that says where bytes came that were there already, and were others."""
+
+    __slots__ = ("_conflicts",)
+
+    _conflicts: Any  # nothing, or a list
+
+    def take_conflicts(self) -> Sequence[Conflict]:
+        """What was found since the last time."""
+        found, self._conflicts = self._conflicts, ()
+        return found  # type: ignore[no-any-return]
+
+    def _add_conflict(self, conflict: Conflict) -> None:
+        if not self._conflicts:
+            self._conflicts = []
+        self._conflicts.append(conflict)
+
+
+def differing(old: bytes, new: bytes) -> Tuple[int, int]:
+    """Where two versions of the same bytes differ: the first place, and the one behind the last. One step whatever the
+    length."""
+    both = int.from_bytes(old, "big") ^ int.from_bytes(new, "big")
+    return len(old) - (both.bit_length() + 7) // 8, len(old) - ((both & -both).bit_length() - 1) // 8
+
+
 class Policy(NamedTuple):
     """`new_wins(old, new)` decides a byte that both carry; `needs_owner` is False where arrival order alone does.
 
     `reset_at` says where strict checks take a RST, as stacks of this kind do: "exact" at the next expected byte
-    (RFC 5961 3.2), "window" anywhere in the window (RFC 793), "right" there or anywhere behind it.
+    (RFC 5961 3.2), "window" anywhere in the window (RFC 793), "right" there or anywhere behind it. `best_last` says
+    that of two owners the one of later bytes is the one to win, where ends decide; where starts do, it is the other.
     """
 
     name: str
     needs_owner: bool
     new_wins: Callable[[Sent, Sent], bool]
     reset_at: str = "exact"
+    best_last: bool = False
+
+    def breaks(self, left: Sent, right: Sent) -> bool:
+        """Whether these two, in the order of their bytes, are not in the order in which they win."""
+        better = self.new_wins(right, left) if self.best_last else self.new_wins(left, right)
+        return better and left[:2] != right[:2]
 
 
 def _bsd(old: Sent, new: Sent) -> bool:
@@ -60,7 +103,7 @@ _POLICIES = {
     "bsd": Policy("bsd", True, _bsd),
     "linux": Policy("linux", True, _linux),
     "old-linux": Policy("old-linux", True, _old_linux, "window"),
-    "solaris": Policy("solaris", True, _solaris, "window"),
+    "solaris": Policy("solaris", True, _solaris, "window", True),
     "linux-kernel": Policy("linux-kernel", False, lambda old, new: False),  # decided by kernel_queue
 }
 _ALIASES = {
@@ -81,23 +124,21 @@ def policy_named(name: str) -> Policy:
     return policy._replace(reset_at=_RESETS.get(name, policy.reset_at))
 
 
-def differing(old: bytes, new: bytes) -> Tuple[int, int]:
-    """Where two versions of the same bytes differ: the first place, and the one behind the last. O(n)."""
-    places = range(len(old))
-    first = next(i for i in places if old[i] != new[i])
-    return first, next(i for i in reversed(places) if old[i] != new[i]) + 1
-
-
 class OwnerMap:
     """Which segment owns which bytes of a page: disjoint ranges in order, five integers each.
 
-    Cost: O(n) for n ranges, at most the page's bytes; moving them is one call. `len` is the number of ranges.
+    Of two owners the one that wins carried what lies between their bytes as well, unless it was cut. So along the page
+    they are in the order in which they win, but for few breaks, and who loses to a segment is found without asking
+    each. What would make more than `MAX_BREAKS` of these counts as sent by the owner before it.
+
+    Cost: O(log n) for n ranges, at most the page's bytes, and one call that moves them. `len` is the number of ranges.
     """
 
-    __slots__ = ("_ranges",)
+    __slots__ = ("_breaks", "_ranges")
 
     def __init__(self) -> None:
         self._ranges = array("q")  # low, high, and the owner's start, end, arrival
+        self._breaks: Sequence[int] = ()  # where ranges begin that break the order; nothing, or an array
 
     def __len__(self) -> int:
         return len(self._ranges) // 5
@@ -114,21 +155,71 @@ class OwnerMap:
                 low = middle + 1
         return 5 * low
 
-    def assign(self, start: int, end: int, owner: Sent) -> None:
+    def _owner(self, place: int) -> Sent:
+        return _sent(self._ranges[place + 2 : place + 5])
+
+    def assign(self, start: int, end: int, owner: Sent, policy: Policy) -> None:
         """Give `[start, end)` to `owner`, cutting what others had there."""
         ranges = self._ranges
         at = stop = self._first_past(start)
-        new = array("q", (start, end, *owner))
+        before, after = array("q"), array("q")
         while stop < len(ranges) and ranges[stop] < end:
             if ranges[stop] < start:
-                new[:0] = array("q", (ranges[stop], start, *ranges[stop + 2 : stop + 5]))
+                before = array("q", (ranges[stop], start, *ranges[stop + 2 : stop + 5]))
             if ranges[stop + 1] > end:
-                new += array("q", (end, *ranges[stop + 1 : stop + 5]))
+                after = array("q", (end, *ranges[stop + 1 : stop + 5]))
             stop += 5
-        ranges[at:stop] = new
+        new = array("q", (start, end, *owner))
+        ranges[at:stop] = before + new + after
+        self._note_breaks(at + len(before), policy)
+
+    def _note_breaks(self, place: int, policy: Policy) -> None:
+        """The range at `place` is new."""
+        ranges = self._ranges
+        start, owner, following = ranges[place], self._owner(place), place + 5
+        edge = ranges[following] if following < len(ranges) else ranges[place + 1]
+        found = []
+        if place and policy.breaks(self._owner(place - 5), owner):
+            found.append(start)
+        if following < len(ranges) and policy.breaks(owner, self._owner(following)):
+            found.append(edge)
+        if found or self._breaks:
+            others = [offset for offset in self._breaks if not start <= offset <= edge]
+            if found and len(others) + len(found) > MAX_BREAKS:
+                neighbour = place - 5 if place else following
+                ranges[place + 2 : place + 5] = ranges[neighbour + 2 : neighbour + 5]
+                return self._note_breaks(place, policy)
+            self._breaks = array("q", sorted(others + found)) if others or found else ()
+        return None
+
+    def won(self, start: int, end: int, sent: Sent, policy: Policy) -> List[Tuple[int, int]]:
+        """The parts of `[start, end)`, all of which somebody owns, that `sent` takes from the owners. O(log n)."""
+        wins, ranges = policy.new_wins, self._ranges
+        found: List[Tuple[int, int]] = []
+        low = start
+        for high in (*(offset for offset in self._breaks if start < offset < end), end):
+            first, last = self._first_past(low), self._first_past(high - 1)
+            begins, ends = wins(self._owner(first), sent), wins(self._owner(last), sent)
+            won_low, won_high = low if begins else high, high
+            while begins != ends and last - first > 5:
+                middle = (first + last) // 10 * 5
+                if wins(self._owner(middle), sent) == begins:
+                    first = middle
+                else:
+                    last = middle
+            if begins and not ends:
+                won_high = ranges[last]
+            elif ends and not begins:
+                won_low = ranges[last]
+            if won_low < won_high:
+                if found and found[-1][1] == won_low:
+                    won_low = found.pop()[0]
+                found.append((won_low, won_high))
+            low = high
+        return found
 
     def within(self, start: int, end: int) -> List[Tuple[int, int, Sent]]:
-        """The parts of the ranges that lie in `[start, end)`, in order."""
+        """The parts of the ranges that lie in `[start, end)`, in order. O(log n) and the ranges given."""
         at, stop = self._first_past(start), self._first_past(end - 1)
         if stop < len(self._ranges) and self._ranges[stop] < end:
             stop += 5
@@ -149,8 +240,5 @@ class OwnerMap:
             ranges[at + 1] = offset
             at += 5
         del ranges[at:]
-
-    def shift(self, delta: int) -> None:
-        """Count offsets from `delta` bytes later. O(n)."""
-        ranges = self._ranges
-        self._ranges = array("q", (value - delta if at % 5 < 4 else value for at, value in enumerate(ranges)))
+        if self._breaks:
+            self._breaks = array("q", (place for place in self._breaks if place < offset))

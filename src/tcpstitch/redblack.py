@@ -139,13 +139,6 @@ class RedBlackTree(Generic[T]):
         while above is not None and above.renew():
             above = above.parent
 
-    def shift(self, delta: int) -> None:
-        """All items end `delta` lower than they did. O(n)."""
-        node = self.first()
-        while node is not None:
-            node.reach -= delta
-            node = node.following()
-
     def insert(self, item: T, parent: Optional[Node[T]], left: bool) -> Node[T]:
         """Put `item` where `parent` has no child yet; `parent` is None in an empty tree only. O(log n)."""
         node = Node(item, parent)

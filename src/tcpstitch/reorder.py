@@ -13,10 +13,10 @@ the claims in all pages, and what they are charged follows from it.
 
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 from .apart import apart
-from .overlap import OwnerMap, Policy, Sent, differing
+from .overlap import Conflict, Disputed, OwnerMap, Policy, Sent, differing
 from .page import Mark, Page
 from .pageindex import PageIndex
 from .pages import PageCache
@@ -27,20 +27,11 @@ CLAIM_BYTES = 64  # one claim as it lies in its array, with the array's slack
 FREE_CLAIMS = 2
 
 
-class Conflict(NamedTuple):
-    """Two segments with different bytes for `[offset, offset + len(old))`."""
+class ReorderQueue(Disputed):
+    """Buffered bytes of one direction. Inserting costs O(log n + k) for n pages and k overlapped ones, or k holes in
+    these that it fills."""
 
-    offset: int
-    old: bytes
-    new: bytes
-    old_timestamp: float
-
-
-class ReorderQueue:
-    """Buffered bytes of one direction. Inserting costs O(log n + k) for n pages and k overlapped ones, and where owners
-    count, for k claims: hostile segments make one of each byte of a page."""
-
-    __slots__ = ("_cache", "_owner", "_policy", "_index", "_claims", "_charged", "buffered_bytes", "conflicts")
+    __slots__ = ("_cache", "_owner", "_policy", "_index", "_claims", "_charged", "buffered_bytes")
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
         self._cache = cache
@@ -48,7 +39,7 @@ class ReorderQueue:
         self._policy = policy
         self._index = PageIndex()
         self._claims = self._charged = self.buffered_bytes = 0
-        self.conflicts: List[Conflict] = []  # filled by insert and overlay, emptied by the caller
+        self._conflicts = ()
 
     def __bool__(self) -> bool:
         return self.buffered_bytes > 0
@@ -180,7 +171,7 @@ class ReorderQueue:
     def insert(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> int:
         """Buffer `data` at `start`; returns how many bytes were new. The caller has seen to `pages_needed`.
 
-        Where bytes are here already the policy decides, and what differs is noted in `conflicts`.
+        Where bytes are here already the policy decides, and `take_conflicts` tells what differs.
         """
         end = start + len(data)
         position = start
@@ -219,22 +210,21 @@ class ReorderQueue:
             if page.claims is None:
                 page.claims = OwnerMap()
             self._claims -= len(page.claims)
-            page.claims.assign(start, end, sent)
+            page.claims.assign(start, end, sent, self._policy)
             self._claims += len(page.claims)
 
     def _won(self, page: Page, start: int, end: int, sent: Sent) -> List[Tuple[int, int]]:
         """The parts of the covered range `[start, end)` whose bytes the arriving segment owns."""
-        wins = self._policy.new_wins
         if page.claims is None:
-            return [(start, end)] if wins(sent, sent) else []
-        return [(low, high) for low, high, old in page.claims.within(start, end) if wins(old, sent)]
+            return [(start, end)] if self._policy.new_wins(sent, sent) else []
+        return page.claims.won(start, end, sent, self._policy)  # type: ignore[no-any-return]
 
     def _note_conflict(self, page: Page, start: int, end: int, new: bytes) -> None:
         old = page.read(start, end)
         if old != new:
             first, last = differing(old, new)
             timestamp = page.origins(start, start + 1)[0][1]
-            self.conflicts.append(Conflict(start + first, old[first:last], new[first:last], timestamp))
+            self._add_conflict(Conflict(start + first, old[first:last], new[first:last], timestamp))
 
     def note_origins(self, marks: List[Mark], end: int) -> None:
         """Note where the buffered bytes up to `end` came from: those from each mark to the next one. O(marks log n)."""
@@ -255,10 +245,7 @@ class ReorderQueue:
                     continue
                 piece = data[low - start : high - start]
                 self._note_conflict(page, low, high, piece)
-                lost = [(low, high)]
-                for won_low, won_high in self._won(page, low, high, sent):
-                    lost = [part for a, b in lost for part in ((a, min(b, won_low)), (max(a, won_high), b))]
-                for a, b in (part for part in lost if part[0] < part[1]):
+                for a, b in _between(self._won(page, low, high, sent), low, high):
                     merged = bytearray(data) if merged is None else merged
                     merged[a - start : b - start] = page.read(a, b)
                     if marks[-1][0] == a:
@@ -270,14 +257,16 @@ class ReorderQueue:
 
     def owners_under(self, start: int, end: int, sent: Sent) -> List[Tuple[int, int, Sent]]:
         """Who owns what of `[start, end)` once `sent` is laid over what is here."""
-        owners = OwnerMap()
-        owners.assign(start, end, sent)
-        if self._policy.needs_owner:
-            for page in self._index.touching(start, end):
-                for low, high, old in page.claims.within(start, end) if page.claims is not None else ():
-                    if not self._policy.new_wins(old, sent):
-                        owners.assign(low, high, old)
-        return owners.within(start, end)
+        owners: List[Tuple[int, int, Sent]] = []
+        position = start
+        for page in self._index.touching(start, end) if self._policy.needs_owner else ():
+            for low, high, old in page.claims.within(start, end) if page.claims is not None else ():
+                if not self._policy.new_wins(old, sent):
+                    if position < low:
+                        owners.append((position, low, sent))
+                    owners.append((low, high, old))
+                    position = high
+        return owners if position == end else [*owners, (position, end, sent)]
 
     @apart
     def pop(
@@ -373,11 +362,8 @@ class ReorderQueue:
         self._release(self._index.pop_first(len(self._index)))
 
     def shift(self, delta: int) -> None:
-        """Count offsets from `delta` bytes later: once the start of a stream is known. O(pages)."""
+        """Count offsets from `delta` bytes later, where nobody owns a byte. O(pages); `Shifted` is O(1)."""
         self._index.shift(delta)
-        for page in self._index:
-            if page.claims is not None:
-                page.claims.shift(delta)
 
     def drop_pages(self, count: int = 1) -> int:
         """Drop the `count` pages with the lowest offsets, or all; returns the bytes dropped. O(count)."""
@@ -397,3 +383,11 @@ class ReorderQueue:
         assert self.buffered_bytes == sum(page.covered_bytes() for page in pages)
         assert self._claims == sum(len(page.claims) for page in pages if page.claims is not None)
         assert self._charged == self._charge_of(self._claims, len(pages))
+
+
+def _between(parts: List[Tuple[int, int]], start: int, end: int) -> Iterator[Tuple[int, int]]:
+    """What of `[start, end)` lies outside of these parts of it."""
+    for low, high in (*parts, (end, end)):
+        if start < low:
+            yield start, low
+        start = high

@@ -7,6 +7,7 @@ from typing import Any, Dict
 from .details import NOTHING
 from .segment import FIN
 from .sequence import MASK, NEVER, unwrap
+from .shifted import shifted
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
 
@@ -97,7 +98,8 @@ class Sequencing(TouchedHalf):
         return unwrap(seq, self.expected_seq, self.next_offset)
 
     def set_base(self, seq: int) -> None:
-        """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers."""
+        """Offset 0 has this sequence number. Nothing was delivered yet; what is held keeps its sequence numbers.
+        O(pages below it)."""
         if self.known:
             delta = unwrap(seq, self.base_seq, 0)
             if delta:
@@ -105,7 +107,7 @@ class Sequencing(TouchedHalf):
             self.ahead = self.ahead - delta if self.ahead > max(delta, 0) else -1
             self.acked = max(0, self.acked - delta)
             if self.queue:
-                self.queue.shift(delta)
+                self.queue = shifted(self.queue, delta)
             if self.cuts:
                 self.cuts.shift(delta)
             if self.fin_offset is not None:
