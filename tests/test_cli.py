@@ -299,6 +299,16 @@ def test_a_line_is_written_as_soon_as_its_connection_is_over_where_packets_come_
         assert process.wait(60) == 0
 
 
+def test_the_summary_says_what_was_given_up_for_memory(tmp_path: Path, capsys: Any) -> None:
+    """Or else what is missing for that would seem to be missing from the capture."""
+    behind_a_hole = [frame(CLIENT, SERVER, 1000 + 1400 * i, 1, ACK, bytes(1400)) for i in range(100)]
+    source = write(tmp_path / "hole.pcap", frame(CLIENT, SERVER, 1, 0, SYN), *behind_a_hole)
+    assert main(["list", source, "--memory", "1MiB"]) == 0
+    assert "1 gap, given up at a limit: page_limit 1\n" in capsys.readouterr().err
+    assert main(["list", source]) == 0
+    assert "limit" not in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
 def test_list_says_where_there_is_no_room(sample: str) -> None:
     with open("/dev/full", "wb") as full:

@@ -166,7 +166,8 @@ def _optional(name: str, kind: str, *modules: str) -> Any:
             return importlib.import_module(module)
         except ImportError:
             continue
-    raise CaptureError(f"{name}: is compressed with {kind}: install tcpstitch[{kind}] to read it")
+    package = modules[-1].partition(".")[0]
+    raise CaptureError(f"{name}: is compressed with {kind}: to read it, pip install {package}, or unpack it first")
 
 
 def open_decompressor(name: str, head: bytes, pull: Callable[[], bytes]) -> Any:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, Mapping
 
 from ..assembler import Assembler
 from ..capture import open_capture
@@ -109,9 +109,14 @@ def summary(statistics: Statistics) -> str:
         counted(statistics.bytes, "byte"),
         f"{statistics.missing_bytes} missing in {counted(statistics.gaps, 'gap')}",
     ]
+    if statistics.evictions_by_kind:
+        parts.append(f"given up at a limit: {_counts(statistics.evictions_by_kind)}")
     if statistics.dropped:
         parts.append(f"{statistics.dropped} dropped by the kernel")
     if statistics.decode_errors:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(statistics.decode_errors.items()))
-        parts.append(f"not decoded: {reasons}")
+        parts.append(f"not decoded: {_counts(statistics.decode_errors)}")
     return ", ".join(parts)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
