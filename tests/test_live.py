@@ -56,9 +56,10 @@ def test_closing_a_live_capture_while_it_is_iterated_ends_that_quietly(live: Liv
 
 
 @linux
-def test_an_interface_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(CaptureError, match="^nope0: no such interface; there are: .*lo.*, any$"):
-        sniff("nope0")
+@pytest.mark.parametrize("name", ["nope0", "lo\0", "\udcff", "\ud800", "lo" + 20 * "o"])
+def test_an_interface_that_does_not_exist_is_named_with_those_that_do(name: str) -> None:
+    with pytest.raises(CaptureError, match=f"^{name}: no such interface; there are: .*lo.*, any$"):
+        sniff(name)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import errno
+import os
 import select
 import shutil
 import socket
@@ -236,13 +237,16 @@ def _look_up(interface: str) -> Tuple[int, int]:
     """Hardware type (ARPHRD_*) and index of an interface that exists and is up."""
     import fcntl  # not on Windows, which never comes here
 
-    name = struct.pack("16s16x", interface.encode()[:15])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
+            raw = os.fsencode(interface)
+            if len(raw) > 15 or b"\0" in raw:
+                raise ValueError("no interface can have that name")
+            name = struct.pack("16s16x", raw)
             flags: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_FLAGS, name), 16)[0]
             kind: int = struct.unpack_from("@H", fcntl.ioctl(sock, _GET_HARDWARE, name), 16)[0]
             index: int = struct.unpack_from("@i", fcntl.ioctl(sock, _GET_INDEX, name), 16)[0]
-        except OSError as error:
+        except (OSError, ValueError) as error:
             there = ", ".join(_interfaces())
             raise CaptureError(f"{interface}: no such interface; there are: {there}, any") from error
     if not flags & _UP:
