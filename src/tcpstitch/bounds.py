@@ -20,6 +20,8 @@ from .state import StreamState
 from .statistics import Counters, Holder
 from .stream import ON_LIMIT, OverLimit, Stream
 
+CLOSE = 2  # pages: owners are charged by the 32
+
 
 class Bounds:
     """The part of the assembler that owns the limits."""
@@ -59,18 +61,28 @@ class Bounds:
 
     # -- pages
 
-    def _make_room(self, half: HalfStream, needed: int) -> bool:
-        """True if `needed` pages may be taken now; else something was given up and the caller looks again."""
-        state = half.state
-        pages = self._pages
-        if state.page_count + needed > self._max_pages_per_connection:
-            self._relieve(state, half, "page_limit", needed)
-            return False
-        if needed > pages.max_pages - pages.used:
-            victim = pages.victim(state)
-            self._relieve(victim if victim is not None else state, half, "total_limit", needed)
-            return False
-        return True
+    def _make_room(self, half: HalfStream, needed: int, start: int = -1) -> bool:
+        """True if `needed` pages may be taken now; else something was given up and the caller looks again.
+
+        To look has its cost. So for data at `start` more than one thing may be given up before that: below it, or of
+        others, and only what would be given up all the same. What is needed may be less by `CLOSE` then.
+        """
+        state, pages = half.state, self._pages
+        base = half.base_seq if half.known else -1
+        close = 0
+        while True:
+            if state.page_count + needed > self._max_pages_per_connection + close:
+                victim, reason = state, "page_limit"
+            elif needed > pages.room() + close:
+                victim, reason = pages.victim(state) or state, "total_limit"
+            else:
+                return not close
+            self._relieve(victim, half, reason, needed)
+            if state.stream is None or half.stopped or half.fin_received or half.base_seq != base:
+                return False
+            if victim is state and not (half.queue and half.queue.first_offset < start):
+                return False
+            close = CLOSE
 
     def _enforce_connection_limit(self, half: HalfStream) -> None:
         """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from math import inf
 from operator import index as as_index
 from typing import Any, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -109,10 +111,9 @@ class Chunk:
             raise IndexError(f"index {index} outside of a chunk of {len(self.data)} bytes")
         place = self._base + index
         timestamp, context = self.timestamp, None
-        for mark_offset, mark_timestamp, mark_context in self._marks:
-            if mark_offset > place:
-                break
-            timestamp, context = mark_timestamp, mark_context
+        behind = bisect_right(self._marks, (place, inf))
+        if behind:
+            _, timestamp, context = self._marks[behind - 1]
         return PacketInfo(timestamp, self._half.seq_at(self._offset_at(index)), context)
 
     def keep_from(self, index: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from math import inf
 from typing import Any, List, Optional, Tuple
 
 from .apart import apart
@@ -236,11 +238,8 @@ class Delivery(Sequencing, Keeping, Evidence):
 
 
 def _origins(marks: List[Mark], start: int, end: int) -> Tuple[float, List[Mark]]:
-    """The records of origin of `[start, end)`, with the time of the first byte; `marks` begin at or before it."""
-    first = max((mark for mark in marks if mark[0] <= start), key=_offset, default=marks[0])
-    found = [(start, first[1], first[2]), *(mark for mark in marks if start < mark[0] < end)]
-    return first[1], found
-
-
-def _offset(mark: Mark) -> int:
-    return mark[0]
+    """The records of origin of `[start, end)`, with the time of the first byte; `marks` begin at or before it. O(log n)
+    and the records given."""
+    behind = bisect_right(marks, (start, inf))
+    _, timestamp, context = marks[max(behind - 1, 0)]
+    return timestamp, [(start, timestamp, context), *marks[behind : bisect_left(marks, (end,))]]

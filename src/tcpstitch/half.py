@@ -168,7 +168,7 @@ class HalfStream(Delivery):
                     self.fin_offset = end
                     self._settle()
                 return
-            if host._make_room(self, queue.pages_needed(start, end)):
+            if host._make_room(self, queue.pages_needed(start, end), start):
                 break
         extra = (True,) if fin else ()
         added = queue.insert(start, data, sent, timestamp, context, *extra)

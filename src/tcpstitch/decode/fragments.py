@@ -6,7 +6,8 @@ of a fragment excepted (RFC 8200 4.5).
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -17,50 +18,46 @@ _DATAGRAM_COST = 600
 
 
 class _Datagram:
-    __slots__ = ("since", "starts", "pieces", "total", "have", "cost", "number", "dead")
+    """`starts` and `pieces` are the fragments in order, `edges` the starts and ends of what they cover without a hole:
+    so what a fragment covers anew costs no more steps than there were holes."""
+
+    __slots__ = ("since", "starts", "pieces", "edges", "total", "have", "cost", "number", "dead")
 
     def __init__(self, since: float, number: int) -> None:
         self.since = since
-        self.starts: List[int] = []
+        self.starts = array("H")
         self.pieces: List[bytes] = []
+        self.edges = array("H")
         self.total: Optional[int] = None
         self.have = 0
         self.cost = _DATAGRAM_COST
         self.number = number
         self.dead = False  # an IPv6 datagram with an overlap: its later fragments are dropped too
 
-    def missing_parts(self, start: int, piece: bytes) -> List[Tuple[int, bytes]]:
-        """The parts of `piece` that no earlier fragment holds. O(log pieces + pieces overlapped)."""
-        starts, pieces, end = self.starts, self.pieces, start + len(piece)
-        index = max(bisect_right(starts, start) - 1, 0)
-        parts = []
-        at = start
-        while index < len(starts) and at < end:
-            low, high = starts[index], starts[index] + len(pieces[index])
-            if low >= end:
-                break
-            if low > at:
-                parts.append((at, piece[at - start : low - start]))
-            at = max(at, high)
-            index += 1
-        if at < end:
-            parts.append((at, piece[at - start :]))
-        return parts
+    def holes(self, start: int, end: int) -> List[Tuple[int, int]]:
+        """The parts of `[start, end)` that no earlier fragment holds. O(log pieces + parts)."""
+        first, last = bisect_left(self.edges, start), bisect_right(self.edges, end)
+        edges = [*([] if first & 1 else [start]), *self.edges[first:last], *([] if last & 1 else [end])]
+        return [(low, high) for low, high in zip(edges[::2], edges[1::2]) if low < high]
 
     def holds_exactly(self, start: int, piece: bytes) -> bool:
         index = bisect_right(self.starts, start) - 1
         return index >= 0 and self.starts[index] == start and self.pieces[index] == piece
 
     def put(self, start: int, piece: bytes) -> None:
+        """Take in what lies in a hole. O(log pieces)."""
         index = bisect_right(self.starts, start)
         self.starts.insert(index, start)
         self.pieces.insert(index, piece)
+        end = start + len(piece)
+        first, last = bisect_left(self.edges, start), bisect_right(self.edges, end)
+        self.edges[first:last] = array("H", [*([] if first & 1 else [start]), *([] if last & 1 else [end])])
         self.have += len(piece)
         self.cost += _PIECE_COST + len(piece)
 
     @property
     def reach(self) -> int:
-        return self.starts[-1] + len(self.pieces[-1]) if self.starts else 0
+        return self.edges[-1] if self.edges else 0
 
 
 class FragmentTable:
@@ -128,8 +125,8 @@ class FragmentTable:
 
     def _store(self, datagram: _Datagram, offset: int, more: bool, piece: bytes, version6: bool) -> bool:
         end = offset + len(piece)
-        parts = datagram.missing_parts(offset, piece)
-        overlaps = len(parts) != 1 or len(parts[0][1]) != len(piece)
+        holes = datagram.holes(offset, end)
+        overlaps = holes != [(offset, end)]
         before = datagram.cost
         if version6 and overlaps:
             if datagram.holds_exactly(offset, piece):
@@ -142,14 +139,15 @@ class FragmentTable:
             datagram.total = end
         elif datagram.total is not None and (end > datagram.total or (not more and end != datagram.total)):
             return self._kill(datagram) if version6 else False
-        for start, part in parts:
-            datagram.put(start, part)
+        for low, high in holes:
+            datagram.put(low, piece[low - offset : high - offset])
         self.bytes_used += datagram.cost - before
         return True
 
     def _kill(self, datagram: _Datagram) -> bool:
         self.bytes_used -= datagram.cost - _DATAGRAM_COST
-        datagram.starts, datagram.pieces, datagram.cost = [], [], _DATAGRAM_COST
+        datagram.starts, datagram.pieces, datagram.edges = array("H"), [], array("H")
+        datagram.cost = _DATAGRAM_COST
         datagram.dead = True
         return False
 

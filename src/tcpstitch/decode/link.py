@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, llc, tagged
-from .walk import LINKS, At, Walk, register
+from .walk import LINKS, MAX_FIELDS, At, Walk, register
 
 LINKS[1] = ethernet
 RAW = frozenset((12, 14, 101, 228, 229))  # raw IP; 12 and 14 are DLT_RAW as some BSDs wrote it
@@ -71,7 +71,9 @@ def netfilter_log(walk: Walk, at: At) -> None:
         raise DecodeError("not_ip")  # a version that is not known
     # Attributes are short but for the packet, so that the wrong byte order shows in the first length.
     read = struct.Struct("<HH" if pos < limit and data[pos] else "!HH").unpack_from
-    while limit - pos >= 4:
+    for _ in range(MAX_FIELDS):
+        if limit - pos < 4:
+            break
         size, kind = read(data, pos)
         if size < 4:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import DecodeError
-from .walk import ETHERTYPES, PROTOCOLS, U16, U32, At, Walk, register
+from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, U16, U32, At, Walk, register
 
 _ROUTING, _FRAGMENT, _AUTHENTICATION, _HOP_BY_HOP = 43, 44, 51, 0
 _SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, 60, 135, 139, 140))
@@ -38,7 +38,9 @@ def ipv4(walk: Walk, at: At) -> None:
 def _jumbo_length(at: At, size: int) -> int:
     """The length of a jumbo payload option (RFC 2675) in the hop-by-hop header at the cursor, or 0."""
     data, pos, end = at.data, at.pos + 2, min(at.pos + size, at.limit)
-    while pos + 6 <= end:
+    for _ in range(MAX_FIELDS):
+        if pos + 6 > end:
+            break
         if data[pos] == 0xC2 and data[pos + 1] == 4:
             length: int = U32(data, pos + 2)[0]
             return length

@@ -6,7 +6,7 @@ from ..errors import DecodeError
 from .network import ethernet, ip, ipv6
 from .ppp import mpls, ppp
 from .tunnels import gre, next_protocol
-from .walk import LINKS, PROTOCOLS, UDP_PORTS, At, Walk, register
+from .walk import LINKS, MAX_FIELDS, PROTOCOLS, UDP_PORTS, At, Walk, register
 from .wireless import ieee80211, swapped80211
 
 # Tunnels whose both directions go to the port; from it comes an ordinary datagram of a program that got it by chance.
@@ -75,12 +75,16 @@ def gtp_user(walk: Walk, at: At) -> None:
     if flags & 7:
         following = at.byte(3)
         at.pos += 4
-        while flags & 4 and following:
+        for _ in range(MAX_FIELDS):
+            if not (flags & 4 and following):
+                break
             size = at.byte() * 4
             if not size:
                 raise DecodeError("short_header")
             at.pos += size
             following = at.data[at.need(0) - 1]
+        else:
+            raise DecodeError("too_deep")
     walk.enter(at, "gtp")
     if at.byte() >> 4 in (4, 6):
         ip(walk, at)
@@ -180,8 +184,12 @@ def tazmen_sniffer(walk: Walk, at: At) -> None:
     if linktype is None:
         raise DecodeError("not_tcp")
     at.pos += 4
-    while at.byte() != 1:
+    for _ in range(MAX_FIELDS):
+        if at.byte() == 1:
+            break
         at.pos += 2 + at.byte(1) if at.byte() else 1
+    else:
+        raise DecodeError("too_deep")
     at.pos += 1
     walk.enter(at, "tzsp")
     LINKS[linktype](walk, at)

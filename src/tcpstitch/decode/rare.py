@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import DecodeError
 from .network import ethernet, ip, llc, tagged
 from .ppp import cisco_hdlc, ppp
-from .walk import ETHERTYPES, LINKS, LITTLE32, At, Walk, register
+from .walk import ETHERTYPES, LINKS, LITTLE32, MAX_FIELDS, At, Walk, register
 
 
 @register(LINKS, 100, 106)
@@ -203,9 +203,13 @@ def endace(walk: Walk, at: At) -> None:
     """Endace ERF: a header of 16 bytes, extensions of 8, then Ethernet behind two bytes, or PPP and Cisco's HDLC."""
     kind, more = at.byte(8) & 0x7F, at.byte(8) & 0x80
     at.skip(16)
-    while more:
+    for _ in range(MAX_FIELDS):
+        if not more:
+            break
         more = at.byte() & 0x80
         at.skip(8)
+    else:
+        raise DecodeError("too_deep")
     if kind in (2, 11, 16, 20):
         at.skip(2)
         ethernet(walk, at)

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, tagged
 from .ppp import ppp
-from .walk import ETHERTYPES, PROTOCOLS, At, Walk, register
+from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, At, Walk, register
 from .wireless import ieee80211
 
 
@@ -107,12 +107,13 @@ def _gre_ident(at: At, key: int) -> Any:
 
 def _skip_routes(at: At) -> None:
     """Source routes of RFC 1701, ended by one of length 0."""
-    while True:
+    for _ in range(MAX_FIELDS):
         size = at.byte(3)
         family = at.u16()
         at.pos += 4 + size
         if not family and not size:
             return
+    raise DecodeError("too_deep")
 
 
 def _erspan(walk: Walk, at: At) -> None:

@@ -14,6 +14,8 @@ from ..errors import DecodeError
 from ..segment import FlowKey, Segment
 from .fragments import FragmentTable
 
+MAX_FIELDS = 64  # that a header may have of one kind, far above any real one: bounds the time one packet takes
+
 U16, LITTLE16 = struct.Struct("!H").unpack_from, struct.Struct("<H").unpack_from
 U32, LITTLE32 = struct.Struct("!I").unpack_from, struct.Struct("<I").unpack_from
 _TCP = struct.Struct("!4sIIBBHxxH").unpack_from

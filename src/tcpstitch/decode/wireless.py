@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import DecodeError
 from .network import llc
-from .walk import LINKS, LITTLE16, LITTLE32, U16, At, Walk, register
+from .walk import LINKS, LITTLE16, LITTLE32, MAX_FIELDS, U16, At, Walk, register
 
 
 @register(LINKS, 105)
@@ -79,7 +79,9 @@ def _radiotap_flags(data: bytes, start: int, end: int) -> int:
     """The flags field, if present: it lies behind the chain of presence words and the 64-bit time."""
     present = LITTLE32(data, start + 4)[0]
     pos, word = start + 8, present
-    while word & 0x80000000 and pos + 4 <= end:
+    for _ in range(MAX_FIELDS):
+        if not word & 0x80000000 or pos + 4 > end:
+            break
         word = LITTLE32(data, pos)[0]
         pos += 4
     if not present & 2:
