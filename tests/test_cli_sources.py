@@ -136,6 +136,17 @@ def test_the_files_of_a_ring_buffer_are_one_capture(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out.encode() == LINE
 
 
+def test_a_file_of_a_ring_into_which_nothing_was_written_yet_costs_a_warning(tmp_path: Path, capsys: Any) -> None:
+    """tcpdump makes the next file before it has a packet for it. Alone it is no capture."""
+    names, empty = ring(tmp_path), tmp_path / "ring0.pcap0"
+    empty.touch()
+    assert main(["list", str(empty), *names]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.encode() == LINE
+    assert printed.err.startswith(f"tcpstitch: warning: {empty}: at byte 0: the file is empty\n9 packets")
+    assert main(["list", str(empty)]) == 2
+
+
 def test_extract_reads_several_files_too(tmp_path: Path) -> None:
     names = ring(tmp_path)
     assert main(["extract", *names, "-o", str(tmp_path / "out")]) == 0

@@ -18,7 +18,7 @@ class Part:
     """A source that is known to be a capture. `records` opens it, if it is not open already.
 
     With `later`, a regular file is closed again as soon as its first packet's time is known: the files of a ring
-    buffer may be thousands, of which hardly two overlap.
+    buffer may be thousands, of which hardly two overlap. The newest of them may be empty yet, which costs a warning.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Part:
             # A pipe with a path cannot be read twice.
             if later and isinstance(what, (str, os.PathLike)) and what != "-" and os.path.isfile(what):
                 probe = Report(self.source.name, quiet=True)
-                first = next(find_reader(self.source, probe)[0], None)
+                first = next(find_reader(self.source, probe, None, True)[0], None)
                 self.start = None if first is None else first[0]
                 self.report.linktype, self.report.fcs_bytes = probe.linktype, probe.fcs_bytes
                 self.source.close()
@@ -51,7 +51,7 @@ class Part:
             return iter(())
         if self._records is None:
             self.source = Source(*self._arguments)
-            self._records, _ = find_reader(self.source, self.report)
+            self._records, _ = find_reader(self.source, self.report, None, True)
         return self._records
 
     def close(self) -> None:
@@ -61,11 +61,14 @@ class Part:
 
 
 def find_reader(
-    source: Source, report: Report, share: Optional[Share] = None
+    source: Source, report: Report, share: Optional[Share] = None, may_be_empty: bool = False
 ) -> Tuple[Iterator[Record], Optional[Block]]:
     """The packets of `source`, or of a share of it, and where it can be had the same in blocks; `CaptureError` if its
     format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
+    if not held and may_be_empty and source.damage is None:
+        pcap.end(source, report, 0, "the file is empty")
+        return iter(()), None
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)
     from . import pcapng, snoop  # here: most captures need neither
