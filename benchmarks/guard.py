@@ -134,6 +134,7 @@ def measure() -> Figures:
         figures = {name: per_packet(name, folder) for name in SCALES}
         for name in ("bulk", "mixed"):
             figures[f"{name}, strict"] = per_packet(name, folder, runners.strict)
+        figures["bulk, pcapng"] = per_packet("bulk", folder, lambda path, _: runners.run(workloads.pcapng(path), None))
     return {**figures, "an open connection": per_connection()}
 
 

@@ -103,7 +103,7 @@ class Assembler(ShortPath):
 
     def run(self, capture: Iterable[Tuple[float, Any]]) -> None:
         """Assemble every (timestamp, packet) of `capture`, as a loop over `assemble` would. Does not flush: `with` or
-        `flush_all` does. Faster than the loop where `capture` is a pcap file of Ethernet frames.
+        `flush_all` does. Faster than the loop where `capture` is a pcap or pcapng file of Ethernet frames.
 
         Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
         """
@@ -114,7 +114,9 @@ class Assembler(ShortPath):
         assemble = self.assemble
         if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
             for block in getattr(capture, "packet_blocks", tuple)():
-                if PYPY:
+                if block.__class__ is tuple:
+                    assemble(block[1], block[0])
+                elif PYPY:
                     block.feed(self)
                 else:
                     assemble(None, 0.0, block)

@@ -6,10 +6,11 @@ data then.
 
 The first function reads all headers of a frame: the mark; the IP length; what tells one path from another (the line:
 for IPv4 fragment word, TTL, protocol; for IPv6 next header, hop limit); addresses and ports; sequence and
-acknowledgement number; offset and flags; window. The other two are for the records of a pcap file: one reads seconds,
-fraction and length from a record's header and the mark of the frame behind it, the other what is left. To find the
-packets of a share the former reads on: the line as bytes, the last four bytes of the sender's address, and the number
-of the twelve that end with the ports, of which the first four are the receiver's.
+acknowledgement number; offset and flags; window. The other two are for frames in a file: one reads what goes before
+them and the mark, the other what is left. Before a frame go seconds, fraction and length (a record of a pcap file), or
+the first six numbers of an enhanced packet block of pcapng. To find the packets of a share the former reads on: the
+line as bytes, the last four bytes of the sender's address, and the number of the twelve that end with the ports, of
+which the first four are the receiver's.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from .uncut import PYPY
 
 Read = Callable[[Any, int], Tuple[Any, ...]]
 Layout = Tuple[Read, Any, Any, Any, int, int]
-# How frames come: by themselves, or as records of a file of this byte order, all of them or those of a share.
-Mode = Tuple[str, bool]
-ALONE: Mode = ("", False)
+# How frames come: by themselves, or in a file of this byte order, as records, all of them or those of a share, or as
+# enhanced packet blocks.
+Mode = Tuple[str, int]
+RECORDS, SHARED, PCAPNG = range(3)
+ALONE: Mode = ("", RECORDS)
+ENHANCED = 6  # the type of such a block
 
 # The lines of TCP in one piece, whatever TTL and "don't fragment" are.
 PLAIN_LINES = frozenset(
@@ -68,13 +72,14 @@ _PYPY_READS = {(4, 3): _read4, (6, 3): _read6, (4, 7): _read_tagged4, (6, 7): _r
 @lru_cache(None)
 def _reads(mode: Mode, version: int, size: int) -> Tuple[Read, Any, Any]:
     """For frames with marks of `size` bytes."""
-    order, shared = mode
+    order, kind = mode
     fields = _IPV4 if version == 4 else _IPV6
     headers = _PYPY_READS[version, size] if PYPY else Struct(f"!12x{size}sx{fields}").unpack_from
     if not order:
         return headers, None, None
-    more = "" if not shared else "5x4s2xIQ" if version == 4 else "5x2s12xI12xQ"
-    front = Struct(f"{order}III16x{size}s{more}").unpack_from
+    head = "III" if kind != PCAPNG else "IIIIII"
+    more = "" if kind != SHARED else "5x4s2xIQ" if version == 4 else "5x2s12xI12xQ"
+    front = Struct(f"{order}{head}16x{size}s{more}").unpack_from
     return headers, front, Struct(f"!{12 + size}xx{fields}").unpack_from
 
 

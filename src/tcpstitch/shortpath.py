@@ -13,7 +13,7 @@ from typing import Any, Optional
 from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS
-from .layouts import ALONE, PLAIN_LINES, Layout, Mode, layout_of
+from .layouts import ALONE, ENHANCED, PLAIN_LINES, Layout, Mode, layout_of
 from .ordinary import same_path, sound
 from .segment import CONTROL, FIN
 from .sequence import HALF, MASK
@@ -38,7 +38,8 @@ class ShortPath(Strictly):
         if self._busy is not None:
             raise ReentrantCallError
         if _block is not None:
-            packet, pos, full, scale, share, mine, mode, layout, second = _block.parts()
+            packet, pos, full, scale, units, share, mine, mode, layout, second = _block.parts()
+            after = pos
         elif type(packet) is self._frames or type(packet) is Uncut:
             at, limit, layout = 0, len(packet), self._layout
         else:
@@ -50,8 +51,17 @@ class ShortPath(Strictly):
                     mark, total, middle, key, seq, ack, word, window = headers(packet, at)
                 else:
                     try:
-                        if share is None:
+                        if mine is None:
                             epoch, fraction, size, mark = front(packet, pos)
+                        elif share is None:  # enhanced packet blocks of pcapng, of interfaces that are alike
+                            kind, length, index, epoch, fraction, size, mark = front(packet, after)
+                            if kind != ENHANCED or index not in mine or length != size + 35 & -4:
+                                break
+                            if epoch != second:
+                                second, high = epoch, epoch << 32
+                            time, fraction = (high | fraction) / units + scale, 0
+                            pos = after + 12
+                            after += length
                         else:
                             while True:
                                 epoch, fraction, size, mark, line, source, ends = front(packet, pos)
@@ -66,8 +76,7 @@ class ShortPath(Strictly):
                     at = pos + 16
                     limit = at + size
                     if limit > full:
-                        _block.pos = pos
-                        return
+                        break
                     _block.pos = pos = limit
                     if epoch != second:
                         second, time = epoch, float(epoch)
@@ -148,6 +157,7 @@ class ShortPath(Strictly):
                             self._answer(half, chunk)
             if _block is None:
                 return
+        _block.leave(pos, timestamp)
 
     _assemble = assemble  # once more for the same packet, also where a subclass has an `assemble` of its own
 

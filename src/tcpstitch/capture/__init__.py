@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Type, Union
 
 from ..errors import UsageError
-from .block import Block
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
@@ -83,19 +82,21 @@ class Capture:
         self._begin()
         return self._records
 
-    def packet_blocks(self) -> Iterator[Block]:
+    def packet_blocks(self) -> Iterator[Any]:
         """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked
-        for. None where packets are no Ethernet frames as pcap has them, or were taken already, or have to be counted
-        for a share. Iteration gives what is left."""
+        for, and in pcapng (timestamp, packet) of what is not as usual. None where packets are no Ethernet frames as
+        pcap and pcapng have them, or were taken already, or have to be counted for a share. Iteration gives what is
+        left."""
         self._begin()
         block = self._parts[0].block if len(self._parts) == 1 else None
         if block is None or not block.usable or block.share is not None and block.share.counted:
             return
         if block.share is not None:
             block.share.block = block
-        yield block
-        while block.more():
-            yield block
+        following: Any = block
+        while following is not None:
+            yield following
+            following = block.more()
 
     def close(self) -> None:
         """End the iteration, also one that waits for a followed file in another thread. May be called again. One that

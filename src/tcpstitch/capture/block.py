@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Callable, Optional, Tuple
 
-from ..layouts import Mode, usual
+from ..layouts import RECORDS, SHARED, Mode, usual
 from ..uncut import Uncut
 from .report import MAX_RECORD
 from .share import HEAD, Share
@@ -35,17 +35,17 @@ class Block:
         self.record = record
         self.scale = scale
         self.share = share
-        self.mode: Mode = (order, share is not None)
+        self.mode: Mode = (order, RECORDS if share is None else SHARED)
         self.usable = True  # until packets are read one by one
         self.over = False
         self.second, self.time = -1, -1.0  # of the packet before, as an integer and as a float
 
     def parts(self) -> Tuple[Any, ...]:
-        """For the loop over the packets: buffer, pos, size, scale, share and what it has of the sums of addresses and
-        ports, mode and a layout of frames, and a second that none has."""
+        """For the loop over the packets: buffer, pos, size; scale, and units where that is none; share and what it has
+        of the sums of addresses and ports; mode and a layout of frames; a second that none has."""
         share, mode = self.share, self.mode
         mine = None if share is None else share.mine if mode[0] == "<" else share.swapped
-        return self.buffer, self.pos, self.size, self.scale, share, mine, mode, usual(mode), -1
+        return self.buffer, self.pos, self.size, self.scale, 0, share, mine, mode, usual(mode), -1
 
     def head(self, pos: int) -> Tuple[Any, ...]:
         """Seconds, fraction and length of the record at `pos`, of whose frame too little is left in the buffer to look
@@ -83,8 +83,12 @@ class Block:
         self.over = self.size < need
         return not self.over
 
-    def more(self) -> bool:
-        """Read on, when less than a record is left; False where the source ends, or is damaged."""
+    def leave(self, pos: int, timestamp: float) -> None:
+        """The loop over the packets stops at `pos`."""
+        self.pos = pos
+
+    def more(self) -> Optional[Block]:
+        """Read on, when less than a record is left; None where the source ends, or is damaged."""
         left = self.size - self.pos
         need = HEAD + self.record(self.buffer, self.pos)[2] if left >= HEAD else HEAD
-        return need <= MAX_RECORD and self.source.can_hold(need - left) and self.refill(need)
+        return self if need <= MAX_RECORD and self.source.can_hold(need - left) and self.refill(need) else None

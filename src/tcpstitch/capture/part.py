@@ -8,7 +8,6 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import CaptureError
 from . import pcap
-from .block import Block
 from .report import ETHERNET, Record, Report
 from .share import Share
 from .source import Source
@@ -30,7 +29,7 @@ class Part:
         self.source: Optional[Source] = Source(*self._arguments)
         self.report = Report(self.source.name, shared)
         self._records: Optional[Iterator[Record]] = None
-        self.block: Optional[Block] = None
+        self.block: Any = None
         try:
             # A pipe with a path cannot be read twice.
             if later and isinstance(what, (str, os.PathLike)) and what != "-" and os.path.isfile(what):
@@ -62,7 +61,7 @@ class Part:
 
 def find_reader(
     source: Source, report: Report, share: Optional[Share] = None, may_be_empty: bool = False
-) -> Tuple[Iterator[Record], Optional[Block]]:
+) -> Tuple[Iterator[Record], Any]:
     """The packets of `source`, or of a share of it, and where it can be had the same in blocks; `CaptureError` if its
     format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
@@ -74,7 +73,7 @@ def find_reader(
     from . import pcapng, snoop  # here: most captures need neither
 
     if held[:4] == pcapng.MAGIC and len(held) >= 12 and pcapng.check_section(held):
-        return pcapng.read_pcapng(source, held, report, share), None
+        return pcapng.read_pcapng(source, held, report, share)
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
         records = snoop.read_snoop(source, held, report)
         return records if share is None else share.of(records), None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from ..layouts import ENHANCED, PCAPNG, Mode, usual
+from ..uncut import PYPY
 from .pcap import end
 from .report import CUT, MAX_RECORD, Record, Report, packet_class
 from .share import Share
 from .source import Source
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
-SECTION, INTERFACE, OLD_PACKET, SIMPLE, NAMES, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 4, 6
+SECTION, INTERFACE, OLD_PACKET, SIMPLE, NAMES = 0x0A0D0D0A, 1, 2, 3, 4
 _PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
 _KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
 _MAX_METADATA = 16 * 1024 * 1024
@@ -32,6 +34,8 @@ class _Section:
         self.report = report
         self.timestamp = 0.0
         self.interfaces: List[_Interface] = []
+        # The numbers of the interfaces that are alike; a file may have many of which none is like another.
+        self.like: Dict[Tuple[int, int, int], Any] = {}
         self.current = -1  # the interface of the last packet
         self.set_order("<")
 
@@ -72,6 +76,12 @@ class _Section:
         elif len(self.interfaces) >= _MAX_INTERFACES:
             self.report.warn(offset, f"an interface beyond the first {_MAX_INTERFACES}: its packets are skipped")
             return
+        number = len(self.interfaces)
+        first = self.like.setdefault((linktype, units, shift), number)
+        if first.__class__ is not int:
+            first.add(number)
+        elif first != number:
+            self.like[linktype, units, shift] = {first, number}
         self.interfaces.append(_Interface(linktype, snaplen, units, shift))
 
     def add_names(self, body: bytes) -> None:
@@ -119,16 +129,18 @@ class _Section:
         make = packet_class(interface.linktype)
         return self.timestamp, data if make is bytes else make(data)
 
-    def fast(self) -> Tuple[Any, int, int, int, Any]:
-        """What the loop over ordinary packets needs: reader, number, units, offset and type of the interface in use."""
+    def usual(self) -> Tuple[Set[int], int, float, Any]:
+        """What the loops over ordinary packets need: the numbers of the interfaces that are like the one in use; their
+        units, offset and type."""
         if self.current < 0:
-            return self.unpack_enhanced, -1, 1, 0, bytes
-        interface = self.interfaces[self.current]
-        return self.unpack_enhanced, self.current, interface.units, interface.offset, packet_class(interface.linktype)
+            return set(), 1, 0.0, bytes
+        linktype, _, units, offset = self.interfaces[self.current]
+        like = self.like[linktype, units, offset]
+        return {like} if like.__class__ is int else like, units, float(offset), packet_class(linktype)
 
-    def look(self, buffer: bytes, pos: int) -> Tuple[int, str]:
+    def look(self, buffer: Any, pos: int, size: int) -> Tuple[int, str]:
         """Bytes needed to go on at `pos`, and what is wrong there, if anything."""
-        if len(buffer) - pos < 12:
+        if size - pos < 12:
             return 12, ""
         kind, length = self.unpack_head(buffer, pos)
         if kind == SECTION:
@@ -148,7 +160,7 @@ class _Section:
         if kind in _PACKETS:
             return self.packet(kind, offset, body)
         if kind == SECTION:
-            self.interfaces, self.current = [], -1
+            self.interfaces, self.like, self.current = [], {}, -1
             self.comments("section", offset, body[16:])
         elif kind == NAMES:
             self.add_names(body)
@@ -165,51 +177,132 @@ def check_section(held: bytes) -> Optional[str]:
     return "<" if magic == b"\x4d\x3c\x2b\x1a" else ">" if magic == b"\x1a\x2b\x3c\x4d" else None
 
 
-def read_pcapng(source: Source, held: bytes, report: Report, share: Optional[Share] = None) -> Iterator[Record]:
-    """Packets of a pcapng file whose first bytes, at least 12, are `held`. Unknown blocks are skipped unread."""
-    section = _Section(report)
-    buffer, pos, base = held, 0, 0
-    while True:
-        # The usual block, a sane enhanced packet of the interface before, without a call; whatever is odd goes below.
-        size = len(buffer)
-        unpack, current, units, shift, make = section.fast()
-        while size - pos >= 32:
-            kind, length, index, high, low, captured = unpack(buffer, pos)
-            start = pos + 28
-            stop = start + captured
-            after = pos + length
-            if kind != ENHANCED or index != current or after > size or not 4 <= after - stop < 8 or length & 3:
-                break
-            section.timestamp = timestamp = (high << 32 | low) / units + shift
-            if share is None or share.takes(buffer, start, captured, report.linktype):
-                data = buffer[start:stop]
-                yield timestamp, data if make is bytes else make(data)
-            pos = after
-        need, problem = section.look(buffer, pos)
-        if problem:
-            break
-        have = len(buffer) - pos
-        if have >= need:
-            record = section.block(base + pos, buffer[pos : pos + need])
-            if record is not None and (share is None or share.takes_record(record)):
+class Blocks:
+    """A pcapng file as it is read: packets one by one, or in place, as `Block` has those of a pcap file. `pos` is where
+    the last packet's data ends: the next block begins behind its padding and 4 bytes more, `base` bytes further in the
+    file. Blocks are multiples of 4 bytes long, and the buffer begins with one. Unknown ones are skipped unread.
+    """
+
+    share = None  # no one's, where packets are taken in place
+
+    def __init__(self, source: Source, held: bytes, report: Report, share: Optional[Share]) -> None:
+        self.source = source
+        self.report = report
+        self.section = _Section(report)
+        self.buffer: Any = held
+        self.size = len(held)
+        self.base = 0
+        self.pos = self._before = -4
+        self.usable = not PYPY and share is None  # until packets are read one by one
+        self._share = share
+        self._over = self._apart = False
+        self._vain = 0  # times in a row that nothing could be taken in place
+
+    # -- in place
+
+    def parts(self) -> Tuple[Any, ...]:
+        """As those of `Block`, with what time counts from for the scale, and the interfaces that are alike for what is
+        wanted. The last 7 bytes, which may be padding and a length, are left."""
+        mode: Mode = (self.section.order, PCAPNG)
+        like, units, offset, make = self.section.usual()
+        if make is not bytes:
+            like = set()
+        self._before = self.pos
+        return self.buffer, self.pos + 7 & -4, self.size - 7, offset, units, None, like, mode, usual(mode), -1
+
+    def head(self, pos: int) -> Tuple[Any, ...]:
+        """As that of `Block`; no such packet is so short."""
+        return 0, 0, self.size, None
+
+    def leave(self, pos: int, timestamp: float) -> None:
+        """The loop over the packets stops; `timestamp` is that of the last it took, if it took one."""
+        if self.pos != self._before:
+            self.section.timestamp = timestamp
+            self._vain = 0
+
+    def more(self) -> Any:
+        """What to take next: a packet by itself, or, behind it, this; None where the file ends, or where one packet
+        after the other came by itself."""
+        if self._apart:
+            self._apart = False
+            self._vain += 1
+            return self if self._vain < 8 else None
+        found = self._step()
+        if found is None:
+            return self
+        self._apart = bool(found)
+        return found or None
+
+    # -- one by one
+
+    def records(self) -> Iterator[Record]:
+        """The packets that are left."""
+        self.usable = False
+        section, share, report = self.section, self._share, self.report
+        record: Any = None
+        while record is not False:
+            # The usual block, a sane enhanced packet of an interface like the one before, without a call.
+            buffer, last, pos = self.buffer, self.size - 32, self.pos + 7 & -4
+            unpack, (like, units, shift, make) = section.unpack_enhanced, section.usual()
+            while pos <= last:
+                kind, length, index, high, low, captured = unpack(buffer, pos)
+                start = pos + 28
+                after = pos + length
+                if kind != ENHANCED or index not in like or after > self.size or length != captured + 35 & -4:
+                    break
+                section.timestamp = timestamp = (high << 32 | low) / units + shift
+                if share is None or share.takes(buffer, start, captured, report.linktype):
+                    data = buffer[start : start + captured]
+                    yield timestamp, data if make is bytes else make(data)
+                pos = after
+            self.pos = pos - 4
+            record = self._step()
+            if record and (share is None or share.takes_record(record)):
                 yield record
-            pos += need
-            continue
-        if have >= 12 and not section.wanted(buffer, pos) and source.can_hold(need - have):
-            base += pos + need
-            buffer, pos = b"", 0
-            if source.skip(need - have):
-                continue
-            end(source, report, base, CUT + "block")
-            return
-        if source.can_hold(need - have):
-            base += pos
-            buffer, pos = source.at_least(buffer[pos:], need), 0
-            if len(buffer) >= need:
-                continue
-        problem = CUT + "block"
-        break
-    end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")
+
+    def _step(self) -> Any:
+        """Past what is not the usual block, or read on: a packet that was there, None, or False where the file ends."""
+        if self._over:
+            return False
+        source, start = self.source, self.pos + 7 & -4
+        have = self.size - start
+        need, problem = self.section.look(self.buffer, start, self.size)
+        missing = need - have
+        if not problem:
+            if missing <= 0:
+                self.pos = start + need - 4
+                return self.section.block(self.base + start, bytes(self.buffer[start : start + need]))
+            problem = CUT + "block"
+            if source.can_hold(missing):
+                self.base, self.pos = self.base + start, -4
+                if have >= 12 and not self.section.wanted(self.buffer, start):
+                    self.base, self.buffer, self.size = self.base + need, b"", 0
+                    return None if source.skip(missing) else self._end(0, problem)
+                self._read_on(start, need)
+                if self.size >= need:
+                    return None
+                start = 0
+        return self._end(start, problem if self.size > start or source.unread() else "")
+
+    def _read_on(self, start: int, need: int) -> None:
+        if PYPY:  # its window is a memoryview, and what is cut out of that another
+            self.buffer = self.source.at_least(self.buffer[start:], need)
+            self.size = len(self.buffer)
+        else:
+            self.buffer, self.size = self.source.refill(self.buffer, start, self.size, need)
+
+    def _end(self, start: int, problem: str) -> bool:
+        self._over = True
+        end(self.source, self.report, self.base + start, problem)
+        return False
+
+
+def read_pcapng(
+    source: Source, held: bytes, report: Report, share: Optional[Share] = None
+) -> Tuple[Iterator[Record], Optional[Blocks]]:
+    """Packets of a pcapng file whose first bytes, at least 12, are `held`, one by one; and the same in place."""
+    blocks = Blocks(source, held, report, share)
+    return blocks.records(), blocks if blocks.usable else None
 
 
 def _bad_length(kind: int, length: int) -> str:
