@@ -6,7 +6,7 @@ import struct
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..layouts import ENHANCED, PCAPNG, Mode, usual
-from ..uncut import PYPY
+from ..uncut import PYPY, Uncut
 from .pcap import end
 from .report import CUT, MAX_RECORD, Record, Report, packet_class
 from .share import Share
@@ -189,12 +189,13 @@ class Blocks:
         self.source = source
         self.report = report
         self.section = _Section(report)
-        self.buffer: Any = held
+        self.buffer: Any = memoryview(held) if PYPY and share is None else held
         self.size = len(held)
         self.base = 0
         self.pos = self._before = -4
-        self.usable = not PYPY and share is None  # until packets are read one by one
+        self.usable = share is None  # until packets are read one by one
         self._share = share
+        self._usual = self.section.usual()  # for `feed`
         self._over = self._apart = False
         self._vain = 0  # times in a row that nothing could be taken in place
 
@@ -220,6 +221,29 @@ class Blocks:
             self.section.timestamp = timestamp
             self._vain = 0
 
+    def feed(self, assembler: Any) -> None:
+        """As that of `Block`, for PyPy."""
+        self._usual = self.section.usual()
+        while self._feed_one(assembler):
+            self._vain = 0
+
+    def _feed_one(self, assembler: Any) -> bool:
+        buffer, start = self.buffer, self.pos + 7 & -4
+        if start + 28 > self.size:
+            return False
+        like, units, offset, make = self._usual
+        kind, length, index, high, low, size = self.section.unpack_enhanced(buffer, start)
+        if kind != ENHANCED or index not in like or make is not bytes or length != size + 35 & -4:
+            return False
+        if start + length > self.size:
+            return False
+        self.pos = start + 28 + size
+        self.section.timestamp = timestamp = (high << 32 | low) / units + offset
+        frame = Uncut()
+        frame.memory, frame.start, frame.size = buffer, start + 28, size
+        assembler.assemble(frame, timestamp, None)
+        return True
+
     def more(self) -> Any:
         """What to take next: a packet by itself, or, behind it, this; None where the file ends, or where one packet
         after the other came by itself."""
@@ -244,6 +268,8 @@ class Blocks:
             # The usual block, a sane enhanced packet of an interface like the one before, without a call.
             buffer, last, pos = self.buffer, self.size - 32, self.pos + 7 & -4
             unpack, (like, units, shift, make) = section.unpack_enhanced, section.usual()
+            if make is bytes and buffer.__class__ is memoryview:
+                make = memoryview.tobytes
             while pos <= last:
                 kind, length, index, high, low, captured = unpack(buffer, pos)
                 start = pos + 28
@@ -285,7 +311,7 @@ class Blocks:
         return self._end(start, problem if self.size > start or source.unread() else "")
 
     def _read_on(self, start: int, need: int) -> None:
-        if PYPY:  # its window is a memoryview, and what is cut out of that another
+        if PYPY and self._share is not None:  # its window is a memoryview, and what is cut out of that another
             self.buffer = self.source.at_least(self.buffer[start:], need)
             self.size = len(self.buffer)
         else:
