@@ -18,6 +18,7 @@ _PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
 _KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
 _MAX_METADATA = 16 * 1024 * 1024
 _MAX_INTERFACES = 1 << 16
+_MAX_COMPARED = 64  # interfaces that are compared with each other, to take packets of different ones as if of one
 
 
 class _Interface(NamedTuple):
@@ -34,8 +35,7 @@ class _Section:
         self.report = report
         self.timestamp = 0.0
         self.interfaces: List[_Interface] = []
-        # The numbers of the interfaces that are alike; a file may have many of which none is like another.
-        self.like: Dict[Tuple[int, int, int], Any] = {}
+        self.like: Dict[Tuple[int, int, int], Set[int]] = {}  # the numbers of those that are alike
         self.current = -1  # the interface of the last packet
         self.set_order("<")
 
@@ -76,12 +76,8 @@ class _Section:
         elif len(self.interfaces) >= _MAX_INTERFACES:
             self.report.warn(offset, f"an interface beyond the first {_MAX_INTERFACES}: its packets are skipped")
             return
-        number = len(self.interfaces)
-        first = self.like.setdefault((linktype, units, shift), number)
-        if first.__class__ is not int:
-            first.add(number)
-        elif first != number:
-            self.like[linktype, units, shift] = {first, number}
+        if len(self.interfaces) < _MAX_COMPARED:
+            self.like.setdefault((linktype, units, shift), set()).add(len(self.interfaces))
         self.interfaces.append(_Interface(linktype, snaplen, units, shift))
 
     def add_names(self, body: bytes) -> None:
@@ -135,8 +131,8 @@ class _Section:
         if self.current < 0:
             return set(), 1, 0.0, bytes
         linktype, _, units, offset = self.interfaces[self.current]
-        like = self.like[linktype, units, offset]
-        return {like} if like.__class__ is int else like, units, float(offset), packet_class(linktype)
+        like = {self.current} if self.current >= _MAX_COMPARED else self.like[linktype, units, offset]
+        return like, units, float(offset), packet_class(linktype)
 
     def look(self, buffer: Any, pos: int, size: int) -> Tuple[int, str]:
         """Bytes needed to go on at `pos`, and what is wrong there, if anything."""
