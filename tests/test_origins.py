@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from support.recorder import Recording
-from tcpstitch import Timeouts
+from support.both_ways import opened, packet
+from support.frames import fast_open_option, tcp_frame
+from support.recorder import Recorder, Recording
+from tcpstitch import Assembler, Timeouts
 from test_delivery import EVERY_POLICY, Wire
 
 
@@ -71,3 +73,64 @@ def test_data_sent_again_in_another_version_does_not_look_younger_than_it_is() -
         wire.send(100, bytes([66 + number]) * 100)
     assert [(gap.offset, gap.length, gap.reason) for gap in wire.recorder.only.gaps] == [(0, 100, "aged")]
     assert wire.recorder.only.gaps[0].timestamp < 1007
+
+
+@pytest.mark.parametrize(
+    "checks, fields", [("lenient", {"bad_checksum": True}), ("strict", {"ttl": 50})], ids=["checksum", "ttl"]
+)
+def test_data_set_aside_bears_the_time_of_its_own_packet_once_the_receiver_confirms_it(
+    checks: str, fields: Dict[str, Any]
+) -> None:
+    """What confirms it comes later, and is another packet."""
+    recorder = Recorder()
+    packets = [
+        *opened(),
+        packet("c", "A", 0, size=1000),
+        packet("s", "A", 0, ack=1000),
+        packet("c", "A", 1000, size=10, **fields),
+        packet("s", "A", 0, ack=1010),
+    ]
+    with Assembler(recorder, checks=checks) as assembler:
+        for second, fields in enumerate(packets):
+            assembler.assemble(tcp_frame(**fields), float(second))
+        chunk = recorder.only.chunks[-1]
+        assert (chunk.offset, len(chunk), chunk.timestamp) == (1000, 10, 5.0)
+        assert {chunk.packet_at(index).timestamp for index in range(10)} == {5.0}
+
+
+def test_data_set_aside_to_the_end_bears_the_time_of_its_own_packet() -> None:
+    """Nobody confirmed it, the end of the input delivers it."""
+    recorder = Recorder()
+    packets = [*opened(), packet("c", "A", 0, size=100), packet("c", "A", 100, size=10, ttl=50), packet("s", "A", 0)]
+    with Assembler(recorder, checks="strict") as assembler:
+        for second, fields in enumerate(packets):
+            assembler.assemble(tcp_frame(**fields), 100.0 + 0.125 * second)
+    assert [(chunk.offset, chunk.timestamp) for chunk in recorder.only.chunks] == [(0, 100.375), (100, 100.5)]
+
+
+def test_a_connection_that_replaces_another_begins_with_the_time_of_its_syn() -> None:
+    """It is believed in with the SYN/ACK; the data on the SYN came before that."""
+    recorder = Recorder()
+    packets = [
+        *opened(),
+        packet("c", "A", 0, size=100),
+        packet("c", "S", 500_000, size=20, options=fast_open_option()),
+        packet("s", "SA", 700_000, ack=500_021),
+    ]
+    with Assembler(recorder) as assembler:
+        for second, fields in enumerate(packets):
+            assembler.assemble(tcp_frame(**fields), float(second))
+    old, new = recorder.connections
+    assert (old.completions, new.opened_at) == (["replaced"], 4.0)
+    assert [(anomaly.kind, anomaly.timestamp) for anomaly in new.anomalies] == [("tuple_reuse", 4.0)]
+    assert [(chunk.data, chunk.timestamp) for chunk in new.chunks] == [(packets[4]["payload"], 4.0)]
+
+
+def test_data_on_a_syn_that_waits_for_its_answer_bears_the_time_of_the_syn() -> None:
+    """Strict checks take it once the SYN/ACK covers it."""
+    recorder = Recorder()
+    packets = [packet("c", "S", -1, size=20, options=fast_open_option()), packet("s", "SA", -1, ack=20)]
+    with Assembler(recorder, checks="strict") as assembler:
+        for second, fields in enumerate(packets):
+            assembler.assemble(tcp_frame(**fields), 7.0 + second)
+        assert [(len(chunk), chunk.timestamp) for chunk in recorder.only.chunks] == [(20, 7.0)]

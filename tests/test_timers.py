@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, List
 
 import pytest
 
+from support.both_ways import opened, packet
 from support.frames import tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Segment, Timeouts
+from tcpstitch import Assembler, PacketDecoder, Segment, Timeouts
 
 CLIENT, SERVER = ("10.0.0.1", 1234), ("10.0.0.2", 80)
 TIMEOUTS = Timeouts(gap=30.0, idle=300.0, embryonic=20.0, closed=10.0)
@@ -202,6 +204,24 @@ def test_a_long_silence_is_believed_after_a_few_packets() -> None:
     clocked.jump(12 * HOUR)
     clocked.talk(0.1, 40)
     assert reasons(connections) == [["idle"], ["idle"], ["idle"], ["fin"]]
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview, Segment])
+@pytest.mark.parametrize("time", [float, Decimal])
+def test_each_packet_counts_once_for_a_clock_that_jumped(checks: str, form: Any, time: Any) -> None:
+    """Sixteen in a row are believed, whatever a packet or its time is made of and whatever path it takes."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    decoder = PacketDecoder()
+    data = [packet("c", "A", 100 * number, size=100) for number in range(16)]
+    for number, fields in enumerate([*opened(), *data]):
+        frame = tcp_frame(**fields)
+        given = decoder.decode(frame)[0] if form is Segment else form(frame)
+        if number == 3:  # a half-open connection, whose time will have come
+            assembler.assemble(Segment.make(("10.9.9.9", 9), SERVER, 0, flags="S"), 3.0)
+        assembler.assemble(given, time(number if number < 3 else 1_000_000 + number))
+        assert assembler.statistics().connections == 1 + (3 <= number < 18), number
 
 
 def test_two_clocks_an_hour_and_more_apart_in_one_capture_flush_nothing() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
+from .details import Waiting
 from .errors import StreamCallbackError, UsageError
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits
@@ -55,7 +56,7 @@ class Bounds:
         self._limits = limits
         self._shrink_due = False
         self._state_count = 0
-        self._held: Deque[Tuple[Any, str, Segment]] = deque()
+        self._held: Deque[Tuple[Any, str, Waiting]] = deque()
         self._held_bytes = 0
         self._take_over()
 
@@ -143,19 +144,20 @@ class Bounds:
         """How many pages a handler may keep back now; one stays free for the stream to go on."""
         return max(0, min(self._max_pages_per_connection - 1 - state.page_count, self._pages.room()))
 
-    def _hold(self, owner: Any, name: str, segment: Segment) -> None:
-        """Let the attribute `name` be `segment` until it is taken. All such segments together have a bound; the oldest
-        give way. O(1) amortised."""
-        setattr(owner, name, segment)
-        self._held.append((owner, name, segment))
+    def _hold(self, owner: Any, name: str, segment: Segment, timestamp: float) -> None:
+        """Let the attribute `name` be this segment, as `Waiting`, until it is taken. All such segments together have a
+        bound; the oldest give way. O(1) amortised."""
+        waiting = Waiting(segment, timestamp)
+        setattr(owner, name, waiting)
+        self._held.append((owner, name, waiting))
         self._held_bytes += _cost(segment)
         self._drop_held(self._limits.held_bytes)
 
     def _drop_held(self, bound: int) -> None:
         while self._held_bytes > bound:
-            owner, name, segment = self._held.popleft()
-            self._held_bytes -= _cost(segment)
-            if getattr(owner, name) is segment:
+            owner, name, waiting = self._held.popleft()
+            self._held_bytes -= _cost(waiting.segment)
+            if getattr(owner, name) is waiting:
                 setattr(owner, name, None)
 
     # -- limits, while running

@@ -7,9 +7,16 @@ the first unusual value makes it an object of its own. Rules read and write the 
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, NamedTuple
 
 from .uncut import PYPY
+
+
+class Waiting(NamedTuple):
+    """A segment that does not count yet, and when it was captured."""
+
+    segment: Any
+    timestamp: float
 
 
 class DirectionDetails:
@@ -27,7 +34,7 @@ class DirectionDetails:
         self.ahead = -1  # the highest offset seen beyond the next expected one
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
         # Data that waits for the receiver's ACK: with a wrong checksum (lenient checks), or a low TTL (strict ones).
-        self.doubtful: Any = None
+        self.doubtful: Any = None  # as `Waiting`
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
         self.held_segments = 0
@@ -52,7 +59,7 @@ class ConnectionDetails:
     def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
         self.depth: Any = None  # how many bytes of each direction the handler wants
-        self.pending_syn: Any = None
+        self.pending_syn: Any = None  # as `Waiting`, like the next
         self.syn_data: Any = None
 
 

@@ -58,7 +58,7 @@ class Handshake(TouchedState):
                 self.restartable = False
         elif not segment.flags & ACK:
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
-            self.host._hold(self, "pending_syn", segment)
+            self.host._hold(self, "pending_syn", segment, timestamp)
             taken = False
         else:
             if not self._replacement_confirmed(half, segment):
@@ -132,9 +132,10 @@ class Handshake(TouchedState):
 
     def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
-        syn = self.pending_syn
-        if syn is None:
+        waiting = self.pending_syn
+        if waiting is None:
             return False
+        syn = waiting.segment
         base = (syn.seq + 1) & MASK
         behind_data = (base + syn.length) & MASK
         if segment.key != syn.key:
@@ -145,5 +146,5 @@ class Handshake(TouchedState):
             confirmed = segment.length > 0 and segment.seq == behind_data != half.expected_seq
         if confirmed:
             self.pending_syn = None
-            self.host._replace(self, syn, segment)
+            self.host._replace(self, waiting, segment)
         return confirmed

@@ -6,6 +6,7 @@ from typing import Any
 
 from .apart import apart
 from .decode import PacketDecoder, as_ethernet
+from .details import Waiting
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .openings import Openings
@@ -211,17 +212,16 @@ class Routing(Timers):
             state.late_data(half, segment, timestamp)
         return half
 
-    def _replace(self, state: StreamState, syn: Segment, segment: Segment) -> None:
+    def _replace(self, state: StreamState, syn: Waiting, segment: Segment) -> None:
         """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
-        timestamp = self._present
         self._complete(state, "replaced")
         self._forget(state)
-        half = self._open(syn, timestamp)
-        half.anomaly("tuple_reuse", 0, timestamp)
-        self._apply(half, syn, timestamp)
+        half = self._open(*syn)
+        half.anomaly("tuple_reuse", 0, syn.timestamp)
+        self._apply(half, *syn)
         following = self._halves.get(segment.key)
         if following is not None:
-            self._apply(following, segment, timestamp)
+            self._apply(following, segment, self._present)
 
     def _bad_header(self, timestamp: float) -> None:
         key = self._decoder.last_bad_key

@@ -88,7 +88,8 @@ class Sequencing(TouchedHalf):
         waits = self.doubtful
         if waits is None:
             return self.max_offset
-        end: int = self.offset_of(waits.seq) + waits.length + bool(waits.flags & FIN)
+        segment = waits.segment
+        end: int = self.offset_of(segment.seq) + segment.length + bool(segment.flags & FIN)
         return max(self.max_offset, end)
 
     def seq_at(self, offset: int) -> int:

@@ -64,7 +64,7 @@ class StreamState(Resets):
         if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
             if not checksum_allows(half, segment, timestamp):
                 if not self.host._strict and not flags & (SYN | RST):
-                    self._set_aside(half, segment)
+                    self._set_aside(half, segment, timestamp)
                 return
             flags = segment.flags
         elif self.host._strict and segment.length and segment.checksum_ok() is False:
@@ -95,7 +95,7 @@ class StreamState(Resets):
         if flags & SYN and not segment.length:
             return
         if flags & SYN and self.host._strict and not flags & ACK:
-            self.host._hold(self, "syn_data", segment)  # a listener takes it only if its SYN/ACK covers it (RFC 7413)
+            self.host._hold(self, "syn_data", segment, timestamp)  # taken only if the SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
             may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
             if not (may_doubt and self._doubted(half, segment, timestamp)):
@@ -118,33 +118,33 @@ class StreamState(Resets):
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
         on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
-        doubted = half.doubtful
+        doubted, since = half.doubtful or (None, timestamp)
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
             if doubted is None or doubted.seq == segment.seq:
-                self.host._hold(half, "doubtful", segment)
+                self.host._hold(half, "doubtful", segment, timestamp)
                 return True
             half.ttl = segment.ttl
-            self._trust(half, timestamp)
+            self._trust(half)
         elif doubted is not None and 0 <= (doubted.seq - segment.seq) & MASK < segment.length:
             half.doubtful = None
             if self.host._strict:
-                half.note_refused(half.offset_of(doubted.seq), doubted.payload, timestamp)
+                half.note_refused(half.offset_of(doubted.seq), doubted.payload, since)
         return False
 
-    def _set_aside(self, half: HalfStream, segment: Segment) -> None:
+    def _set_aside(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Lenient checks: data with a wrong checksum counts where the receiver acknowledges it and no other copy came.
         Its checksum was then changed by whoever captured it, or made its addresses anonymous. One such segment waits,
         the first in the stream."""
         if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
             return
-        if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.seq):
-            self.host._hold(half, "doubtful", segment)
+        if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.segment.seq):
+            self.host._hold(half, "doubtful", segment, timestamp)
 
-    def _trust(self, half: HalfStream, timestamp: float) -> None:
-        segment, half.doubtful = half.doubtful, None
-        if segment is not None:
-            half.ttl = segment.ttl
-            self._data(half, segment, timestamp)
+    def _trust(self, half: HalfStream) -> None:
+        waiting, half.doubtful = half.doubtful, None
+        if waiting is not None:
+            half.ttl = waiting.segment.ttl
+            self._data(half, *waiting)
 
     def after_segment(self, half: HalfStream, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
@@ -186,11 +186,11 @@ class StreamState(Resets):
             peer.set_base(ack)
             offset = peer.acked = 0
         if self.syn_data is not None and peer.syn_seen:
-            syn, self.syn_data = self.syn_data, None
-            if offset > 0 and half is not peer and syn.key != getattr(segment, "key", None):
-                self._data(peer, syn, timestamp)
+            waiting, self.syn_data = self.syn_data, None
+            if offset > 0 and half is not peer and waiting.segment.key != getattr(segment, "key", None):
+                self._data(peer, *waiting)
             else:
-                peer.note_refused(0, syn.payload, timestamp)
+                peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
         if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.highest_sent:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
@@ -208,8 +208,9 @@ class StreamState(Resets):
                 self.host._established(self)
         if offset > peer.acked:
             peer.acked = offset
-            if peer.doubtful is not None and peer.offset_of(peer.doubtful.seq) + peer.doubtful.length <= offset:
-                self._trust(peer, timestamp)
+            doubted = peer.doubtful and peer.doubtful.segment
+            if doubted and peer.offset_of(doubted.seq) + doubted.length <= offset:
+                self._trust(peer)
             if peer.cuts:
                 peer.drain()
             if peer.held:
@@ -342,7 +343,7 @@ class StreamState(Resets):
         flushed = 0
         for half in (self.client, self.server):
             if self.stream is not None and half.doubtful is not None and self.host._strict:
-                self._trust(half, self.host._now)
+                self._trust(half)
             had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
                 if not half.skip_hole(reason):

@@ -85,7 +85,9 @@ class Timers(Lingering):
         if timestamp < self._jump - BACK_SECONDS:
             self._jump_packets = 0
         self._jump = timestamp
-        self._jump_packets += 1
+        if self._packets != self._jump_seen:  # else this is the same packet, on its way from one path to another
+            self._jump_seen = self._packets
+            self._jump_packets += 1
         if self._jump_packets < JUMP_PACKETS:
             self._next_timer = float("-inf")  # look at the next packet too
             return False

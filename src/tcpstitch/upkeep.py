@@ -60,6 +60,7 @@ class Upkeep(Bounds):
         self._sweep_packets = 0
         self._jump = self._set_back_at = 0.0
         self._jump_packets = 0
+        self._jump_seen = -1  # the number of the packet that was counted last
         self._packets = 0
         self._taken = 0
 
