@@ -13,7 +13,7 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 from .details import Waiting
 from .errors import StreamCallbackError, UsageError
 from .half import HalfStream
-from .limits import CONNECTION_BYTES, Limits
+from .limits import CONNECTION_BYTES, Limits, connection_cost
 from .pages import PageCache
 from .pressure import PressureGauge
 from .segment import Segment
@@ -266,7 +266,7 @@ class Bounds:
 
     def memory_bytes(self) -> int:
         """What pages and connections hold now, estimated from above. O(1)."""
-        return self._pages.memory_bytes() + self._state_count * (CONNECTION_BYTES + 4 * self._history_bytes)
+        return self._pages.memory_bytes() + self._state_count * connection_cost(self._history_bytes)
 
     def _watch_pressure(self) -> None:
         """Let the user's callback hear of a new level of pressure."""

@@ -137,7 +137,7 @@ class Delivery(Sequencing, Keeping, Evidence):
                 self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
                 return
         if self.history or self.state.host._history_bytes:
-            self.history = self._history_after(data)
+            self._remember(offset, data, _origins(marks or [(offset, timestamp, None)], offset, end)[1])
         start = offset == 0 and self.syn_seen and self.skip == 0
         depth = self.state.depth
         if depth is not None and end > depth:
@@ -157,7 +157,8 @@ class Delivery(Sequencing, Keeping, Evidence):
         if self.state.host.urgent == "gap":
             self._note_gap(place, 1, "urgent")
         elif self.history or self.state.host._history_bytes:
-            self.history = self._history_after(data[place - offset : place - offset + 1])  # the receiver has it too
+            origins = _origins(marks, place, place + 1)[1]  # the receiver has it too
+            self._remember(place, data[place - offset : place - offset + 1], origins)
         if place + 1 < offset + len(data):
             self._emit(place + 1, data[place + 1 - offset :], *_origins(marks, place + 1, offset + len(data)))
 
@@ -171,7 +172,6 @@ class Delivery(Sequencing, Keeping, Evidence):
         if self.skip >= 0:
             self.skip += length
         self.drop_kept()
-        self.history = b""
         host._counters.count_gap(reason, length)
         host._call(self.state, "gap", Gap(self.direction, start, length, reason, host._present))
         stream = self.state.stream

@@ -38,7 +38,7 @@ class DirectionDetails:
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
         self.held_segments = 0
-        self.history = b""  # the last delivered bytes, where conflicts with them are to be seen
+        self.history: Any = None  # the last delivered bytes, where conflicts with them are to be seen
         self.isns: Any = ()  # other initial sequence numbers that it offered: nothing, or an array
         self.kept: Any = None  # what the handler holds back
         self.refused: Any = None  # bytes that the receiver did not take

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, List, Sequence
 
 from .chunk import Anomaly
-from .overlap import Conflict, differing
+from .history import History
+from .overlap import Conflict, conflicts
+from .page import Mark
 from .segment import Direction
 
 EVIDENCE_BYTES = 64  # of each version in an overlap_conflict
@@ -18,8 +20,7 @@ class Evidence:
 
     state: Any
     direction: Direction
-    handed: Any
-    history: bytes
+    history: Any
     refused: Any
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
@@ -27,8 +28,8 @@ class Evidence:
         host._counters.anomalies[kind] = host._counters.anomalies.get(kind, 0) + 1
         host._call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
 
-    def _report_conflicts(self, conflicts: Sequence[Conflict], timestamp: float) -> None:
-        for conflict in conflicts:
+    def _report_conflicts(self, found: Sequence[Conflict], timestamp: float) -> None:
+        for conflict in found:
             self.anomaly(
                 "overlap_conflict", conflict.offset, timestamp, length=len(conflict.old),
                 old=conflict.old[:EVIDENCE_BYTES], new=conflict.new[:EVIDENCE_BYTES],
@@ -43,15 +44,10 @@ class Evidence:
 
     def check_history(self, start: int, data: bytes, timestamp: float) -> None:
         """Compare a retransmission with the delivered bytes that are still known."""
-        end = self.handed
-        base = end - len(self.history)
-        low, high = max(start, base), min(start + len(data), end)
-        if low < high:
-            old, new = self.history[low - base : high - base], data[low - start : high - start]
-            if old != new:
-                first, last = differing(old, new)
-                conflict = Conflict(low + first, old[first:last], new[first:last], self.state.last_seen)
-                self._report_conflicts([conflict], timestamp)
+        history = self.history
+        for low, old in history.within(start, start + len(data)):
+            new = data[low - start : low - start + len(old)]
+            self._report_conflicts(conflicts(low, old, new, history.time_at), timestamp)
 
     def _compare_refused(self, refused: Conflict, offset: int, data: bytes, timestamp: float) -> bool:
         """Whether the delivered `data` covers the refused bytes; a difference is reported."""
@@ -59,13 +55,25 @@ class Evidence:
         low, high = max(start, offset), min(start + len(old), offset + len(data))
         if low < high:
             before, after = old[low - start : high - start], data[low - offset : high - offset]
-            if before != after:
-                first, last = differing(before, after)
-                conflict = Conflict(low + first, before[first:last], after[first:last], old_timestamp)
-                self._report_conflicts([conflict], timestamp)
+            self._report_conflicts(conflicts(low, before, after, lambda place: old_timestamp), timestamp)
         return low < high
 
-    def _history_after(self, data: bytes) -> bytes:
-        bound: int = self.state.host._history_bytes
-        return (self.history + data)[-bound:] if bound else b""
+    def limit_history(self, bound: int) -> None:
+        """Keep no more than `bound` delivered bytes, and no more refused ones."""
+        if not bound:
+            self.history = None
+        elif self.history:
+            self.history.trim(bound)
+        if self.refused is not None and len(self.refused.old) > bound:
+            self.refused = None
+
+    def _remember(self, start: int, data: bytes, marks: List[Mark]) -> None:
+        """Keep what is delivered, as far as the bound allows."""
+        bound = self.state.host._history_bytes
+        if not bound:
+            self.history = None
+            return
+        if self.history is None:
+            self.history = History()
+        self.history.add(start, data, marks, bound)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
-from .overlap import Conflict, Disputed, Policy, Sent, differing
+from .overlap import Disputed, Policy, Sent
 from .page import Mark, Page
 from .pages import PageCache
 from .redblack import Node, RedBlackTree
@@ -53,6 +53,10 @@ class _Run:
         if len(pages) == 1:
             return pages[0].read(start, end)
         return b"".join(page.read(max(start, page.start), min(end, page.end)) for page in pages)
+
+    def time_at(self, offset: int) -> float:
+        """The capture time of the byte at `offset`, which is one of these."""
+        return self.pages_of(offset, offset + 1)[0].time_at(offset)
 
     def readable(self, offset: int) -> bytes:
         """What the kernel hands out from `offset` on: it counts from the start, and its buffer holds no FINs."""
@@ -245,7 +249,7 @@ class KernelQueue(Disputed):
             if before > _MAX_COMPARED:
                 return present + end - position
             low, high = max(position, run.start), min(end, run.end)
-            self._note_conflict(run, low, high, data[low - start : high - start])
+            self._compare_versions(low, run.read(low, high), data[low - start : high - start], run.time_at)
             present += high - low
             position = high
             if high == end:
@@ -254,14 +258,6 @@ class KernelQueue(Disputed):
             if node is not None and node.item.end <= position:  # it lies inside what was looked at
                 node = self._tree.first_past(position)
         return present
-
-    def _note_conflict(self, run: _Run, start: int, end: int, new: bytes) -> None:
-        old = run.read(start, end)
-        if old != new:
-            first, last = differing(old, new)
-            place = start + first
-            timestamp = run.pages_of(place, place + 1)[0].origins(place, place + 1)[0][1]
-            self._add_conflict(Conflict(place, old[first:last], new[first:last], timestamp))
 
     def overlay(self, data: bytes, sent: Sent, mark: Mark) -> Tuple[bytes, List[Mark]]:
         """`data`, which came as `mark` says, as it is to be delivered now: as it came."""

@@ -14,6 +14,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB"
 # What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
 # by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
 CONNECTION_BYTES = 2336
+HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times the bound on bytes
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 _PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
 _LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": 1 << 17}  # 1 elsewhere; the latter: one datagram
@@ -32,6 +33,12 @@ def parse_bytes(size: Union[int, str]) -> int:
         raise LimitsError("memory size: no float can hold that many bytes") from None
 
 
+def connection_cost(history_bytes: int) -> int:
+    """The most bytes that a connection takes besides pages. Both its directions keep what was delivered last, with
+    when it came, and what was refused."""
+    return CONNECTION_BYTES + (HISTORY_RECORDS + 5 * history_bytes if history_bytes else 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What an assembler may hold. Every bound is on by default and hard: it is checked before memory is taken.
@@ -42,8 +49,8 @@ class Limits:
     `max_connections` bounds connection state, also of connections that are over and linger so that late packets open
     nothing; `max_fragments` the incomplete IP datagrams and `max_fragment_bytes` their bytes.
     `max_history_bytes_per_connection`, off by default, keeps the last delivered bytes of each direction so that a
-    later segment with other bytes at the same offsets is reported; it costs up to four times that per connection, for
-    what was delivered and what was refused of both directions.
+    later segment with other bytes at the same offsets is reported; it costs up to five times that per connection, and
+    1 200 bytes, for what was delivered and what was refused of both directions and when it came.
     Raises `LimitsError`.
     """
 
@@ -74,7 +81,7 @@ class Limits:
         (or two memory pages of the system), never more than 2 MiB. What handlers keep themselves is theirs."""
         return (
             self.max_buffered_pages_total * page_cost(self.page_size)
-            + self.max_connections * self._connection_cost(self.max_history_bytes_per_connection)
+            + self.max_connections * connection_cost(self.max_history_bytes_per_connection)
             + self.max_fragments * FRAGMENT_BYTES
             + self.max_fragment_bytes
         )
@@ -83,11 +90,6 @@ class Limits:
     def held_bytes(self) -> int:
         """The most bytes of segments that wait for word of whether they count, such as a SYN on a living connection."""
         return min(1 << 20, self.memory_bound >> 5)
-
-    @staticmethod
-    def _connection_cost(history_bytes: int) -> int:
-        """Both directions keep what was delivered last, and what was refused."""
-        return CONNECTION_BYTES + 4 * history_bytes
 
     @classmethod
     def from_memory(
@@ -104,7 +106,7 @@ class Limits:
             raise LimitsError(f"{size!r} is too small: give at least 1MiB")
         # Refuses what cannot be, before anything is divided by it.
         cls(page_size=page_size, max_history_bytes_per_connection=max_history_bytes_per_connection)
-        connections = int(budget * _CONNECTION_SHARE) // cls._connection_cost(max_history_bytes_per_connection)
+        connections = int(budget * _CONNECTION_SHARE) // connection_cost(max_history_bytes_per_connection)
         if not connections:
             raise LimitsError(
                 f"{size!r} is too small for max_history_bytes_per_connection={max_history_bytes_per_connection}"

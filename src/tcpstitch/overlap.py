@@ -36,6 +36,19 @@ class Conflict(NamedTuple):
     old_timestamp: float
 
 
+TimeAt = Callable[[int], float]
+
+
+def conflicts(start: int, old: bytes, new: bytes, time_at: TimeAt) -> List[Conflict]:
+    """One, from the first to the last byte that differs, or none; `time_at` an offset the old version was captured. One
+    step whatever the length."""
+    if old == new:
+        return []
+    both, size = int.from_bytes(old, "big") ^ int.from_bytes(new, "big"), len(old)
+    first, last = size - (both.bit_length() + 7) // 8, size - ((both & -both).bit_length() - 1) // 8
+    return [Conflict(start + first, old[first:last], new[first:last], time_at(start + first))]
+
+
 class Disputed:
     """A queue that says where bytes came that were there already, and were others."""
 
@@ -48,17 +61,11 @@ class Disputed:
         found, self._conflicts = self._conflicts, ()
         return found  # type: ignore[no-any-return]
 
-    def _add_conflict(self, conflict: Conflict) -> None:
-        if not self._conflicts:
-            self._conflicts = []
-        self._conflicts.append(conflict)
-
-
-def differing(old: bytes, new: bytes) -> Tuple[int, int]:
-    """Where two versions of the same bytes differ: the first place, and the one behind the last. One step whatever the
-    length."""
-    both = int.from_bytes(old, "big") ^ int.from_bytes(new, "big")
-    return len(old) - (both.bit_length() + 7) // 8, len(old) - ((both & -both).bit_length() - 1) // 8
+    def _compare_versions(self, start: int, old: bytes, new: bytes, time_at: TimeAt) -> None:
+        if old != new:
+            if not self._conflicts:
+                self._conflicts = []
+            self._conflicts += conflicts(start, old, new, time_at)
 
 
 class Policy(NamedTuple):

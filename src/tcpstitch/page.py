@@ -266,6 +266,10 @@ class Page:
                 timestamp, context = later[index + 1], contexts.get(relative)
         return found or [(start, timestamp, context)]
 
+    def time_at(self, offset: int) -> float:
+        """The capture time of the byte at `offset`, which is covered."""
+        return self.origins(offset, offset + 1)[0][1]
+
     def oldest_timestamp(self) -> float:
         """The earliest capture time among the origins."""
         return min(self.timestamp, *self.later[1::2]) if self.later else self.timestamp

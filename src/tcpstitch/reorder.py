@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, Iterator, List, Optional, Tuple
 
 from .apart import apart
-from .overlap import Conflict, Disputed, OwnerMap, Policy, Sent, differing
+from .overlap import Disputed, OwnerMap, Policy, Sent
 from .page import Mark, Page
 from .pageindex import PageIndex
 from .pages import PageCache
@@ -199,7 +199,7 @@ class ReorderQueue(Disputed):
                 added += high - low
                 self._claim(page, low, high, sent)
                 continue
-            self._note_conflict(page, low, high, piece)
+            self._compare_versions(low, page.read(low, high), piece, page.time_at)
             for sub_low, sub_high in self._won(page, low, high, sent):
                 page.replace(sub_low, piece[sub_low - low : sub_high - low], timestamp, context)
                 self._claim(page, sub_low, sub_high, sent)
@@ -219,13 +219,6 @@ class ReorderQueue(Disputed):
             return [(start, end)] if self._policy.new_wins(sent, sent) else []
         return page.claims.won(start, end, sent, self._policy)  # type: ignore[no-any-return]
 
-    def _note_conflict(self, page: Page, start: int, end: int, new: bytes) -> None:
-        old = page.read(start, end)
-        if old != new:
-            first, last = differing(old, new)
-            timestamp = page.origins(start, start + 1)[0][1]
-            self._add_conflict(Conflict(start + first, old[first:last], new[first:last], timestamp))
-
     def note_origins(self, marks: List[Mark], end: int) -> None:
         """Note where the buffered bytes up to `end` came from: those from each mark to the next one. O(marks log n)."""
         for (start, timestamp, context), stop in zip(marks, [*(mark[0] for mark in marks[1:]), end]):
@@ -244,7 +237,7 @@ class ReorderQueue(Disputed):
                 if not covered:
                     continue
                 piece = data[low - start : high - start]
-                self._note_conflict(page, low, high, piece)
+                self._compare_versions(low, page.read(low, high), piece, page.time_at)
                 for a, b in _between(self._won(page, low, high, sent), low, high):
                     merged = bytearray(data) if merged is None else merged
                     merged[a - start : b - start] = page.read(a, b)

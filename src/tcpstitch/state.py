@@ -362,11 +362,8 @@ class StreamState(Resets):
 
     def limit_history(self, bound: int) -> None:
         """Keep no more than `bound` delivered bytes per direction."""
-        for half in (self.client, self.server):
-            if len(half.history) > bound:
-                half.history = half.history[len(half.history) - bound :]
-            if half.refused is not None and len(half.refused.old) > bound:
-                half.refused = None
+        self.client.limit_history(bound)
+        self.server.limit_history(bound)
         self.refresh()
 
     @apart
