@@ -55,6 +55,21 @@ def test_a_conflict_names_the_packet_that_brought_the_old_version(policy: str, d
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("policy", EVERY_POLICY)
+def test_the_old_time_is_that_of_the_byte_that_differs_first(policy: str, waits: bool) -> None:
+    """The new version begins on another packet, in the same page or the same history, that it repeats."""
+    wire = Wire(500, delivery="arrival", overlap=policy, limits=kept(1000))
+    start = 9 if waits else 0
+    for place in (5000, 10_000, 15_000):  # the first segments have pages of their own
+        wire.send(place, b"elsewhere")
+    wire.send(start, b"abc")
+    old = sent(wire, start + 3, b"def")
+    wire.send(start + 6, b"ghi")
+    new = sent(wire, start + 1, b"bcdEfgh")
+    assert conflicts(wire) == [(start + 4, 1, b"e", b"E", old, new)]
+
+
 def test_a_gap_does_not_hide_a_conflict_with_what_was_delivered_before_it() -> None:
     wire = Wire(500, delivery="arrival", limits=kept(100))
     old = sent(wire, 0, b"abcdef")
