@@ -90,7 +90,7 @@ def test_what_cannot_hold_a_segment_or_a_datagram_is_no_limit(fields: Any) -> No
 def test_a_timeout_is_seconds_or_never(name: str) -> None:
     for value in (0, 0.5, 10**9, float("inf"), None):
         assert getattr(Timeouts(**{name: value}), name) == value  # type: ignore[arg-type]
-    for wrong in (-1, -0.001, float("nan"), "2m", 1j):
+    for wrong in (-1, -0.001, float("nan"), "2m", 1j, True):
         with pytest.raises(LimitsError, match=f"{name}=.*or None for never"):
             Timeouts(**{name: wrong})  # type: ignore[arg-type]
 

@@ -129,7 +129,8 @@ class Timeouts:
     """Seconds of capture time after which waiting ends; None = never. Raises `LimitsError`.
 
     `gap`: a missing range older than this is given up (2 minutes, the age gopacket's examples flush at).
-    `idle`: a connection without packets is completed (RFC 5382 REQ-5: at least 2 hours 4 minutes).
+    `idle`: a connection without packets is completed (RFC 5382 REQ-5: at least 2 hours 4 minutes), up to an eighth of
+    that later, and not before a quarter as many packets came as connections are open: looking at all of them costs.
     `embryonic`: a handshake that does not finish (RFC 5382 REQ-5: 4 minutes).
     `closed`: how long a closed connection lingers so that late packets open nothing (60 s, Linux TIME-WAIT).
     `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps;
@@ -151,5 +152,6 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and (not isinstance(value, (int, float)) or not value >= 0):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if value is not None and not (number and value >= 0):
                 raise LimitsError(f"{field.name}={value!r}: give seconds of at least 0, or None for never")
