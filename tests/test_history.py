@@ -91,6 +91,16 @@ def test_as_many_bytes_as_the_bound_says_are_compared(bound: int) -> None:
         assert [conflict[:4] for conflict in conflicts(wire)] == [(count * size - bound, 1, b"a", b"b")]
 
 
+def test_packets_whose_bytes_are_gone_take_no_place_of_those_whose_bytes_are_kept() -> None:
+    wire = Wire(500, delivery="arrival", limits=kept(30))
+    for index in range(20):
+        wire.send(index, b"a")
+    old = sent(wire, 20, b"a" * 20)
+    newer = sent(wire, 40, b"a" * 20)
+    first, second = sent(wire, 35, b"b"), sent(wire, 50, b"b")
+    assert conflicts(wire) == [(35, 1, b"a", b"b", old, first), (50, 1, b"a", b"b", newer, second)]
+
+
 def test_a_smaller_bound_set_while_running_holds_at_once() -> None:
     wire = Wire(500, delivery="arrival", limits=kept(600))
     for index in range(200):

@@ -28,9 +28,13 @@ class History:
 
     def add(self, start: int, data: bytes, marks: List[Mark], bound: int) -> None:
         """Take in `data`, delivered at `start`, which came as `marks` say. O(bound)."""
+        before = len(self._data)
+        self._drop(min(before, before + len(data) - bound))  # first: its pieces make room
         place = self._dropped + len(self._data) - start
-        for offset, timestamp, _ in marks:
-            self._add_piece(offset, offset + place, timestamp, bound)
+        oldest = start + len(data) - bound
+        for (offset, timestamp, _), behind in zip(marks, [*marks[1:], None]):
+            if behind is None or behind[0] > oldest:
+                self._add_piece(offset, offset + place, timestamp, bound)
         self._data += data
         self.trim(bound)
 
@@ -39,7 +43,7 @@ class History:
         if len(offsets) >= FREE_PIECES + bound // BYTES_PER_PIECE:
             if offset - place == offsets[-1] - places[-1]:
                 return
-            self.trim(self._dropped + len(self._data) - places[1])  # behind a gap it has to be known
+            self._drop(places[1] - self._dropped)  # behind a gap it has to be known: the oldest makes room
         offsets.append(offset)
         places.append(place)
         self._times.append(timestamp)
@@ -50,6 +54,9 @@ class History:
         most = FREE_PIECES + bound // BYTES_PER_PIECE
         if len(self._places) > most:
             excess = max(excess, self._places[-most] - self._dropped)
+        self._drop(excess)
+
+    def _drop(self, excess: int) -> None:
         if excess > 0:
             self._data = self._data[excess:]
             self._dropped += excess
