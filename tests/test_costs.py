@@ -174,6 +174,15 @@ def test_a_long_segment_that_makes_room_page_by_page_counts_its_pages_once(on_li
     assert growth(cost, 5, 30) < 6
 
 
+def test_room_that_a_connection_has_to_make_for_itself_is_not_taken_from_others() -> None:
+    limits = Limits(max_buffered_pages_per_connection=12, max_buffered_pages_total=12, page_size=64)
+    other = ("10.0.0.3", 1000)
+    opening = [Segment.make(other, SERVER, 0, b"", "S", 0), Segment.make(SERVER, other, 0, b"", "SA")]
+    waiting = [server(1857, bytes(400)), Segment.make(SERVER, other, 3265, bytes(64)), client(1665, bytes(200))]
+    assembler = opened([*opening, *waiting, server(3393, bytes(400))], limits=limits, overlap="bsd")
+    assert set(assembler.statistics().gaps_by_reason) == {"page_limit"}
+
+
 def test_data_taken_over_many_pieces_until_it_is_acknowledged_costs_a_constant_for_each() -> None:
     """The pieces belong to longer segments, which win, and were cut."""
 

@@ -72,8 +72,11 @@ class Bounds:
         base = half.base_seq if half.known else -1
         close = 0
         while True:
-            if state.page_count + needed > self._max_pages_per_connection + close:
+            beyond = state.page_count + needed - self._max_pages_per_connection
+            if beyond > close:
                 victim, reason = state, "page_limit"
+            elif beyond > 0:
+                return False
             elif needed > pages.room() + close:
                 victim, reason = pages.victim(state) or state, "total_limit"
             else:
