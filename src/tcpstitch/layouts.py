@@ -8,9 +8,7 @@ The first function reads all headers of a frame: the mark; the IP length; what t
 for IPv4 fragment word, TTL, protocol; for IPv6 next header, hop limit); addresses and ports; sequence and
 acknowledgement number; offset and flags; window. The other two are for frames in a file: one reads what goes before
 them and the mark, the other what is left. Before a frame go seconds, fraction and length (a record of a pcap file), or
-the first six numbers of an enhanced packet block of pcapng. To find the packets of a share the former reads on: the
-line as bytes, the last four bytes of the sender's address, and the number of the twelve that end with the ports, of
-which the first four are the receiver's.
+the first six numbers of an enhanced packet block of pcapng.
 """
 
 from __future__ import annotations
@@ -23,18 +21,11 @@ from .uncut import PYPY
 
 Read = Callable[[Any, int], Tuple[Any, ...]]
 Layout = Tuple[Read, Any, Any, Any, int, int]
-# How frames come: by themselves, or in a file of this byte order, as records, all of them or those of a share, or as
-# enhanced packet blocks.
+# How frames come: by themselves, or in a file of this byte order, as records or as enhanced packet blocks.
 Mode = Tuple[str, int]
-RECORDS, SHARED, PCAPNG = range(3)
+RECORDS, PCAPNG = range(2)
 ALONE: Mode = ("", RECORDS)
 ENHANCED = 6  # the type of such a block
-
-# The lines of TCP in one piece, whatever TTL and "don't fragment" are.
-PLAIN_LINES = frozenset(
-    [bytes((bits, 0, ttl, 6)) for bits in (0, 0x40, 0x80, 0xC0) for ttl in range(256)]
-    + [bytes((6, ttl)) for ttl in range(256)]
-)
 
 # On PyPy, where a frame is bytes or `Uncut`: one function for each, since what it calls is a constant then. A mark of
 # three bytes is a number there, which needs no object.
@@ -78,8 +69,7 @@ def _reads(mode: Mode, version: int, size: int) -> Tuple[Read, Any, Any]:
     if not order:
         return headers, None, None
     head = "III" if kind != PCAPNG else "IIIIII"
-    more = "" if kind != SHARED else "5x4s2xIQ" if version == 4 else "5x2s12xI12xQ"
-    front = Struct(f"{order}{head}16x{size}s{more}").unpack_from
+    front = Struct(f"{order}{head}16x{size}s").unpack_from
     return headers, front, Struct(f"!{12 + size}xx{fields}").unpack_from
 
 

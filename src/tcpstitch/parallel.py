@@ -1,8 +1,9 @@
 """More cores: captures, or the parts of one capture, assembled in worker processes or on a cluster.
 
 A capture is cut into parts by connection, so that both directions of one, and all of its packets, meet in one part.
-Every worker reads the whole file and skips what belongs to other parts; packets that must be decoded to be told apart
-(fragments, tunnels) are decoded by each. A part's timers run on its own packets.
+Of a large pcap file each worker looks at a range first, to find the packets of every part; of other captures every
+worker reads the whole and skips what belongs to other parts. Packets that must be decoded to be told apart (fragments,
+tunnels) are decoded by each. A part's timers run on its own packets.
 
 Any executor of PEP 3148 will do: `concurrent.futures.ProcessPoolExecutor`, which is the default, or, beyond one
 machine, `distributed.Client(...).get_executor()` (`pip install tcpstitch[dask]`); see docs/parallel.md.
@@ -21,8 +22,8 @@ from operator import itemgetter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .assembler import Assembler
-from .capture import Capture, Share, open_capture
-from .capture.share import HEAD, MOST_SHARES
+from .capture import Capture, Share, ahead, open_capture
+from .capture.share import HEAD, MOST_SHARES, Piece
 from .errors import TcpStitchError, UsageError
 from .limits import Limits
 from .segment import Segment, address_bytes
@@ -91,6 +92,7 @@ class _Task(NamedTuple):
     parts: int
     make_factory: MakeFactory
     options: Dict[str, Any]
+    pieces: Sequence[Piece] = ()  # where the part's packets lie, if that is known
 
 
 class _Answer(NamedTuple):
@@ -130,6 +132,7 @@ def _work(task: _Task) -> _Answer:
     emitter = _Emitter()
     assembler: Optional[Assembler] = None
     share = Share(task.part, task.parts, counted=False)
+    share.pieces = list(task.pieces)
     warnings: List[str] = []
     try:
         factory = task.make_factory(emitter)
@@ -214,7 +217,7 @@ def run(
         _check_picklable(make_factory, options)
         answers = _in_processes(tasks, workers)
     else:
-        answers = _gather(tasks, _submit(executor, tasks))
+        answers = _gather(tasks, _submit(executor, _looked_ahead(executor, tasks)))
     outcome = _merged(tasks, answers)
     if outcome.failures and failures == "raise":
         raise PartsFailed(outcome)
@@ -304,6 +307,22 @@ def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None
         ) from error
 
 
+def _looked_ahead(executor: Executor, tasks: List[_Task]) -> List[_Task]:
+    """The parts of one large file with what they find out together about where the packets of each lie."""
+    count = len(tasks)
+    if count < 2 or tasks[0].parts != count or len(_paths(tasks[0].source)) != 1:
+        return tasks
+    (path,) = _paths(tasks[0].source)
+    try:
+        if os.path.getsize(path) < ahead.LEAST_BYTES:
+            return tasks
+        futures = [executor.submit(ahead.look, path, part, count) for part in range(count)]
+        pieces = ahead.joined([future.result() for future in futures], count)
+    except Exception:  # whatever it is, each part will meet it
+        return tasks
+    return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
+
+
 def _submit(executor: Executor, tasks: Iterable[_Task]) -> "List[Future[_Answer]]":
     futures: "List[Future[_Answer]]" = []
     for task in tasks:
@@ -342,7 +361,7 @@ def _pooled(tasks: List[_Task], workers: int) -> "List[Future[_Answer]]":
     """What became of the tasks, all of them done, in a pool of their own."""
     pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
     try:
-        futures = _submit(pool, tasks)
+        futures = _submit(pool, _looked_ahead(pool, tasks))
         wait(futures)
         pool.shutdown()
         return futures

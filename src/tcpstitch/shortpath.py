@@ -13,7 +13,7 @@ from typing import Any, Optional
 from .chunk import Chunk
 from .errors import ReentrantCallError
 from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS
-from .layouts import ALONE, ENHANCED, PLAIN_LINES, Layout, Mode, layout_of
+from .layouts import ALONE, ENHANCED, Layout, Mode, layout_of
 from .ordinary import same_path, sound
 from .segment import CONTROL, FIN
 from .sequence import HALF, MASK
@@ -27,7 +27,7 @@ class ShortPath(Strictly):
     """The part of the assembler that most packets see."""
 
     # One function for a packet and for all those of a block, as for each packet a call would cost a tenth of what
-    # everything else does; so it is longer than others may be. 257 is the modulus by which `Share.mine` is told.
+    # everything else does; so it is longer than others may be.
 
     def assemble(self, packet: Any, timestamp: float, _block: Any = None) -> None:
         """Take one packet, captured at `timestamp` (seconds): a bytes-like frame, a dpkt packet, or a `Segment`.
@@ -38,7 +38,7 @@ class ShortPath(Strictly):
         if self._busy is not None:
             raise ReentrantCallError
         if _block is not None:
-            packet, pos, full, scale, units, share, mine, mode, layout, second = _block.parts()
+            packet, pos, full, scale, units, among, mode, layout, second = _block.parts()
             after = pos
         elif type(packet) is self._frames or type(packet) is Uncut:
             at, limit, layout = 0, len(packet), self._layout
@@ -51,11 +51,11 @@ class ShortPath(Strictly):
                     mark, total, middle, key, seq, ack, word, window = headers(packet, at)
                 else:
                     try:
-                        if mine is None:
+                        if among is None:
                             epoch, fraction, size, mark = front(packet, pos)
-                        elif share is None:  # enhanced packet blocks of pcapng, of interfaces that are alike
+                        elif units:  # enhanced packet blocks of pcapng, of interfaces that are alike
                             kind, length, index, epoch, fraction, size, mark = front(packet, after)
-                            if kind != ENHANCED or index not in mine or length != size + 35 & -4:
+                            if kind != ENHANCED or index not in among or length != size + 35 & -4:
                                 break
                             if epoch != second:
                                 second, high = epoch, epoch << 32
@@ -63,14 +63,9 @@ class ShortPath(Strictly):
                             pos = after + 12
                             after += length
                         else:
-                            while True:
-                                epoch, fraction, size, mark, line, source, ends = front(packet, pos)
-                                if mine[(source + ends) % 257] or line not in PLAIN_LINES or mark != marked:
-                                    break
-                                limit = pos + 16 + size
-                                if size < ahead or limit > full:
-                                    break
-                                pos = limit
+                            for pos in among:  # noqa: B007  (the next place; a call of `next` costs twice as much)
+                                break
+                            epoch, fraction, size, mark = front(packet, pos)
                     except HeaderError:
                         epoch, fraction, size, mark = _block.head(pos)
                     at = pos + 16
@@ -89,8 +84,6 @@ class ShortPath(Strictly):
             except (TypeError, ValueError, ArithmeticError) as error:  # what is no time cannot be compared with one
                 raise blame(timestamp, error)  # noqa: B904  (it may be the same)
             if mark != marked:
-                if _block is not None and share is not None and not share.may_own(packet, at + 12, limit - at - 12):
-                    continue
                 layout = self._look(packet, at, limit, timestamp, ALONE if _block is None else mode)
                 if layout is None:
                     if _block is None:

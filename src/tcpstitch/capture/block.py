@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
-from ..layouts import RECORDS, SHARED, Mode, usual
+from ..layouts import RECORDS, Mode, usual
 from ..uncut import Uncut
+from .places import find_places, in_order
 from .report import MAX_RECORD
 from .share import HEAD, Share
 from .source import Source
@@ -20,8 +21,8 @@ class Block:
     of the packets are wanted. Nobody may hold on to `buffer`.
     """
 
-    __slots__ = ("source", "buffer", "pos", "size", "base", "first", "record", "scale", "share", "mode", "usable",
-                 "over", "second", "time")  # fmt: skip
+    __slots__ = ("source", "buffer", "pos", "size", "base", "first", "record", "scale", "share", "mode", "places",
+                 "end", "usable", "over", "second", "time")  # fmt: skip
 
     def __init__(
         self, source: Source, buffer: Any, pos: int, record: Callable[[Any, int], Tuple[Any, ...]], scale: float,
@@ -35,17 +36,38 @@ class Block:
         self.record = record
         self.scale = scale
         self.share = share
-        self.mode: Mode = (order, RECORDS if share is None else SHARED)
+        self.mode: Mode = (order, RECORDS)
+        # Of the share's packets up to `end`, those that are not taken yet; the last is `end` itself.
+        self.places: Optional[Iterator[int]] = None
+        self.end = 0
         self.usable = True  # until packets are read one by one
         self.over = False
         self.second, self.time = -1, -1.0  # of the packet before, as an integer and as a float
 
     def parts(self) -> Tuple[Any, ...]:
-        """For the loop over the packets: buffer, pos, size; scale, and units where that is none; share and what it has
-        of the sums of addresses and ports; mode and a layout of frames; a second that none has."""
-        share, mode = self.share, self.mode
-        mine = None if share is None else share.mine if mode[0] == "<" else share.swapped
-        return self.buffer, self.pos, self.size, self.scale, 0, share, mine, mode, usual(mode), -1
+        """For the loop over the packets: buffer, pos, size; scale, and units where that is none; places of the share's
+        packets, None where all are wanted; mode and a layout of frames; a second that none has."""
+        mode = self.mode
+        if self.share is not None and self.pos >= self.end and not self._next_piece(self.share):
+            own: List[int] = []
+            rest: List[int] = []
+            lists = in_order([own if mine else rest for mine in self.share.mine], mode[0])
+            self.end = find_places(self.buffer, self.pos, self.size, mode[0], lists, [own])
+            self.places = iter([*own, self.end])
+        return self.buffer, self.pos, self.size, self.scale, 0, self.places, mode, usual(mode), -1
+
+    def _next_piece(self, share: Share) -> bool:
+        """Read the next piece of the file in which the share is known to have packets; False if there is none."""
+        if not share.pieces:
+            return False
+        offset, size, places = share.pieces.pop()
+        self.buffer, self.size = self.source.piece(offset, size)
+        self.base, self.pos = offset, 0
+        if self.size < size:  # the file was cut since: what is left of it has to be looked at again
+            share.pieces = []
+            return False
+        self.places, self.end = iter(places), size
+        return True
 
     def head(self, pos: int) -> Tuple[Any, ...]:
         """Seconds, fraction and length of the record at `pos`, of whose frame too little is left in the buffer to look
@@ -89,6 +111,9 @@ class Block:
 
     def more(self) -> Optional[Block]:
         """Read on, when less than a record is left; None where the source ends, or is damaged."""
+        self.end = 0
+        if self.share is not None and self.share.pieces:
+            return self
         left = self.size - self.pos
         need = HEAD + self.record(self.buffer, self.pos)[2] if left >= HEAD else HEAD
         return self if need <= MAX_RECORD and self.source.can_hold(need - left) and self.refill(need) else None

@@ -198,14 +198,14 @@ class Blocks:
     # -- in place
 
     def parts(self) -> Tuple[Any, ...]:
-        """As those of `Block`, with what time counts from for the scale, and the interfaces that are alike for what is
-        wanted. The last 7 bytes, which may be padding and a length, are left."""
+        """As those of `Block`, with what time counts from for the scale, and the interfaces that are alike for the
+        places. The last 7 bytes, which may be padding and a length, are left."""
         mode: Mode = (self.section.order, PCAPNG)
         like, units, offset, make = self.section.usual()
         if make is not bytes:
             like = set()
         self._before = self.pos
-        return self.buffer, self.pos + 7 & -4, self.size - 7, offset, units, None, like, mode, usual(mode), -1
+        return self.buffer, self.pos + 7 & -4, self.size - 7, offset, units, like, mode, usual(mode), -1
 
     def head(self, pos: int) -> Tuple[Any, ...]:
         """As that of `Block`; no such packet is so short."""

@@ -8,7 +8,7 @@ to every share: who reads it looks at the key of the segment that comes out.
 from __future__ import annotations
 
 import struct
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional, Tuple
 
 from ..errors import UsageError
 from .report import ETHERNET, Record
@@ -33,11 +33,38 @@ HEAD = 16  # bytes of a pcap record's header
 _LONGEST = 128  # bytes of a packet beyond which nothing is looked at
 
 
+Piece = Tuple[int, int, Any]  # of a pcap file: offset, size, and an array of places in it (see `places`)
+
+
+def _bucket(key: bytes) -> int:
+    words = key if len(key) == 12 else key[12:16] + key[28:]
+    return int.from_bytes(words, "little") % MOST_SHARES
+
+
+def bucket_of(buffer: bytes, at: int, length: int) -> Optional[int]:
+    """The remainder that tells the share of the `length` bytes from the EtherType at `at` on; None where they must be
+    decoded for it. O(1)."""
+    if length < 42:  # no whole TCP header
+        return None
+    if buffer[at] == 0x81 and buffer[at + 1] == 0:  # behind a VLAN tag
+        at += 4
+        length -= 4
+        if length < 42:
+            return None
+    first, path, addresses, ports = _HEADERS(buffer, at)
+    if first & _PLAIN_BITS == _PLAIN:
+        return None if path & _PATH_BITS != _TCP_PATH else (addresses + ports) % MOST_SHARES
+    if first & _IPV6_BITS != _IPV6 or length < 62:
+        return None
+    protocol, key = _HEADERS6(buffer, at + 8)
+    return None if protocol != 6 else _bucket(key)
+
+
 class Share:
     """Share `index` of `count` of a capture's connections. `number` is the packet read last, counted from 1. Where it
     need not be `counted`, `Assembler.run` may take the packets in place, for less, and only `place` is right."""
 
-    __slots__ = ("index", "count", "counted", "number", "mine", "swapped", "block", "_bytes")
+    __slots__ = ("index", "count", "counted", "number", "mine", "block", "pieces", "_bytes")
 
     def __init__(self, index: int, count: int, counted: bool = True) -> None:
         if not 0 <= index < count <= MOST_SHARES:
@@ -47,14 +74,12 @@ class Share:
         self.number = self._bytes = 0
         self.counted = counted
         self.block: Any = None  # from which packets are taken at present
-        # By the sum of the words as little-endian and as big-endian numbers.
+        self.pieces: List[Piece] = []  # in which they are known to lie, the last one first
         self.mine: List[bool] = [bucket % count == index for bucket in range(MOST_SHARES)]
-        self.swapped: List[bool] = [self.mine[-bucket % MOST_SHARES] for bucket in range(MOST_SHARES)]
 
     def owns(self, key: bytes) -> bool:
         """Whether the connection with these addresses and ports belongs to this share. O(1)."""
-        words = key if len(key) == 12 else key[12:16] + key[28:]
-        return self.mine[int.from_bytes(words, "little") % MOST_SHARES]
+        return self.mine[_bucket(key)]
 
     def place(self) -> int:
         """How far the capture was read: a number that grows with each packet, and is the same for it in each share. It
@@ -72,9 +97,9 @@ class Share:
         self.number += 1
         self._bytes += HEAD + length
         if linktype == ETHERNET:
-            return self.may_own(buffer, start + 12, length - 12)
+            return self._may_own(buffer, start + 12, length - 12)
         if linktype == 113:  # Linux cooked
-            return self.may_own(buffer, start + 14, length - 14)
+            return self._may_own(buffer, start + 14, length - 14)
         stop = start + min(length, _LONGEST)
         if linktype in _RAW:
             packet = _RAW_KINDS.get(buffer[start : start + 1], b"") + buffer[start:stop]
@@ -82,27 +107,11 @@ class Share:
             packet = buffer[start : start + 2] + buffer[start + 20 : stop]
         else:
             return True
-        return self.may_own(packet, 0, len(packet))
+        return self._may_own(packet, 0, len(packet))
 
-    def may_own(self, buffer: bytes, at: int, length: int) -> bool:
-        """False if the `length` bytes from the EtherType at `at` on are sure to belong to another share. O(1)."""
-        if length < 42:  # no whole TCP header
-            return True
-        if buffer[at] == 0x81 and buffer[at + 1] == 0:  # behind a VLAN tag
-            at += 4
-            length -= 4
-            if length < 42:
-                return True
-        first, path, addresses, ports = _HEADERS(buffer, at)
-        if first & _PLAIN_BITS == _PLAIN:
-            if path & _PATH_BITS != _TCP_PATH:
-                return True
-            words: int = addresses + ports
-            return self.mine[words % MOST_SHARES]
-        if first & _IPV6_BITS != _IPV6 or length < 62:
-            return True
-        protocol, key = _HEADERS6(buffer, at + 8)
-        return protocol != 6 or self.owns(key)
+    def _may_own(self, buffer: bytes, at: int, length: int) -> bool:
+        bucket = bucket_of(buffer, at, length)
+        return bucket is None or self.mine[bucket]
 
     def takes_record(self, record: Record) -> bool:
         """The same of a packet that was read already."""

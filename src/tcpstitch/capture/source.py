@@ -131,17 +131,33 @@ class Source:
         if not self._owned or self._decompressor is not None or self._ahead or max(need, held) > WINDOW:
             buffer = self.at_least(bytes(buffer[pos:size]), need)
             return memoryview(buffer) if PYPY else buffer, len(buffer)
-        window = self._window
-        if window is None:
-            window = self._window = memoryview(anonymous(WINDOW))
-        window[:held] = bytes(buffer[pos:size])
+        if self._window is None:
+            self._window = memoryview(anonymous(WINDOW))
+        self._window[:held] = bytes(buffer[pos:size])
+        held = self._fill(held, need, WINDOW)
+        return self._window if PYPY else self._window.obj, held  # each as it can be cut at least cost
+
+    def _fill(self, held: int, need: int, most: int) -> int:
+        """Read into the window, behind `held` bytes, until there are `need`, and no more than `most`; how many then."""
         while held < need:
-            count = self._attempt(self._file.readinto, window[held:])
+            count = self._attempt(self._file.readinto, self._window[held:most])
             if not count:
                 break
             self._consumed += count
             held += count
-        return window if PYPY else window.obj, held  # each as it can be cut at least cost
+        return held
+
+    def plain_size(self) -> Optional[int]:
+        """The size of a file of which any `piece` can be had; None for what can be read once only."""
+        return self._size if self._owned and self._decompressor is None and not self.follow else None
+
+    def piece(self, offset: int, size: int) -> Tuple[Any, int]:
+        """`size` bytes, at most `WINDOW`, from this offset of a file on, as from `refill`. What follows is next."""
+        self._file.seek(offset)
+        self._ahead, self._consumed = b"", offset
+        if self._window is None:
+            self._window = memoryview(anonymous(WINDOW))
+        return self._window.obj, self._fill(0, size, size)
 
     def skip(self, count: int) -> bool:
         """Throw `count` bytes away; False where the source ends before."""
