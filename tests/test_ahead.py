@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import struct
 import sys
@@ -46,19 +45,24 @@ class Factory(StreamFactory):
         return Telling(self.emit, str(flow))
 
 
-def outcome(path: Path, parts: int, least: int, between: Callable[[], Any] = lambda: None) -> Tuple[Any, ...]:
+def outcome(path: Any, parts: int, least: int, between: Callable[[], Any] = lambda: None) -> Tuple[Any, ...]:
     """What `run` gives, looking ahead where the file has `least` bytes; `between` is called after the looks."""
 
     class Threads(ThreadPoolExecutor):
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if fn is not ahead.look and waiting:
+            if fn is ahead.look:
+                looks.append(super().submit(fn, *args, **kwargs))
+                return looks[-1]
+            if waiting:
                 waiting.pop()()
             return super().submit(fn, *args, **kwargs)
 
     waiting = [between]
+    looks: List[Any] = []
     with pytest.MonkeyPatch.context() as patch, Threads(1) as executor:
         patch.setattr(ahead, "LEAST_BYTES", least)
         got: Outcome = run(path, Factory, parts=parts, workers=2, executor=executor, failures="return")
+    assert not looks or any(look.exception() is None for look in looks)
     failures = [failure[:5] for failure in got.failures]  # traces tell of other lines
     return got.results, failures, got.parts
 
@@ -72,7 +76,7 @@ def compared(path: Path, parts: int) -> Tuple[Any, ...]:
 
 def covered(path: Path, parts: int) -> List[int]:
     """Up to where the packets' places are known, and the size of the file."""
-    ranges = [ahead.look(path, index, parts) for index in range(parts)]
+    ranges = [ahead.look(path, index, parts, ahead.MOST_PLACES) for index in range(parts)]
     ends = {pieces[0][0] for pieces in ahead.joined(ranges, parts) if pieces}
     assert len(ends) <= 1
     return [*ends, path.stat().st_size]
@@ -144,7 +148,7 @@ def test_a_capture_within_a_capture_costs_the_look_and_nothing_else(tmp_path: Pa
     around += [frame(client, server, 100 + at, 1, ACK, inner[at : at + 9000]) for at in range(0, len(inner), 9000)]
     frames = conversations()[:3000]
     path.write_bytes(capture(*frames[:1500], *around, *frames[1500:]).getvalue())
-    first, second = (ahead.look(path, index, 2) for index in (0, 1))
+    first, second = (ahead.look(path, index, 2, ahead.MOST_PLACES) for index in (0, 1))
     assert first is not None and second is not None and first.end != second.start
     assert covered(path, 2)[0] == first.end
     assert sorted(map(str, compared(path, 2)[0])) == sorted(map(str, outcome(path, 1, 1)[0]))
@@ -175,7 +179,7 @@ def test_a_packet_longer_than_what_is_read_at_once_ends_the_look_only(path: Path
 
 
 def test_no_more_places_are_held_than_allowed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "look", functools.partial(ahead.look, most_places=6000))
+    monkeypatch.setattr(ahead, "MOST_PLACES", 6000)
     reach, size = covered(path, 2)
     assert 24 < reach < size / 2
     compared(path, 2)
@@ -216,11 +220,26 @@ def test_a_failure_is_at_the_packet_of_its_number(path: Path) -> None:
     assert [failure[3] for failure in failures] == [guilty]
 
 
+def test_several_captures_are_looked_at_each_within_its_part_of_the_places(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = path.with_name("other.pcap")
+    other.write_bytes(capture(*conversations(3000)).getvalue())
+    seen: List[Tuple[Any, ...]] = []
+    look = ahead.look
+    monkeypatch.setattr(ahead, "look", lambda *given: seen.append(given) or look(*given))
+    looked = outcome([path, [path, other], other], 2, 1)
+    most = ahead.MOST_PLACES // 3
+    assert seen == [(path, 0, 2, most), (path, 1, 2, most), (other, 0, 2, most), (other, 1, 2, most)]
+    assert looked == outcome([path, [path, other], other], 2, 1 << 60)
+    assert len(seen) == 4
+
+
 def test_what_is_no_plain_pcap_file_is_not_looked_at(path: Path) -> None:
     packed = path.with_suffix(".gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
     other = path.with_suffix(".raw")
     other.write_bytes(path.read_bytes()[:20] + struct.pack("<I", 101) + path.read_bytes()[24:])
     for kind in (packed, other):
-        assert ahead.look(kind, 0, 2) is None
+        assert ahead.look(kind, 0, 2, ahead.MOST_PLACES) is None
         compared(kind, 2)

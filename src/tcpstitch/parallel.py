@@ -308,19 +308,30 @@ def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None
 
 
 def _looked_ahead(executor: Executor, tasks: List[_Task]) -> List[_Task]:
-    """The parts of one large file with what they find out together about where the packets of each lie."""
-    count = len(tasks)
-    if count < 2 or tasks[0].parts != count or len(_paths(tasks[0].source)) != 1:
+    """The tasks with what the parts of each large file find out together about where the packets of each lie."""
+    captures = [task for task in tasks if task.part == 0 and task.parts > 1]
+    if not captures:
         return tasks
-    (path,) = _paths(tasks[0].source)
-    try:
-        if os.path.getsize(path) < ahead.LEAST_BYTES:
-            return tasks
-        futures = [executor.submit(ahead.look, path, part, count) for part in range(count)]
-        pieces = ahead.joined([future.result() for future in futures], count)
-    except Exception:  # whatever it is, each part will meet it
-        return tasks
+    looks = [_looks(executor, task, ahead.MOST_PLACES // len(captures)) for task in captures]
+    pieces = [own for futures in looks for own in _found(futures, tasks[0].parts)]
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
+
+
+def _looks(executor: Executor, task: _Task, most_places: int) -> "List[Future[Optional[ahead.Range]]]":
+    paths, count = _paths(task.source), task.parts
+    try:
+        if len(paths) == 1 and os.path.getsize(paths[0]) >= ahead.LEAST_BYTES:
+            return [executor.submit(ahead.look, paths[0], part, count, most_places) for part in range(count)]
+    except Exception:  # whatever it is, each part will meet it; so below
+        pass
+    return []
+
+
+def _found(futures: "List[Future[Optional[ahead.Range]]]", count: int) -> List[List[Piece]]:
+    try:
+        return ahead.joined([future.result() for future in futures], count)
+    except Exception:
+        return ahead.joined([], count)
 
 
 def _submit(executor: Executor, tasks: Iterable[_Task]) -> "List[Future[_Answer]]":

@@ -20,7 +20,7 @@ from .source import WINDOW
 
 LEAST_BYTES = 4 * 1024 * 1024  # of a file for which this pays
 _MOST_BYTES = 4 * 1024 * 1024 * 1024  # of a file that are looked at, and
-_MOST_PLACES = 16 * 1024 * 1024  # how many places, of four bytes, are held for it
+MOST_PLACES = 16 * 1024 * 1024  # how many places, of four bytes, are held in all
 _PIECE = 50  # places that need as much memory as a piece without any
 _CHAIN = 5  # records in a row that make a guess
 
@@ -33,9 +33,9 @@ class Range(NamedTuple):
     pieces: List[List[Piece]]
 
 
-def look(path: Any, index: int, count: int, most_places: int = _MOST_PLACES) -> Optional[Range]:
-    """Range `index` of the `count` of a pcap file; None where it must be read as if nobody had looked: in another
-    format, say. Raises what `open_capture` does."""
+def look(path: Any, index: int, count: int, most_places: int) -> Optional[Range]:
+    """Range `index` of the `count` of a pcap file, of which `most_places` may be held; None where it must be read as if
+    nobody had looked: in another format, say. Raises what `open_capture` does."""
     with open_capture(path) as capture:
         block = next(capture.packet_blocks(), None)
         if not isinstance(block, Block) or PYPY:
