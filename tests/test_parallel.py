@@ -293,7 +293,7 @@ def test_a_capture_that_cannot_be_read_costs_the_others_nothing(mixed: Path) -> 
     outcome = run([missing, mixed], Factory, workers=2, failures="return")
     assert outcome.results == alone(mixed)
     assert [(failure.source, failure.packet) for failure in outcome.failures] == [(missing, 0)]
-    assert "missing.pcap, part 1 of 1: at packet 0: CaptureError" in str(outcome.failures[0])
+    assert "missing.pcap, part 1 of 1: before the first packet: CaptureError" in str(outcome.failures[0])
 
 
 def cannot_open(emit: Emit) -> Factory:
@@ -338,6 +338,7 @@ def wrong() -> Iterator[Tuple[str, Callable[[Path], Any]]]:
     yield "workers='2'", lambda path: run(path, Factory, workers="2")  # type: ignore[arg-type]
     yield "a class", lambda path: run(path, Factory(print))  # type: ignore[arg-type]
     yield "executor=5", lambda path: run(path, Factory, executor=5)  # type: ignore[arg-type]
+    yield "one argument, emit", lambda path: run(path, StreamFactory)  # type: ignore[arg-type]
     yield "overlap", lambda path: run(path, Factory, overlap="nobody's")
     yield "top level", lambda path: run(path, lambda emit: Factory(emit))
     yield "fewer", lambda path: run(path, Factory, workers=3, limits=Limits(max_connections=2))

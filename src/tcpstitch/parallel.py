@@ -12,6 +12,7 @@ machine, `distributed.Client(...).get_executor()` (`pip install tcpstitch[dask]`
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import pickle
 import signal
@@ -48,6 +49,7 @@ class Failure(NamedTuple):
 
     def __str__(self) -> str:
         place = "at an unknown packet" if self.packet is None else f"at packet {self.packet}"
+        place = place if self.packet != 0 else "before the first packet"
         return f"{self.source}, part {self.part + 1} of {self.parts}: {place}: {self.error}"
 
 
@@ -206,6 +208,7 @@ def run(
     """
     if not callable(make_factory):
         raise UsageError(f"make_factory={make_factory!r}: give a class or function that makes a StreamFactory")
+    _check_takes_emit(make_factory)
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise UsageError(f"executor={executor!r}: give a concurrent.futures.Executor, or None for processes")
     wanted = _wanted(sources)
@@ -297,6 +300,20 @@ def divided(limits: Limits, workers: int) -> Limits:
     )
 
 
+def _check_takes_emit(make_factory: MakeFactory) -> None:
+    try:
+        signature = inspect.signature(make_factory)
+    except (TypeError, ValueError):  # not everything says
+        return
+    try:
+        signature.bind(print)
+    except TypeError as error:
+        raise UsageError(
+            f"make_factory={make_factory!r}: it is called with one argument, emit, the function that its streams give "
+            f"their results to, but: {error}"
+        ) from error
+
+
 def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None:
     try:
         pickle.dumps((make_factory, options))
@@ -312,26 +329,9 @@ def _looked_ahead(executor: Executor, tasks: List[_Task]) -> List[_Task]:
     captures = [task for task in tasks if task.part == 0 and task.parts > 1]
     if not captures:
         return tasks
-    looks = [_looks(executor, task, ahead.MOST_PLACES // len(captures)) for task in captures]
-    pieces = [own for futures in looks for own in _found(futures, tasks[0].parts)]
+    looks = [ahead.looks(executor, _paths(task.source), task.parts, len(captures)) for task in captures]
+    pieces = [own for futures in looks for own in ahead.found(futures, tasks[0].parts)]
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
-
-
-def _looks(executor: Executor, task: _Task, most_places: int) -> "List[Future[Optional[ahead.Range]]]":
-    paths, count = _paths(task.source), task.parts
-    try:
-        if len(paths) == 1 and os.path.getsize(paths[0]) >= ahead.LEAST_BYTES:
-            return [executor.submit(ahead.look, paths[0], part, count, most_places) for part in range(count)]
-    except Exception:  # whatever it is, each part will meet it; so below
-        pass
-    return []
-
-
-def _found(futures: "List[Future[Optional[ahead.Range]]]", count: int) -> List[List[Piece]]:
-    try:
-        return ahead.joined([future.result() for future in futures], count)
-    except Exception:
-        return ahead.joined([], count)
 
 
 def _submit(executor: Executor, tasks: Iterable[_Task]) -> "List[Future[_Answer]]":

@@ -7,7 +7,9 @@ that is not so on, the file is read as if nobody had looked.
 
 from __future__ import annotations
 
+import os
 from array import array
+from concurrent.futures import Executor, Future
 from struct import Struct
 from typing import Any, List, NamedTuple, Optional, Sequence
 
@@ -95,15 +97,30 @@ def _guess(block: Block, start: int) -> Optional[int]:
     return None
 
 
-def joined(ranges: Sequence[Optional[Range]], count: int) -> List[List[Piece]]:
+def looks(executor: Executor, paths: Sequence[Any], count: int, captures: int) -> "List[Future[Optional[Range]]]":
+    """A look at each range of one of so many captures, on its way; none at a small file, or at several."""
+    try:
+        if len(paths) == 1 and os.path.getsize(paths[0]) >= LEAST_BYTES:
+            most_places = MOST_PLACES // captures
+            return [executor.submit(look, paths[0], index, count, most_places) for index in range(count)]
+    except Exception:  # whatever it is, those who read it will meet it; so below
+        pass
+    return []
+
+
+def found(futures: "Sequence[Future[Optional[Range]]]", count: int) -> List[List[Piece]]:
     """Of each share the pieces, the last one first, from the file's beginning to the first guess that was wrong."""
     pieces: List[List[Piece]] = [[] for _ in range(count)]
     end: Optional[int] = None
-    for found in ranges:
-        if found is None or end is not None and found.start != end:
+    for future in futures:
+        try:
+            what = future.result()
+        except Exception:
             break
-        end = found.end
-        for own, more in zip(pieces, found.pieces):
+        if what is None or end is not None and what.start != end:
+            break
+        end = what.end
+        for own, more in zip(pieces, what.pieces):
             own += more
     if end is not None:
         for own in pieces:
