@@ -27,6 +27,16 @@ def test_compressed_captures_are_recognised_by_content_also_in_several_members(c
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("first", [(1 << 18) - 1, 1 << 18, (1 << 18) + 1, 300_000, 1 << 19])
+def test_each_member_is_read_once_also_where_one_unpacks_to_more_than_is_asked_for_at_a_time(compress, first):
+    raw = pcap([(float(n), bytes([n]) * 5000) for n in range(120)])
+    packed = compress(raw[:first]) + compress(raw[first:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(packed) == read(raw)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_a_cut_compressed_capture_warns_or_is_refused(compress):
     packed = compress(pcap([(float(n), bytes([n * 7 % 256, n]) * n) for n in range(200)]))
     for cut in range(1, len(packed) - 1, 7):

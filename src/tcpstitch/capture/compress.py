@@ -67,7 +67,8 @@ class _Gzip:
                     raise
                 feed //= 2
                 continue
-            self._tail = data = self._zlib.unconsumed_tail + data[feed:]
+            # At the end what is left is in `unused_data`, and may be in `unconsumed_tail` once more.
+            self._tail = data = (b"" if self._zlib.eof else self._zlib.unconsumed_tail) + data[feed:]
             if out or not data or self._zlib.eof:
                 return out
             feed = len(data)
