@@ -31,6 +31,16 @@ def test_a_capture_cut_anywhere_gives_its_whole_packets_and_a_warning(raw):
         assert len(caught) <= 1
 
 
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_warning_names_the_offset_of_a_cut_block_that_nobody_needs(tmp_path, sized):
+    """Whether the size of the file is known, so that it need not be read to its end, or not."""
+    path = tmp_path / "cut.pcapng"
+    path.write_bytes(pcapng() + struct.pack("<II", 0x0BAD, 1 << 30) + b"rest" * 100)
+    source = path if sized else io.BytesIO(path.read_bytes())
+    with open_capture(source) as capture, pytest.warns(CaptureWarning, match=f"at byte {len(pcapng())}: the file ends"):
+        assert list(capture) == PACKETS
+
+
 @pytest.mark.parametrize("kind", [pcap, pcapng, snoop])
 @pytest.mark.parametrize("way", ["loop", "run"])
 def test_a_cut_header_behind_a_packet_that_fills_the_reader_s_memory_is_reported(tmp_path, kind, way):

@@ -193,6 +193,24 @@ def test_after_a_handler_has_failed_the_capture_goes_on_behind_its_packet(again:
     assert assembler.statistics().packets == len(frames)
 
 
+@pytest.mark.parametrize("again", ["run", "loop"])
+def test_a_simple_packet_has_the_time_of_the_one_at_which_a_handler_failed(again: str) -> None:
+    before = numbered(1)[:5]  # the last one brings data
+    simple = [block(3, struct.pack("<I", len(packet)) + packet) for packet in numbered(2)]
+    source = open_capture(io.BytesIO(plain(before) + b"".join(simple)))
+    recorder = Failing(1)
+    assembler = Assembler(recorder)
+    with pytest.raises(StreamCallbackError):
+        assembler.run(source)
+    assert assembler.statistics().packets == len(before)
+    if again == "run":
+        assembler.run(source)
+        times = {chunk.timestamp for chunk in recorder.connections[1].chunks}
+    else:
+        times = {timestamp for timestamp, _ in source}
+    assert times == {(START * MICRO + len(before) - 1) / MICRO}
+
+
 def test_what_was_taken_before_run_does_not_come_again() -> None:
     frames = mangled(202)
     source = open_capture(io.BytesIO(plain(frames)))

@@ -188,7 +188,8 @@ class Blocks:
         self.buffer: Any = memoryview(held) if PYPY and share is None else held
         self.size = len(held)
         self.base = 0
-        self.pos = self._before = -4
+        self.pos = -4
+        self._begun: Optional[int] = None  # where the loop over the packets began that has not left yet
         self.usable = share is None  # until packets are read one by one
         self._share = share
         self._usual = self.section.usual()  # for `feed`
@@ -200,11 +201,12 @@ class Blocks:
     def parts(self) -> Tuple[Any, ...]:
         """As those of `Block`, with what time counts from for the scale, and the interfaces that are alike for the
         places. The last 7 bytes, which may be padding and a length, are left."""
+        self._catch_up()
         mode: Mode = (self.section.order, PCAPNG)
         like, units, offset, make = self.section.usual()
         if make is not bytes:
             like = set()
-        self._before = self.pos
+        self._begun = self.pos
         return self.buffer, self.pos + 7 & -4, self.size - 7, offset, units, like, mode, usual(mode), -1
 
     def head(self, pos: int) -> Tuple[Any, ...]:
@@ -213,9 +215,21 @@ class Blocks:
 
     def leave(self, pos: int, timestamp: float) -> None:
         """The loop over the packets stops; `timestamp` is that of the last it took, if it took one."""
-        if self.pos != self._before:
+        if self.pos != self._begun:
             self.section.timestamp = timestamp
             self._vain = 0
+        self._begun = None
+
+    def _catch_up(self) -> None:
+        """Note the time of the last packet that a loop took which a handler's failure ended."""
+        if self._begun is not None and self._begun != self.pos:
+            at = last = self._begun + 7 & -4
+            while at < self.pos:
+                last, at = at, at + self.section.unpack_enhanced(self.buffer, at)[1]
+            _, _, _, high, low, _ = self.section.unpack_enhanced(self.buffer, last)
+            _, units, offset, _ = self.section.usual()
+            self.section.timestamp = (high << 32 | low) / units + offset
+        self._begun = None
 
     def feed(self, assembler: Any) -> None:
         """As that of `Block`, for PyPy."""
@@ -258,6 +272,7 @@ class Blocks:
     def records(self) -> Iterator[Record]:
         """The packets that are left."""
         self.usable = False
+        self._catch_up()
         section, share, report = self.section, self._share, self.report
         record: Any = None
         while record is not False:
@@ -298,8 +313,11 @@ class Blocks:
             if source.can_hold(missing):
                 self.base, self.pos = self.base + start, -4
                 if have >= 12 and not self.section.wanted(self.buffer, start):
-                    self.base, self.buffer, self.size = self.base + need, b"", 0
-                    return None if source.skip(missing) else self._end(0, problem)
+                    self.buffer, self.size = b"", 0
+                    if not source.skip(missing):
+                        return self._end(0, problem)
+                    self.base += need
+                    return None
                 self._read_on(start, need)
                 if self.size >= need:
                     return None
