@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import sys
 from typing import Any, Iterator
@@ -66,13 +67,17 @@ def test_an_interface_that_does_not_exist_is_named_with_those_that_do(name: str)
     "wrong",
     [
         {"interface": ""}, {"interface": 7}, {"snaplen": 10}, {"snaplen": 1 << 30}, {"filter": 80}, {"signals": 15},
-        {"signals": ("TERM",)},
+        {"signals": ("TERM",)}, {"signals": (999,)}, {"signals": (9,)}, {"buffer_bytes": "16MiB"}, {"buffer_bytes": 0},
+        {"buffer_bytes": 1 << 31}, {"filter": "tcp\0"}, {"filter": "tcp or " * 100_000 + "tcp"},
     ],
 )  # fmt: skip
 @linux
 def test_arguments_that_cannot_work_are_refused(wrong: Any) -> None:
-    with pytest.raises(UsageError):
+    if "filter" in wrong and shutil.which("tcpdump") is None:
+        pytest.skip("tcpdump is not installed")
+    with pytest.raises(UsageError, match=next(iter(wrong))) as caught:
         sniff(**{"interface": "lo", **wrong})
+    assert len(str(caught.value)) < 1000
 
 
 @linux

@@ -159,6 +159,9 @@ WRONG: "Dict[str, Callable[[], Any]]" = {
     "no source": lambda: connections([]),
     "a waiting time that is text": lambda: open_capture(SAMPLE, True, poll_seconds="1"),  # type: ignore[arg-type]
     "a waiting time that is NaN": lambda: open_capture(SAMPLE, True, poll_seconds=float("nan")),
+    "a waiting time without an end": lambda: open_capture(SAMPLE, True, poll_seconds=float("inf")),
+    "a waiting time that is True": lambda: open_capture(SAMPLE, True, poll_seconds=True),
+    "an idle time that is True": lambda: open_capture(SAMPLE, True, idle_seconds=True),
     "an idle time that is text": lambda: open_capture(SAMPLE, True, idle_seconds="1"),  # type: ignore[arg-type]
     "an idle time below zero": lambda: open_capture(SAMPLE, True, idle_seconds=-1),
     "a number as share": lambda: open_capture(SAMPLE, share=2),  # type: ignore[arg-type]
@@ -210,6 +213,20 @@ def test_a_packets_time_must_be_a_number(time: Any, shape: str, before: int) -> 
             assembler.assemble(packet, 1.0 + number)
     assert assembler.statistics().packets == len(packets)
     assert recorder.only.completions == ["fin"]
+
+
+class NumericText(str):
+    """As numpy's strings, which can become numbers but cannot be compared with them."""
+
+    def __float__(self) -> float:
+        return 5.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("time", [True, NumericText("5")])
+def test_what_merely_becomes_a_number_is_no_time(time: Any, shape: str) -> None:
+    with pytest.raises(UsageError, match="give seconds"):
+        Assembler(Recorder()).assemble(SHAPES[shape](FRAME), time)
 
 
 @pytest.mark.parametrize("exact", [False, True])

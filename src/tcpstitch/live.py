@@ -18,7 +18,7 @@ import warnings
 from typing import Any, Generator, Iterator, List, NoReturn, Optional, Sequence, Tuple, Type
 
 from .capture import packet_class
-from .capture.stopping import STOP_SIGNALS, stop_on
+from .capture.stopping import STOP_SIGNALS, can_stop, stop_on
 from .errors import CaptureError, CaptureWarning, UsageError
 
 # linux/if_packet.h, linux/if_ether.h, linux/if_arp.h, linux/sockios.h and asm-generic/socket.h; what Python lacks
@@ -211,8 +211,10 @@ def sniff(
         raise UsageError(f"snaplen {snaplen!r}: give 64 to {_MAX_SNAPLEN} bytes")
     if filter is not None and not isinstance(filter, str):
         raise UsageError(f"filter {filter!r}: give a pcap-filter(7) expression, or None")
-    if not isinstance(signals, (list, tuple)) or not all(isinstance(number, int) for number in signals):
-        raise UsageError(f"signals {signals!r}: give a tuple of signals' numbers, or ()")
+    if buffer_bytes.__class__ is not int or not 0 < buffer_bytes < 1 << 31:
+        raise UsageError(f"buffer_bytes {buffer_bytes!r}: give 1 to {(1 << 31) - 1} bytes")
+    if not isinstance(signals, (list, tuple)) or not all(map(can_stop, signals)):
+        raise UsageError(f"signals {signals!r}: give a tuple of the numbers of signals that can be caught, or ()")
     hardware, index = (-1, 0) if interface == "any" else _look_up(interface)
     linktype = _LINKTYPES.get(hardware, COOKED)
     program = _compile(interface, linktype, filter, snaplen)
@@ -305,9 +307,11 @@ def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: 
         raise UsageError("a filter needs tcpdump to compile it: install tcpdump, or leave the filter out")
     # A cooked socket shows the filter what lies behind the link layer, which is what a raw IP packet is.
     which = ["-y", "RAW"] if linktype in (RAW, COOKED) else ["-i", interface]
-    run = subprocess.run(
-        [tcpdump, *which, "-s", str(snaplen), "-ddd", "--", expression], capture_output=True, text=True, check=False
-    )
+    command = [tcpdump, *which, "-s", str(snaplen), "-ddd", "--", expression]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    except (OSError, ValueError) as error:  # too long, or with a null byte
+        _refuse(expression, f"tcpdump: {error}")
     if run.returncode:
         _refuse(expression, run.stderr)
     try:
@@ -321,4 +325,4 @@ def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: 
 
 def _refuse(expression: str, said: str) -> NoReturn:
     lines = [line for line in said.splitlines() if line.startswith("tcpdump: ")] or ["tcpdump: it was refused"]
-    raise UsageError(f"filter {expression!r}: {lines[-1][9:]}")
+    raise UsageError(f"filter {expression!r:.500}: {lines[-1][9:]}")

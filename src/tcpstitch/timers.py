@@ -19,7 +19,8 @@ def seconds(stamp: Any) -> float:
     if isinstance(stamp, float) and stamp == stamp:
         return stamp
     try:
-        value = float(stamp) if hasattr(stamp, "__float__") else nan
+        number = hasattr(stamp, "__float__") and not isinstance(stamp, (bool, str))  # numpy's strings have that too
+        value = float(stamp) if number else nan
     except (TypeError, ValueError, ArithmeticError):  # an array, a `Decimal` that signals, an int beyond all floats
         value = nan
     if value == value:

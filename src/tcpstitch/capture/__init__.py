@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Capture", "Comment", "Share", "make_packet", "open_capture", "packet_class"]
 
+_DAY = 86400  # longer than some systems can wait at a time
+
 
 class Capture:
     """Packets of one or several captures, to be iterated once; a context manager that closes what it opened.
@@ -133,9 +135,9 @@ def open_capture(
     wanted = checked_sources(source)
     if follow and len(wanted) > 1:
         raise UsageError("follow takes one source: merging cannot wait for several at once")
-    if not isinstance(poll_seconds, (int, float)) or not poll_seconds > 0:
-        raise UsageError(f"poll_seconds={poll_seconds!r}: give seconds above 0")
-    if idle_seconds is not None and (not isinstance(idle_seconds, (int, float)) or not idle_seconds >= 0):
+    if not _is_number(poll_seconds) or not 0 < poll_seconds <= _DAY:
+        raise UsageError(f"poll_seconds={poll_seconds!r}: give seconds above 0, a day of them at most")
+    if idle_seconds is not None and (not _is_number(idle_seconds) or not idle_seconds >= 0):
         raise UsageError(f"idle_seconds={idle_seconds!r}: give seconds of at least 0, or None for ever")
     if share is not None and not isinstance(share, Share):
         raise UsageError(f"share={share!r}: give a Share(index, count), or None for all packets")
@@ -151,6 +153,10 @@ def open_capture(
             part.close()
         raise
     return Capture(parts, share)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def checked_sources(source: Sources) -> List[Any]:

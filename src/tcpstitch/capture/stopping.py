@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NEVER_CAUGHT = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
+
+
+def can_stop(number: Any) -> bool:
+    """Whether this is a signal that a program may take for itself."""
+    return isinstance(number, int) and number in signal.valid_signals() - _NEVER_CAUGHT
 
 
 @contextmanager
