@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import gzip
 import io
+import itertools
+import lzma
+import random
 import struct
 import warnings
 
@@ -67,7 +72,59 @@ def test_the_warning_names_the_capture_and_the_offset_of_the_cut_packet(tmp_path
         assert list(capture) == PACKETS[:2]
 
 
-@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x10000001, 100_000_000])
+class Trickle:
+    """A source without an end, so many bytes at a time."""
+
+    def __init__(self, begin, step):
+        self.begin = begin
+        self.step = step
+
+    def read(self, size):
+        if self.begin:
+            begin, self.begin = self.begin, b""
+            return begin
+        return bytes(min(size, self.step))
+
+
+@pytest.mark.parametrize("length, step", [(1 << 28, 1 << 20), ((1 << 24) - 64, 1 << 20), ((1 << 24) - 64, 64)])
+def test_what_a_record_claims_takes_at_most_48_mebibytes(length, step):
+    """Also where the source holds it, as one that is compressed well may, and gives it in small pieces."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
+    for begin in (
+        pcap() + struct.pack("<IIII", 1, 1, length, length),
+        snoop() + struct.pack(">IIIIII", length - 24, length - 24, length, 0, 1, 1),
+        pcapng() + struct.pack("<IIIIIII", 6, length, 0, 0, 0, length - 32, length - 32),
+    ):
+        with warnings.catch_warnings(), open_capture(Trickle(begin, step)) as capture:
+            warnings.simplefilter("ignore")
+            records = iter(capture)
+            tracemalloc.start()
+            try:
+                sizes = [len(record[1]) for record in itertools.islice(records, 4)]
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert len(sizes) == 3 + (length < 1 << 24)
+        assert peak < 49 << 20
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+def test_a_source_that_cannot_be_read_any_further_is_not_called_damaged(pack):
+    """Compressed or not."""
+    raw = pcap([(float(n), random.Random(n).randbytes(1000)) for n in range(40)])
+    reads = [OSError(errno.EIO, "Input/output error"), pack(raw[8000:])[:999], pack(raw[:8000])]
+
+    class Failing:
+        def read(self, size):
+            if isinstance(reads[-1], OSError):
+                raise reads[-1]
+            return reads.pop()
+
+    with open_capture(Failing()) as capture, pytest.warns(CaptureWarning, match=r"\(cannot be read: "):
+        assert len(list(capture)) > 3
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x1000001, 100_000_000])
 def test_an_absurd_length_ends_the_capture_with_a_warning(length):
     records, said = damaged(pcap() + struct.pack("<IIII", 1, 1, length, length) + b"rest")
     assert records == PACKETS and len(said) == 1

@@ -16,7 +16,6 @@ MAGIC = b"\x0a\x0d\x0d\x0a"
 SECTION, INTERFACE, OLD_PACKET, SIMPLE, NAMES = 0x0A0D0D0A, 1, 2, 3, 4
 _PACKETS = frozenset((OLD_PACKET, SIMPLE, ENHANCED))
 _KEPT = _PACKETS | {SECTION, INTERFACE, NAMES}
-_MAX_METADATA = 16 * 1024 * 1024
 _MAX_INTERFACES = 1 << 16
 _MAX_COMPARED = 64  # interfaces that are compared with each other, to take packets of different ones as if of one
 
@@ -346,9 +345,6 @@ def read_pcapng(
 
 
 def _bad_length(kind: int, length: int) -> str:
-    if length < (28 if kind == SECTION else 12) or length % 4:
-        return f"a block of {length} bytes is claimed: damaged, the rest is not read"
-    limit = MAX_RECORD if kind in _PACKETS else _MAX_METADATA
-    if kind in _KEPT and length > limit:
+    if length < (28 if kind == SECTION else 12) or length % 4 or kind in _KEPT and length > MAX_RECORD:
         return f"a block of {length} bytes is claimed: damaged, the rest is not read"
     return ""

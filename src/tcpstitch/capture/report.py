@@ -8,7 +8,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
 from ..errors import CaptureWarning, UsageError
 
 ETHERNET = 1
-MAX_RECORD = 256 * 1024 * 1024
+# Of a packet, which is held up to three times. Libpcap takes none of more than 256 KiB, but for links such as USB.
+MAX_RECORD = 16 * 1024 * 1024
 MAX_COMMENTS = 1000
 MAX_COMMENT_BYTES = 4096
 MAX_NAMES = 10_000

@@ -9,7 +9,7 @@ import sys
 import time
 from _thread import allocate_lock  # as in `threading`, of which nothing else is needed
 from contextlib import suppress
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 from ..errors import CaptureError, UsageError
 from ..pages import anonymous
@@ -56,10 +56,11 @@ class Source:
         try:
             data: bytes = self._decompressor.read(size)
             return data
-        except OSError as error:
-            self.damage = f"{error}"
+        except UsageError:
+            raise
         except Exception as error:  # each library has exceptions of its own, some of them plain RuntimeError
-            self.damage = f"damaged {self._decompressor.kind} data: {error}"
+            if self.damage is None:  # else it could not be read, and only ends early
+                self.damage = f"damaged {self._decompressor.kind} data: {error}"
         return b""
 
     def _read_raw(self, size: int = BLOCK) -> bytes:
@@ -107,17 +108,17 @@ class Source:
         What completes `held` is read alone, and a block only where nothing is held: so a block is never copied, but
         for the one record that two blocks share. Bulk captures are read twice as fast for it.
         """
-        if len(held) >= need:
+        if not held and need:
+            held = self.read_some()
+        if len(held) >= need or not held:
             return held
-        parts: List[bytes] = [held] if held else []
-        total = len(held)
-        while total < need:
-            block = self.read_some(min(need - total, BLOCK) if held else BLOCK)
+        whole = bytearray(held)  # no list: a pipe may give it byte by byte
+        while len(whole) < need:
+            block = self.read_some(min(need - len(whole), BLOCK))
             if not block:
                 break
-            parts.append(block)
-            total += len(block)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            whole += block
+        return bytes(whole)
 
     def refill(self, buffer: Any, pos: int, size: int, need: int) -> Tuple[Any, int]:
         """A buffer that begins with `buffer[pos:size]` and goes on, and how many bytes of it count: `need` or more,
