@@ -165,6 +165,26 @@ def test_after_a_handler_has_failed_the_capture_goes_on_behind_its_packet(again:
     assert assembler.statistics().packets == len(frames)
 
 
+@pytest.mark.parametrize("read", [iter, Assembler(Recorder()).run])
+def test_a_handler_cannot_read_on_where_run_has_the_packets(read: Any) -> None:
+    """They would come twice, or never. Afterwards the capture goes on."""
+    frames = mangled(106)
+    source = open_capture(io.BytesIO(capture(*frames).getvalue()))
+    refused: List[Any] = []
+
+    def on_chunk(recording: Any, chunk: Any) -> None:
+        if not refused:
+            refused.append(chunk)
+            read(source)
+
+    assembler = Assembler(Recorder(on_chunk))
+    with pytest.raises(StreamCallbackError, match="run.. has its packets: to read on in a handler"):
+        assembler.run(source)
+    for timestamp, packet in source:
+        assembler.assemble(packet, timestamp)
+    assert assembler.statistics().packets == len(frames)
+
+
 def test_an_assemble_of_ones_own_sees_every_packet() -> None:
     class Counting(Assembler):
         seen: List[bytes] = []

@@ -6,6 +6,7 @@ short path in `shortpath`. Every other packet becomes a `Segment` in `routing` a
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .apart import set_apart
@@ -113,13 +114,14 @@ class Assembler(ShortPath):
         self.watch_drops(capture)
         assemble = self.assemble
         if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
-            for block in getattr(capture, "packet_blocks", tuple)():
-                if block.__class__ is tuple:
-                    assemble(block[1], block[0])
-                elif PYPY:
-                    block.feed(self)
-                else:
-                    assemble(None, 0.0, block)
+            with closing(getattr(capture, "packet_blocks", _no_blocks)()) as blocks:
+                for block in blocks:
+                    if block.__class__ is tuple:
+                        assemble(block[1], block[0])
+                    elif PYPY:
+                        block.feed(self)
+                    else:
+                        assemble(None, 0.0, block)
         try:
             for timestamp, packet in capture:
                 assemble(packet, timestamp)
@@ -255,6 +257,10 @@ class Assembler(ShortPath):
         from .explain import explain
 
         return explain(self._now, self._limits, self.statistics(), self.top(holders))
+
+
+def _no_blocks() -> Any:
+    yield from ()
 
 
 def _checked(timeouts: Timeouts) -> Timeouts:

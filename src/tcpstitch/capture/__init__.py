@@ -35,7 +35,7 @@ class Capture:
 
     def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
         self._parts = parts
-        self._begun = self._closed = False
+        self._begun = self._closed = self._lent = False
         self._report = parts[0].report
         if len(parts) == 1:
             self._records = parts[0].records()
@@ -78,6 +78,8 @@ class Capture:
     def _begin(self) -> None:
         if self._closed and not self._begun:
             raise UsageError(f"{self.name}: the capture is closed, nothing was read of it: open it again")
+        if self._lent:  # what is taken in place would come twice, or never
+            raise UsageError(f"{self.name}: run() has its packets: to read on in a handler, use assemble() in a loop")
         self._begun = True
 
     def __iter__(self) -> Iterator[Record]:
@@ -97,7 +99,11 @@ class Capture:
             block.share.block = block
         following: Any = block
         while following is not None:
-            yield following
+            self._lent = True
+            try:
+                yield following
+            finally:
+                self._lent = False
             following = block.more()
 
     def close(self) -> None:
