@@ -267,6 +267,20 @@ def test_a_share_counts_all_packets_whether_they_are_its_own_or_not(tmp_path: Pa
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
+def test_a_short_packet_at_the_end_is_of_one_share_only(tmp_path: Path, order: str) -> None:
+    """Though the layout of the packet before would reach beyond the file."""
+    file = capture(*numbered(1, ipv6=True), numbered(2)[2]).getvalue()
+    path = tmp_path / "short.pcap"
+    path.write_bytes(as_big_endian(file) if order == "big" else file)
+    packets = 0
+    for index in range(5):
+        assembler = Assembler(Recorder())
+        assembler.run(open_capture(path, share=Share(index, 5, counted=False)))
+        packets += assembler.statistics().packets
+    assert packets == len(numbered(1)) + 1
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_share_in_place_is_the_share_that_is_read_one_by_one(tmp_path: Path, count: int, order: str) -> None:
     """Of all layouts, damaged packets among them; and how far it was read is the same number in the end."""

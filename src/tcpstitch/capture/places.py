@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from struct import Struct
 from struct import error as HeaderError
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from .share import HEAD, MOST_SHARES, bucket_of
 
@@ -65,9 +65,7 @@ def find_places(
                     layout = found
                     read, ethertype, version, whole, least = layout
                     continue
-                bucket = bucket_of(buffer, pos + 28, length - 12)
-                for places in everyone if bucket is None else (buckets[bucket if order == "<" else -bucket],):
-                    places.append(pos)
+                _note(pos, bucket_of(buffer, pos + 28, length - 12), order, buckets, everyone)
             pos += 16 + length
     except HeaderError:
         pass  # too little is left to look for headers
@@ -80,7 +78,13 @@ def find_places(
         (length,) = _LENGTH[order](buffer, pos)
         if length > size - pos - HEAD:
             break
-        for places in everyone:
-            places.append(pos)
+        _note(pos, bucket_of(buffer, pos + 28, length - 12), order, buckets, everyone)
         pos += HEAD + length
     return pos
+
+
+def _note(
+    pos: int, bucket: Optional[int], order: str, buckets: Sequence[Places], everyone: Sequence[Places]
+) -> None:  # fmt: skip
+    for places in everyone if bucket is None else (buckets[bucket if order == "<" else -bucket],):
+        places.append(pos)
