@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Optional
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 _TCP = struct.Struct("!HHIIBBHHH")
 
 

@@ -11,7 +11,7 @@ from tcpstitch import Limits
 
 pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from parts import COUNT, PAGE, PAGES, added, lone_pages, riddled_pages, worst  # noqa: E402
+from parts import COUNT, PAGE, PAGES, WORST_OPTIONS, added, lone_pages, riddled_pages, worst  # noqa: E402
 
 CONNECTION = Limits(1, 1, 2).memory_bound - Limits(1, 1, 1).memory_bound
 PAGE_AND_RECORDS = Limits(1, 2, 1).memory_bound - Limits(1, 1, 1).memory_bound
@@ -20,7 +20,7 @@ OVERLAPS = ["first", "linux", "linux-kernel"]  # the kinds of queue and of what 
 
 @pytest.mark.parametrize("checks", ["lenient", "strict"])
 def test_a_connection_with_everything_unusual_at_once_takes_no_more_than_is_counted_for_it(checks: str) -> None:
-    size, assembler = added(lambda assembler: worst(assembler, False), checks=checks)
+    size, assembler = added(lambda assembler: worst(assembler, False), checks=checks, **WORST_OPTIONS)
     assert assembler.statistics().connections == COUNT
     assert assembler.statistics().pages_used == 0
     assert size <= CONNECTION

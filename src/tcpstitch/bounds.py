@@ -13,7 +13,7 @@ from typing import Any, Callable, Deque, List, Optional, Tuple
 from .details import Waiting
 from .errors import StreamCallbackError, UsageError
 from .half import HalfStream
-from .limits import CONNECTION_BYTES, Limits, connection_cost
+from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
 from .pages import PageCache
 from .pressure import PressureGauge
 from .segment import Segment
@@ -32,9 +32,9 @@ class Bounds:
     __slots__ = (
         "__dict__", "__weakref__", "_acked_only", "_always_rules", "_arrivals", "_asked", "_busy", "_closed",
         "_counters", "_decoder", "_embryonic", "_error", "factory", "_frames", "_gauge", "_halves", "_history_bytes",
-        "_keep_offset", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection", "_next_timer", "_now",
-        "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict", "_taken",
-        "_timeouts", "_usual_accepts", "_usual_class",
+        "_keep_offset", "_key_bytes", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection",
+        "_next_timer", "_now", "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict",
+        "_taken", "_timeouts", "_usual_accepts", "_usual_class",
     )  # fmt: skip
 
     _busy: Any
@@ -56,6 +56,7 @@ class Bounds:
         self._limits = limits
         self._shrink_due = False
         self._state_count = 0
+        self._key_bytes = 0  # of VLANs and tunnels in the keys of connections
         self._held: Deque[Tuple[Any, str, Waiting]] = deque()
         self._held_bytes = 0
         self._take_over()
@@ -217,6 +218,10 @@ class Bounds:
     def max_buffered_pages_total(self, pages: int) -> None:
         self.limits = dataclasses.replace(self._limits, max_buffered_pages_total=pages)
 
+    def _counted_connections(self) -> int:
+        """How many of `max_connections` there are: VLANs and tunnels count as what else fits in their room. O(1)."""
+        return self._state_count + self._key_bytes // CONNECTION_BYTES
+
     def _shrink(self) -> None:
         """Evict down to the bounds, if they have changed; and again, while handlers that hear of it change them."""
         outer, self._busy = self._busy, self
@@ -246,7 +251,7 @@ class Bounds:
             self._relieve(victim, victim.client, "total_limit", 0)
             victim.refresh()
         self._pages.fit()
-        while self._state_count > self._max_connections:
+        while self._counted_connections() > self._max_connections:
             self._evict_connection()
         self._drop_held(self._limits.held_bytes)
         self._trim_histories()
@@ -264,12 +269,13 @@ class Bounds:
 
     def pressure(self) -> float:
         """How full the fullest bound is: of pages, or of connections that are not over. O(1)."""
-        living = self._state_count - len(self._closed)
+        living = self._counted_connections() - len(self._closed)
         return max(self._pages.used / self._pages.max_pages, living / self._max_connections)
 
     def memory_bytes(self) -> int:
         """What pages and connections hold now, estimated from above. O(1)."""
-        return self._pages.memory_bytes() + self._state_count * connection_cost(self._history_bytes)
+        connections = self._state_count * connection_cost(self._history_bytes) + self._key_bytes
+        return self._pages.memory_bytes() + connections
 
     def _watch_pressure(self) -> None:
         """Let the user's callback hear of a new level of pressure."""
@@ -288,7 +294,7 @@ class Bounds:
 
 def _cost(segment: Segment) -> int:
     """What a held segment takes at most, with a connection that is over and would be gone but for it."""
-    return CONNECTION_BYTES + len(segment.frame) + len(segment.payload)
+    return CONNECTION_BYTES + len(segment.frame) + len(segment.payload) + key_cost(segment.key)
 
 
 def _first_timestamp(half: HalfStream) -> float:

@@ -13,13 +13,14 @@ class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many con
     """Sorted ranges, as start, end, start, end, ... They are claims, and may overlap. Numbers in the array
     are offsets and `ahead`, so that offsets may count from elsewhere at no cost."""
 
-    __slots__ = ("ahead",)
+    __slots__ = ("ahead", "room")
 
     ahead: int
+    room: int  # the most numbers that it had
 
     def __new__(cls) -> Cuts:
         cuts: Any = super().__new__(cls, "q")
-        cuts.ahead = 0
+        cuts.ahead = cuts.room = 0
         return cuts  # type: ignore[no-any-return]
 
     def first(self) -> Tuple[int, int]:
@@ -48,6 +49,18 @@ class Cuts(array):  # type: ignore[type-arg]  # one object and not two: many con
             return
         del self[2 * most - 2 :]
         self[index:index] = array("q", (start, end))
+        self.room = max(self.room, len(self))
+
+    def fitting(self, most: int) -> Any:
+        """These, or the `most` lowest where there are or were more: an array that shrinks bit by bit keeps its room.
+        O(1), or O(ranges)."""
+        if self.room <= 2 * most:
+            return self
+        fewer = Cuts()
+        fewer.ahead = self.ahead
+        fewer.extend(self[: 2 * most])
+        fewer.room = len(fewer)
+        return fewer if fewer else ()
 
     def shift(self, delta: int) -> None:
         """Count offsets from `delta` bytes later. O(1)."""

@@ -45,7 +45,7 @@ class DirectionDetails:
         self.rst_offset: Any = None
         self.sack = self.sends_md5 = False
         self.skip = 0
-        self.urgent: Any = ()  # offsets of urgent bytes that the handler has not come to
+        self.urgent: Any = ()  # offsets of urgent bytes that the handler has not come to: nothing, or an array
         self.waiting_start: Any = None
         self.window = -1  # that it has open for the peer's data, where that is none, or checks are strict
         self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed

@@ -127,8 +127,17 @@ class HalfStream(Delivery):
         if not self.stopped and (end > self.next_offset or self.holding):
             if not self.cuts:
                 self.cuts = Cuts()
-            self.cuts.add(start, end, FREE_CUTS + CUTS_PER_PAGE * self.state.page_count)
+            self.cuts.add(start, end, self._most_cuts())
             self.ahead = max(self.ahead, end)
+
+    def _most_cuts(self) -> int:
+        most: int = FREE_CUTS + CUTS_PER_PAGE * self.state.page_count
+        return most
+
+    def fit_cuts(self) -> None:
+        """Forget what the pages of the connection have no place for any more. O(1), or O(ranges)."""
+        if self.cuts.__class__ is Cuts:
+            self.cuts = self.cuts.fitting(self._most_cuts())
 
     def _deliver_now(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any) -> None:
         queue = self.queue

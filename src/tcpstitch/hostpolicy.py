@@ -74,6 +74,7 @@ class Policies:
     def __init__(self, overlap: Overlap) -> None:
         self.final = policy_named("first")  # of bytes about which all is decided
         self._own: Dict[Any, _Pair] = {}
+        self._pairs: Dict[_Pair, _Pair] = {}  # one object for each of the few that there are
         self._choose: Optional[Callable[[Flow], _Pair]] = None
         if isinstance(overlap, str):
             self.default = policy_named(overlap)
@@ -101,7 +102,7 @@ class Policies:
         if self._choose is not None:
             pair = self._choose(state.flow)
             if pair != (self.default, self.default):
-                self._own[state] = pair
+                self._own[state] = self._pairs.setdefault(pair, pair)
 
     def of(self, half: Any) -> Policy:
         """The policy for the bytes of one direction. O(1)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from .errors import LimitsError
 from .page import page_cost
@@ -13,7 +13,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB"
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
 # What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
 # by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
-CONNECTION_BYTES = 2336
+CONNECTION_BYTES = 2608
 HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times the bound on bytes
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 _PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
@@ -37,6 +37,18 @@ def connection_cost(history_bytes: int) -> int:
     """The most bytes that a connection takes besides pages. Both its directions keep what was delivered last, with
     when it came, and what was refused."""
     return CONNECTION_BYTES + (HISTORY_RECORDS + 5 * history_bytes if history_bytes else 0)
+
+
+def context_cost(context: Any) -> int:
+    """What VLANs and tunnels take in memory, estimated from above. O(parts)."""
+    if context.__class__ is tuple:
+        return 64 + sum(8 + context_cost(part) for part in context)
+    return 48 + len(context) if context.__class__ is bytes else 32
+
+
+def key_cost(key: Any) -> int:
+    """What the keys of both directions take beyond those of a connection without VLANs and tunnels. O(parts)."""
+    return 0 if key.__class__ is bytes else 144 + context_cost(key[1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,8 +176,11 @@ class OwnerMap:
             if ranges[stop + 1] > end:
                 after = array("q", (end, *ranges[stop + 1 : stop + 5]))
             stop += 5
-        new = array("q", (start, end, *owner))
-        ranges[at:stop] = before + new + after
+        new = before + array("q", (start, end, *owner)) + after
+        if stop - at > len(new):  # an array that shrinks by little keeps its room
+            self._ranges = ranges[:at] + new + ranges[stop:]
+        else:
+            ranges[at:stop] = new
         self._note_breaks(at + len(before), policy)
 
     def _note_breaks(self, place: int, policy: Policy) -> None:
@@ -246,6 +249,6 @@ class OwnerMap:
         if at < len(ranges) and ranges[at] < offset:
             ranges[at + 1] = offset
             at += 5
-        del ranges[at:]
+        self._ranges = ranges[:at]  # as above
         if self._breaks:
             self._breaks = array("q", (place for place in self._breaks if place < offset))

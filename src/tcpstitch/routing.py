@@ -9,6 +9,7 @@ from .decode import PacketDecoder, as_ethernet
 from .details import Waiting
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
+from .limits import key_cost
 from .openings import Openings
 from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
@@ -137,13 +138,15 @@ class Routing(Timers):
 
     def _admit(self, key: FlowKey, reverse: FlowKey, segment: Segment, timestamp: float) -> StreamState:
         """Make room for a connection and ask for its stream; `key` is the client's, `reverse` the server's."""
-        while self._state_count >= self._max_connections:
+        while self._counted_connections() >= self._max_connections:
             self._evict_connection()
         state = make_state(self, key, reverse, timestamp)
         halves = self._halves
         halves[reverse] = state.server
         halves[key] = state.client  # second, for the one whose two ends are the same
         self._state_count += 1
+        if key.__class__ is not bytes:
+            self._key_bytes += key_cost(key)
         state.last_packet = self._packets
         self._counters.opened += 1
         flow = NEW(Flow)

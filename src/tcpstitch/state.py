@@ -393,5 +393,8 @@ class StreamState(Resets):
         else:
             client.plain = client.readiness()
             server.plain = server.readiness()
+        if client.details.cuts is not server.details.cuts:  # that is nothing, on both sides
+            client.fit_cuts()
+            server.fit_cuts()
         if not self.page_count:
             client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait

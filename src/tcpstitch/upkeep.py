@@ -11,7 +11,7 @@ from .details import NOTHING
 from .errors import StreamCallbackError
 from .half import CLIENT_TO_SERVER, NEEDS_RULES, OVER, SERVER_TO_CLIENT, HalfStream
 from .hostpolicy import Policies
-from .limits import Limits, Timeouts
+from .limits import Limits, Timeouts, key_cost
 from .notices import WARNING, notice
 from .segment import FlowKey
 from .sequence import NEVER
@@ -222,9 +222,12 @@ class Upkeep(Bounds):
         """Take a completed connection out of the tables."""
         self._note_peak()
         self._state_count -= 1
+        if state.key.__class__ is not bytes:
+            self._key_bytes -= key_cost(state.key)
         self._closed.pop(state.key, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
+        state.client.details = state.server.details = state.details = NOTHING  # a held segment may lead to them
         self._take_apart(state)
 
     def _take_apart(self, state: StreamState) -> None:

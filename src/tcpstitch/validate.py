@@ -178,7 +178,8 @@ def note_urgent(half: Any, segment: Segment) -> None:
     if place >= half.next_offset and (not half.urgent or place > half.urgent[-1]):
         if len(half.urgent) == MAX_URGENT:
             half.hand_over()
-        half.urgent = (*(passed for passed in half.urgent if half.handed <= passed < half.next_offset), place)
+        waiting = [passed for passed in half.urgent if half.handed <= passed < half.next_offset]
+        half.urgent = array("q", [*waiting, place])
 
 
 def _note_window(half: Any, segment: Segment) -> None:

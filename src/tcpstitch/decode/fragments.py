@@ -11,26 +11,29 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Tuple
 
+from ..limits import context_cost
+
 _MAX_DATAGRAM = 65535
 # What the interpreter needs besides the bytes themselves, so that tiny fragments are charged for their real size.
 _PIECE_COST = 120
 _DATAGRAM_COST = 600
+_KEY_COST = 240  # as much of it is for a key without VLANs and tunnels
 
 
 class _Datagram:
     """`starts` and `pieces` are the fragments in order, `edges` the starts and ends of what they cover without a hole:
     so what a fragment covers anew costs no more steps than there were holes."""
 
-    __slots__ = ("since", "starts", "pieces", "edges", "total", "have", "cost", "number", "dead")
+    __slots__ = ("since", "starts", "pieces", "edges", "total", "have", "cost", "least", "number", "dead")
 
-    def __init__(self, since: float, number: int) -> None:
+    def __init__(self, since: float, number: int, key_cost: int) -> None:
         self.since = since
         self.starts = array("H")
         self.pieces: List[bytes] = []
         self.edges = array("H")
         self.total: Optional[int] = None
         self.have = 0
-        self.cost = _DATAGRAM_COST
+        self.cost = self.least = _DATAGRAM_COST + max(0, key_cost - _KEY_COST)  # the latter without any fragment
         self.number = number
         self.dead = False  # an IPv6 datagram with an overlap: its later fragments are dropped too
 
@@ -106,7 +109,7 @@ class FragmentTable:
             self._give_up(key, "fragments_expired")
             datagram = None
         if datagram is None:
-            datagram = self._waiting[key] = _Datagram(now, number)
+            datagram = self._waiting[key] = _Datagram(now, number, context_cost(key))
             self.bytes_used += datagram.cost
         else:
             self._waiting.move_to_end(key)
@@ -145,9 +148,9 @@ class FragmentTable:
         return True
 
     def _kill(self, datagram: _Datagram) -> bool:
-        self.bytes_used -= datagram.cost - _DATAGRAM_COST
+        self.bytes_used -= datagram.cost - datagram.least
         datagram.starts, datagram.pieces, datagram.edges = array("H"), [], array("H")
-        datagram.cost = _DATAGRAM_COST
+        datagram.cost = datagram.least
         datagram.dead = True
         return False
 
