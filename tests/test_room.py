@@ -204,3 +204,14 @@ def test_urgent_places_that_wait_for_an_acknowledgement_take_few_bytes_each() ->
         tracemalloc.stop()
     _, one, sixteen = heaps
     assert sixteen - one < 100 * 900  # with the origins of the other segments
+
+
+def test_no_fragment_remains_after_flush_all() -> None:
+    assembler = Assembler(Factory())
+    for number in range(100):
+        head = struct.pack("!BBHHHBBH8s", 0x45, 0, 1420, number, 0x2001, 64, 6, 0, b"10011002")
+        assembler.assemble(bytes(12) + b"\x08\0" + head + bytes(1400), 1.0)
+    assert assembler.statistics().fragments == 100
+    assembler.flush_all()
+    statistics = assembler.statistics()
+    assert (statistics.fragments, statistics.fragment_bytes, statistics.memory_bytes) == (0, 0, 0)

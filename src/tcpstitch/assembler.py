@@ -185,6 +185,7 @@ class Assembler(ShortPath):
                 self._forget(state)
             self._forget_small_before(float("inf"))
             self._openings.clear()
+            self._decoder.forget_fragments()
             self._forget_all()
             self._watch_pressure()
             self._shrink()

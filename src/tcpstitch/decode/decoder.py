@@ -78,6 +78,10 @@ class PacketDecoder:
         """Change the bounds while running; smaller ones evict the datagrams used least recently at once."""
         self._walk.fragments.limit(max_fragments, max_fragment_bytes, _timeout(fragment_timeout))
 
+    def forget_fragments(self) -> None:
+        """Forget every incomplete IP datagram."""
+        self._walk.fragments.clear()
+
     def decode(self, packet: Any, timestamp: float = 0.0, linktype: Optional[int] = None) -> Tuple[Segment, ...]:
         """The TCP segments of a packet: none, one, or several where the link layer aggregates frames.
 
