@@ -17,7 +17,7 @@ from support.recorder import Recorder
 from tcpstitch import Assembler, StreamCallbackError, open_capture
 from tcpstitch.errors import CaptureWarning
 from tcpstitch.uncut import PYPY
-from test_in_place import Failing, heard, mangled
+from test_in_place import Failing, goes_on_behind_its_packet, heard, mangled
 
 MICRO = 10**6
 START = 1_600_000_000
@@ -179,18 +179,7 @@ def test_usual_packets_are_taken_in_place_and_others_by_themselves() -> None:
 @pytest.mark.parametrize("again", ["run", "loop"])
 def test_after_a_handler_has_failed_the_capture_goes_on_behind_its_packet(again: str) -> None:
     frames = mangled(201)
-    source = open_capture(io.BytesIO(plain(frames)))
-    assembler = Assembler(Failing(400))
-    with pytest.raises(StreamCallbackError):
-        assembler.run(source)
-    before = assembler.statistics().packets
-    assert 0 < before < len(frames)
-    if again == "run":
-        assembler.run(source)
-    else:
-        for timestamp, packet in source:
-            assembler.assemble(packet, timestamp)
-    assert assembler.statistics().packets == len(frames)
+    goes_on_behind_its_packet(plain(frames), len(frames), again)
 
 
 @pytest.mark.parametrize("again", ["run", "loop"])
