@@ -27,7 +27,7 @@ FLOORS = {
     "explain": 6, "pressure": 6, "bounds": 6.1, "upkeep": 6.2, "lingering": 6.22, "timers": 6.25, "routing": 6.3,
     "ordinary": 6.35, "waiting": 6.37, "strictly": 6.38, "shortpath": 6.4, "assembler": 6.5,
     "capture": 7, "live": 7.5,
-    "readers": 8, "metrics": 8, "aio": 8, "parallel": 8, "testing": 8,
+    "readers": 8, "metrics": 8, "aio": 8, "worker": 8, "parallel": 8.1, "testing": 8,
     "__init__": 8.5,  # what `from tcpstitch import ...` reaches; may import everything below
     "cli": 9, "plot": 9, "__main__": 9.5,
 }  # fmt: skip

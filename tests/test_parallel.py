@@ -92,6 +92,52 @@ class InterruptedFactory(Factory):
     stream = dies(b"number 7 ", interrupt)
 
 
+class Unsendable:
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("holds a socket")
+
+
+class Unmakeable:
+    """Cannot be made again from its pickle."""
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+class Sends(Whole):
+    """Emits what it should not with the data of connection 7."""
+
+    what: Callable[[], Any] = Unsendable
+
+    def reassembled(self, chunk: Chunk) -> None:
+        super().reassembled(chunk)
+        if b"number 7 " in chunk.data:
+            self.emit(self.what())
+
+
+class UnsendableFactory(Factory):
+    stream = Sends
+
+
+class SendsLate(Whole):
+    def complete(self, reason: str) -> None:
+        self.emit(Unsendable() if reason == "flushed" else reason)
+
+
+class SendsWhatCannotBeMade(Sends):
+    what = Unmakeable
+
+
+class LateFactory(Factory):
+    stream = SendsLate
+
+
+class UnmakeableFactory(Factory):
+    stream = SendsWhatCannotBeMade
+
+
 class LastFirst(Executor):
     """Runs what was submitted in the opposite order, when a result is waited for."""
 
@@ -218,6 +264,35 @@ def test_a_handler_that_exits_costs_its_part_only_and_ends_no_program(mixed: Pat
     lost = Share(failure.part, parts)
     kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
     assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_result_that_cannot_be_sent_ends_its_part_at_its_packet_and_keeps_what_came_before(
+    mixed: Path, parts: int
+) -> None:
+    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
+    outcome = run(mixed, UnsendableFactory, parts=parts, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert failure.packet == guilty[0]
+    assert failure.error.startswith("TypeError: holds a socket; results are pickled")
+    ended = run(mixed, FailingFactory, parts=parts, workers=2, failures="return")
+    assert outcome.results == [row for row in ended.results if row[3] != "abandoned"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_result_that_cannot_be_sent_after_the_last_packet_has_none(mixed: Path, parts: int) -> None:
+    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
+    outcome = run(mixed, LateFactory, parts=parts, workers=2, failures="return")
+    assert {failure.packet for failure in outcome.failures} == {None}
+    assert outcome.results == ["fin"] * len(outcome.results) != []
+
+
+def test_a_result_that_cannot_be_made_again_costs_its_part_only(mixed: Path) -> None:
+    outcome = run(mixed, UnmakeableFactory, parts=3, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert failure.packet is None and "RuntimeError: no more" in failure.error
+    lost = Share(failure.part, 3)
+    assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
 
 
 def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:

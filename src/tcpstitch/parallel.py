@@ -17,40 +17,20 @@ import os
 import pickle
 import signal
 import stat
-import traceback
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from operator import itemgetter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .assembler import Assembler
-from .capture import Capture, Share, ahead, open_capture
-from .capture.share import HEAD, MOST_SHARES, Piece
+from .capture import Capture, ahead
+from .capture.share import MOST_SHARES
 from .errors import TcpStitchError, UsageError
 from .limits import Limits
-from .segment import Segment, address_bytes
 from .statistics import Statistics
 from .stream import StreamFactory
+from .worker import Answer, Failure, MakeFactory, Task, unpack, work, work_and_pack
 
-Emit = Callable[[Any], None]
-MakeFactory = Callable[[Emit], StreamFactory]
-
-
-class Failure(NamedTuple):
-    """A part that ended early: `part`, counted from 0, of the `parts` of `source`. `packet` is the one it ended at,
-    counted from 1 in the capture; 0: before the first one; None: the process died and could not say, or the capture
-    cannot be read again to count. `error` and `trace` are text."""
-
-    source: Any
-    part: int
-    parts: int
-    packet: Optional[int]
-    error: str
-    trace: str
-
-    def __str__(self) -> str:
-        place = "at an unknown packet" if self.packet is None else f"at packet {self.packet}"
-        place = place if self.packet != 0 else "before the first packet"
-        return f"{self.source}, part {self.part + 1} of {self.parts}: {place}: {self.error}"
+__all__ = ["Failure", "Outcome", "PartReport", "PartsFailed", "divided", "run"]
 
 
 class PartReport(NamedTuple):
@@ -86,96 +66,6 @@ class PartsFailed(TcpStitchError):
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return PartsFailed, (self.outcome,)
-
-
-class _Task(NamedTuple):
-    source: Any
-    part: int
-    parts: int
-    make_factory: MakeFactory
-    options: Dict[str, Any]
-    pieces: Sequence[Piece] = ()  # where the part's packets lie, if that is known
-
-
-class _Answer(NamedTuple):
-    results: List[Tuple[float, Any]]  # with the place of the packet
-    failure: Optional[Failure]
-    statistics: Optional[Statistics]
-    warnings: Sequence[str] = ()
-
-
-class _PartAssembler(Assembler):
-    """Takes the segments of one share only: the reader cannot tell for packets that must be decoded first."""
-
-    def __init__(self, factory: StreamFactory, share: Share, options: Dict[str, Any]) -> None:
-        super().__init__(factory, **options)
-        self._share = share
-
-    def _route(self, segment: Segment, timestamp: float) -> None:
-        if self._share.owns(address_bytes(segment.key)):
-            super()._route(segment, timestamp)
-
-
-class _Emitter:
-    """Notes at which packet each result came."""
-
-    def __init__(self) -> None:
-        self.results: List[Tuple[float, Any]] = []
-        self.share: Optional[Share] = None
-        self.place = 0.0  # where there is no share
-
-    def __call__(self, result: Any) -> None:
-        share = self.share
-        self.results.append((self.place if share is None else share.place(), result))
-
-
-def _work(task: _Task) -> _Answer:
-    """One part, in whatever process this runs; errors become a `Failure`."""
-    emitter = _Emitter()
-    assembler: Optional[Assembler] = None
-    share = Share(task.part, task.parts, counted=False)
-    share.pieces = list(task.pieces)
-    warnings: List[str] = []
-    try:
-        factory = task.make_factory(emitter)
-        if task.parts == 1:
-            assembler = Assembler(factory, **task.options)  # alone, so the order is that in which results come
-        else:
-            assembler = _PartAssembler(factory, share, task.options)
-            emitter.share = share
-        with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
-            warnings = capture.warnings  # which grows
-            assembler.run(capture)
-        emitter.share, emitter.place = None, float("inf")
-        assembler.flush_all()
-    except KeyboardInterrupt:  # whoever waits for the results shall hear of it
-        raise
-    except BaseException as error:  # `sys.exit` in a handler ends its part, and not the program
-        statistics = None if assembler is None else assembler.statistics()
-        if task.parts > 1:
-            packet = _number(task.source, share.place())
-        else:
-            packet = statistics.packets if statistics else 0
-        text = f"{type(error).__name__}: {error}"
-        failure = Failure(*task[:3], packet, text, traceback.format_exc())
-        return _Answer(emitter.results, failure, statistics, warnings)
-    return _Answer(emitter.results, None, assembler.statistics(), warnings)
-
-
-def _number(source: Any, place: int) -> Optional[int]:
-    """The number of the packet at this place of a capture, None where it cannot be read again."""
-    number = 0
-    if place:
-        try:
-            with open_capture(source) as capture:
-                for _, packet in capture:
-                    number += 1
-                    place -= HEAD + len(packet)
-                    if place <= 0:
-                        return number
-        except Exception:
-            return None
-    return number
 
 
 def run(
@@ -215,12 +105,13 @@ def run(
     workers = _whole("workers", _processors() if workers is None else workers)
     parts = _whole("parts", (1 if len(wanted) >= workers else min(workers, MOST_SHARES)) if parts is None else parts)
     options = _checked(wanted, workers, parts, failures, options)
-    tasks = [_Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
+    tasks = [Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
         _check_picklable(make_factory, options)
         answers = _in_processes(tasks, workers)
     else:
-        answers = _gather(tasks, _submit(executor, _looked_ahead(executor, tasks)))
+        futures = _submit(executor, work, _looked_ahead(executor, tasks))
+        answers = [_answer(task, future, packed=False) for task, future in zip(tasks, futures)]
     outcome = _merged(tasks, answers)
     if outcome.failures and failures == "raise":
         raise PartsFailed(outcome)
@@ -324,7 +215,7 @@ def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None
         ) from error
 
 
-def _looked_ahead(executor: Executor, tasks: List[_Task]) -> List[_Task]:
+def _looked_ahead(executor: Executor, tasks: List[Task]) -> List[Task]:
     """The tasks with what the parts of each large file find out together about where the packets of each lie."""
     captures = [task for task in tasks if task.part == 0 and task.parts > 1]
     if not captures:
@@ -334,45 +225,41 @@ def _looked_ahead(executor: Executor, tasks: List[_Task]) -> List[_Task]:
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
 
 
-def _submit(executor: Executor, tasks: Iterable[_Task]) -> "List[Future[_Answer]]":
-    futures: "List[Future[_Answer]]" = []
+def _submit(executor: Executor, function: Callable[[Task], Any], tasks: Iterable[Task]) -> "List[Future[Any]]":
+    futures: "List[Future[Any]]" = []
     for task in tasks:
         try:
-            futures.append(executor.submit(_work, task))
+            futures.append(executor.submit(function, task))
         except Exception as error:  # an executor that broke takes no more
-            failed: "Future[_Answer]" = Future()
+            failed: "Future[Any]" = Future()
             failed.set_exception(error)
             futures.append(failed)
     return futures
 
 
-def _gather(tasks: List[_Task], futures: "List[Future[_Answer]]") -> List[_Answer]:
-    return [_answer(task, future) for task, future in zip(tasks, futures)]
-
-
-def _answer(task: _Task, future: "Future[_Answer]") -> _Answer:
+def _answer(task: Task, future: "Future[Any]", packed: bool) -> Answer:
     try:
-        return future.result()
+        answer = future.result()
+        return unpack(answer) if packed else answer
     except Exception as error:  # the worker's process died, or its results could not be sent
-        text = f"{type(error).__name__}: {error}"
-        return _Answer([], Failure(*task[:3], None, text, traceback.format_exc()), None)
+        return Answer([], task.failure(None, error), None)
 
 
-def _in_processes(tasks: List[_Task], workers: int) -> List[_Answer]:
+def _in_processes(tasks: List[Task], workers: int) -> List[Answer]:
     """In a pool of processes. One that dies breaks the pool: what it left undone is done again, each part alone."""
     answers = []
     for task, future in zip(tasks, _pooled(tasks, workers)):
         if isinstance(future.exception(), BrokenExecutor):
             future = _pooled([task], 1)[0]
-        answers.append(_answer(task, future))
+        answers.append(_answer(task, future, packed=True))
     return answers
 
 
-def _pooled(tasks: List[_Task], workers: int) -> "List[Future[_Answer]]":
+def _pooled(tasks: List[Task], workers: int) -> "List[Future[Tuple[bytes, Answer]]]":
     """What became of the tasks, all of them done, in a pool of their own."""
     pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
     try:
-        futures = _submit(pool, _looked_ahead(pool, tasks))
+        futures = _submit(pool, work_and_pack, _looked_ahead(pool, tasks))
         wait(futures)
         pool.shutdown()
         return futures
@@ -388,7 +275,7 @@ def _end_when_interrupted() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _merged(tasks: List[_Task], answers: List[_Answer]) -> Outcome:
+def _merged(tasks: List[Task], answers: List[Answer]) -> Outcome:
     results: List[Any] = []
     count = tasks[0].parts if tasks else 1
     for first in range(0, len(tasks), count):

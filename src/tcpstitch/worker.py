@@ -1,0 +1,155 @@
+"""One part of a capture assembled, in whatever process this runs, and what is told of it."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from math import inf
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from .assembler import Assembler
+from .capture import Share, open_capture
+from .capture.share import HEAD, Piece
+from .segment import Segment, address_bytes
+from .statistics import Statistics
+from .stream import StreamFactory
+
+Emit = Callable[[Any], None]
+MakeFactory = Callable[[Emit], StreamFactory]
+
+
+class Failure(NamedTuple):
+    """A part that ended early: `part`, counted from 0, of the `parts` of `source`. `packet` is the one it ended at,
+    counted from 1 in the capture; 0: before the first one; None: behind the last one, or the process died and could not
+    say, or the capture cannot be read again to count. `error` and `trace` are text."""
+
+    source: Any
+    part: int
+    parts: int
+    packet: Optional[int]
+    error: str
+    trace: str
+
+    def __str__(self) -> str:
+        place = "at an unknown packet" if self.packet is None else f"at packet {self.packet}"
+        place = place if self.packet != 0 else "before the first packet"
+        return f"{self.source}, part {self.part + 1} of {self.parts}: {place}: {self.error}"
+
+
+class Task(NamedTuple):
+    source: Any
+    part: int
+    parts: int
+    make_factory: MakeFactory
+    options: Dict[str, Any]
+    pieces: Sequence[Piece] = ()  # where the part's packets lie, if that is known
+
+    def failure(self, packet: Optional[int], error: BaseException) -> Failure:
+        """Of the error that is being handled."""
+        text = f"{type(error).__name__}: {error}"
+        return Failure(self.source, self.part, self.parts, packet, text, traceback.format_exc())
+
+
+Result = Tuple[float, Any]  # with the place of the packet: its number where a capture is one part, else `Share.place`
+
+
+class Answer(NamedTuple):
+    results: List[Result]
+    failure: Optional[Failure]
+    statistics: Optional[Statistics]
+    warnings: Sequence[str] = ()
+
+
+class _PartAssembler(Assembler):
+    """Takes the segments of one share only: the reader cannot tell for packets that must be decoded first."""
+
+    def __init__(self, factory: StreamFactory, share: Share, options: Dict[str, Any]) -> None:
+        super().__init__(factory, **options)
+        self._share = share
+
+    def _route(self, segment: Segment, timestamp: float) -> None:
+        if self._share.owns(address_bytes(segment.key)):
+            super()._route(segment, timestamp)
+
+
+class _Emitter:
+    """Notes at which packet each result came."""
+
+    def __init__(self) -> None:
+        self.results: List[Result] = []
+        self.place: Callable[[], float] = float  # nothing is read yet
+
+    def __call__(self, result: Any) -> None:
+        self.results.append((self.place(), result))
+
+
+def work(task: Task) -> Answer:
+    """Assemble a part; errors become a `Failure`."""
+    emitter = _Emitter()
+    assembler: Optional[Assembler] = None
+    share = Share(task.part, task.parts, counted=False)
+    share.pieces = list(task.pieces)
+    warnings: List[str] = []
+    place = emitter.place
+    try:
+        factory = task.make_factory(emitter)
+        if task.parts == 1:
+            assembler = alone = Assembler(factory, **task.options)
+            place = emitter.place = lambda: alone._packets
+        else:
+            assembler = _PartAssembler(factory, share, task.options)
+            place = emitter.place = share.place
+        with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
+            warnings = capture.warnings  # which grows
+            assembler.run(capture)
+        emitter.place = lambda: inf
+        assembler.flush_all()
+    except KeyboardInterrupt:  # whoever waits for the results shall hear of it
+        raise
+    except BaseException as error:  # `sys.exit` in a handler ends its part, and not the program
+        statistics = None if assembler is None else assembler.statistics()
+        return Answer(emitter.results, task.failure(_number(task, place()), error), statistics, warnings)
+    return Answer(emitter.results, None, assembler.statistics(), warnings)
+
+
+def work_and_pack(task: Task) -> Tuple[bytes, Answer]:
+    """The same with the results pickled: one that cannot be costs what comes from it on, not all of the part."""
+    answer = work(task)
+    try:
+        return pickle.dumps(answer.results), answer._replace(results=[])
+    except Exception:
+        answer = _before_the_first_that_cannot_be_sent(task, answer)
+        return pickle.dumps(answer.results), answer._replace(results=[])
+
+
+def _before_the_first_that_cannot_be_sent(task: Task, answer: Answer) -> Answer:
+    for index, (place, result) in enumerate(answer.results):
+        try:
+            pickle.dumps(result)
+        except Exception as error:
+            failure = task.failure(_number(task, place), error)
+            advice = f"{failure.error}; results are pickled to reach another process: emit what can be"
+            return answer._replace(results=answer.results[:index], failure=failure._replace(error=advice))
+    return answer
+
+
+def unpack(packed: Tuple[bytes, Answer]) -> Answer:
+    """What was packed. Raises whatever making a result again raises."""
+    return packed[1]._replace(results=pickle.loads(packed[0]))
+
+
+def _number(task: Task, place: float) -> Optional[int]:
+    """The number of the packet at this place, None behind the last one or where the capture cannot be read again."""
+    if task.parts == 1 or place in (0, inf):
+        return None if place == inf else int(place)
+    number = 0
+    try:
+        with open_capture(task.source) as capture:
+            for _, packet in capture:
+                number += 1
+                place -= HEAD + len(packet)
+                if place <= 0:
+                    break
+    except Exception:
+        return None
+    return number
