@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import random
+import struct
 import sys
 import warnings
 
@@ -67,6 +68,46 @@ def test_zstd_and_lz4_are_read_where_their_extra_is_installed():
     assert read(zstandard.compress(pcap())) == PACKETS
     assert read(zstandard.compress(pcap()[:50]) + zstandard.compress(pcap()[50:])) == PACKETS
     assert read(lz4.compress(pcap())) == PACKETS
+
+
+def skippable(size, low=0):
+    return struct.pack("<II", 0x184D2A50 + low, size) + bytes(size)
+
+
+class ByteByByte(io.BytesIO):
+    def read1(self, size=-1):
+        return super().read1(1)
+
+
+@pytest.mark.parametrize("module, package", [("zstandard", "zstandard"), ("lz4.frame", "lz4")])
+def test_frames_to_be_skipped_are_so_wherever_they_stand(module, package):
+    """pzstd writes one before each frame of data."""
+    compress = pytest.importorskip(module, reason=f"needs {package}").compress
+    first, second = compress(pcap()[:50]), compress(pcap()[50:])
+    for before in (skippable(4), skippable(0) * 3, skippable(40_000, 15) + skippable(4, 14)):
+        for whole in (before + first + second, first + before + second, first + second + before):
+            assert read(whole) == PACKETS
+            with open_capture(ByteByByte(whole)) as capture:
+                assert list(capture) == PACKETS
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        skippable(4),
+        skippable(4)[:-1],
+        skippable(4) * 3 + pcap(),
+        skippable(4) + gzip.compress(pcap()),
+        struct.pack("<II", 0x184D2A5F, 2**32 - 1) + b"x" * 100_000,
+        skippable(0) * 100_000,
+    ],
+)
+def test_frames_to_be_skipped_with_no_capture_behind_them_soon_are_refused(begin):
+    """Nothing is read of the file behind the block in which that is known."""
+    file = io.BytesIO(begin + bytes(10_000_000))
+    with pytest.raises(CaptureError, match="is no pcap, pcapng or snoop capture"):
+        open_capture(file)
+    assert file.tell() < 1_000_000
 
 
 @pytest.mark.parametrize(

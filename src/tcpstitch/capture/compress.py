@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from ..errors import CaptureError
 
 _XZ_MEMORY = 256 * 1024 * 1024
-_MAGICS = (
+_MAGICS: Tuple[Tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x04\x22\x4d\x18", "lz4"),
 )
+# zstd (RFC 8878 3.1.2) and lz4 may begin with frames of no data, which look the same in both; pzstd writes one of 12
+# bytes. More than so many bytes of them are no beginning.
+_FRAMED = _MAGICS[-2:]
+_SKIPPABLE = tuple(bytes((0x50 + low, 0x2A, 0x4D, 0x18)) for low in range(16))
+_MOST_SKIPPED = 1 << 16
 
 
 # A library that meets damage gives nothing of what it unpacked at that time. So it is fed little, and asked for little;
@@ -171,9 +176,26 @@ def _optional(name: str, kind: str, *modules: str) -> Any:
     raise CaptureError(f"{name}: is compressed with {kind}: to read it, pip install {package}, or unpack it first")
 
 
+def _behind_skippable(head: bytes, pull: Callable[[], bytes]) -> bytes:
+    """What comes after the skippable frames that `head` begins with. O(`_MOST_SKIPPED`)."""
+    held = bytearray(head)
+    start = 0
+    while start <= _MOST_SKIPPED and bytes(held[start : start + 4]) in _SKIPPABLE:
+        start += 8 + int.from_bytes(held[start + 4 : start + 8], "little")
+        while len(held) < start + 8 and start <= _MOST_SKIPPED:  # the least that tells a frame and its length
+            block = pull()
+            if not block:
+                break
+            held += block
+    return bytes(held[start:])
+
+
 def open_decompressor(name: str, head: bytes, pull: Callable[[], bytes]) -> Any:
     """An object with `read(size)` and `kind` for what begins with `head`; None if that is not compressed."""
-    kind: Optional[str] = next((kind for magic, kind in _MAGICS if head.startswith(magic)), None)
+    magics = _MAGICS
+    if head.startswith(_SKIPPABLE):
+        head, magics = _behind_skippable(head, pull), _FRAMED
+    kind: Optional[str] = next((kind for magic, kind in magics if head.startswith(magic)), None)
     if kind is None:
         return None
     if kind == "gzip":
