@@ -147,6 +147,25 @@ def test_other_bytes_are_found_without_a_step_for_each(options: Any) -> None:
     assert hardly_grows(cost, 140)
 
 
+def test_data_in_order_moves_nothing_of_a_long_history() -> None:
+    """A copy of it is one instruction; but it takes memory."""
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has none")
+    bound, size = 1 << 20, 1000
+    assembler = opened(
+        [client(1 + place, bytes(1 << 16)) for place in range(0, 2 * bound, 1 << 16)],
+        limits=Limits(max_history_bytes_per_connection=bound),
+    )
+    following = [client(1 + 2 * bound + place, bytes(size)) for place in range(0, bound, size)]
+    tracemalloc.start()
+    try:
+        for packet in following:
+            assembler.assemble(packet, 1.0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < bound // 8
+
+
 def test_making_room_does_not_look_at_all_holes_each_time() -> None:
     """Lone pages, then bytes with holes between them, and a segment over these that there is no room for."""
 
