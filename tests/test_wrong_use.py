@@ -16,6 +16,7 @@ from support.frames import CLIENT, SERVER, SERVER6, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import (
     Assembler,
+    Direction,
     Limits,
     PacketDecoder,
     PacketTypeError,
@@ -28,7 +29,8 @@ from tcpstitch import (
     connections,
     open_capture,
 )
-from tcpstitch.capture import make_packet
+from tcpstitch.capture import Share, make_packet
+from tcpstitch.state_machine import OptionCheck, TcpStateMachine
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello")
 
@@ -323,3 +325,43 @@ def test_a_segment_that_no_packet_could_have_held_is_refused_and_nothing_happens
     assembler.assemble(good, 2.0)
     assembler.flush_all()
     assert recorder.only.data() == b"good"
+
+
+@pytest.mark.parametrize("wrong", [None, "2", 1.5, True, -1])
+def test_numbers_are_whole_and_large_enough(wrong: Any) -> None:
+    assembler = Assembler(Recorder())
+    calls: Dict[str, Callable[[], Any]] = {
+        "count": lambda: assembler.top(wrong),
+        "holders": lambda: assembler.explain(wrong),
+        "index": lambda: Share(wrong, 2),
+        "max_fragments": lambda: PacketDecoder(max_fragments=wrong),
+        "max_fragment_bytes": lambda: PacketDecoder(max_fragment_bytes=wrong),
+        "max_depth": lambda: PacketDecoder(max_depth=wrong),
+    }
+    for name, call in calls.items():
+        with pytest.raises(UsageError, match=f"^{name}=.*: give a whole number"):
+            call()
+    with pytest.raises(UsageError, match="^count=.*: give a whole number"):
+        Share(0, wrong)
+
+
+@pytest.mark.parametrize("wrong", ["30", Decimal("NaN"), True])
+def test_a_decoder_takes_a_timeout_in_seconds(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="use seconds"):
+        PacketDecoder(fragment_timeout=wrong)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"address": "10.0.0.1"}, None, "10.0.0.1", ("10.0.0.1",)])
+def test_an_endpoint_is_an_address_and_a_port(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"pair of \(address, port\)"):
+        Segment.make(wrong, SERVER, 1, b"")
+
+
+@pytest.mark.parametrize("wrong", [(None, Direction.CLIENT_TO_SERVER), (FRAME, Direction.CLIENT_TO_SERVER), (None, 5)])
+def test_checks_take_what_accept_is_given(wrong: Any) -> None:
+    for check in (TcpStateMachine().check, lambda *both: OptionCheck().check(*both, -1)):
+        with pytest.raises(UsageError, match="as `accept` is given them"):
+            check(*wrong)
+    segment = Segment.make(CLIENT, SERVER, 1, b"")
+    with pytest.raises(UsageError, match="next_seq"):
+        OptionCheck().check(segment, Direction.CLIENT_TO_SERVER, None)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .apart import set_apart
 from .decode import PacketDecoder
-from .errors import ReentrantCallError, UsageError
+from .errors import ReentrantCallError, UsageError, whole
 from .hostpolicy import Overlap, Policies
 from .layouts import ALONE, usual
 from .limits import Limits, Timeouts
@@ -257,7 +257,7 @@ class Assembler(ShortPath):
         `holders` connections with the most pages by name. For people: the words may change. O(holders of pages)."""
         from .explain import explain
 
-        return explain(self._now, self._limits, self.statistics(), self.top(holders))
+        return explain(self._now, self._limits, self.statistics(), self.top(whole("holders", holders, 0)))
 
 
 def _no_blocks() -> Any:

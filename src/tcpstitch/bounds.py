@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
 from .details import Waiting
-from .errors import StreamCallbackError, UsageError
+from .errors import StreamCallbackError, UsageError, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
 from .pages import PageCache
@@ -260,7 +260,7 @@ class Bounds:
 
     def top(self, count: int = 10) -> List[Holder]:
         """The connections that hold the most pages, largest first. O(holders)."""
-        states = sorted(self._pages.lru, key=lambda state: -state.page_count)[:count]
+        states = sorted(self._pages.lru, key=lambda state: -state.page_count)[: whole("count", count, 0)]
         return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
 
     def _age(self, state: StreamState) -> float:

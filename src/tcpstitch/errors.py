@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Type
+
 
 class TcpStitchError(Exception):
     """Root of everything this library raises on purpose."""
@@ -13,6 +15,13 @@ class UsageError(TcpStitchError, ValueError):
 
 class LimitsError(UsageError):
     """A bound that is negative, zero or too small to hold a single segment."""
+
+
+def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError) -> int:
+    """`value`, where it is a whole number of at least `least`. Raises `kind`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise kind(f"{name}={value!r}: give a whole number of at least {least}")
+    return value
 
 
 class PacketTypeError(UsageError, TypeError):

@@ -24,7 +24,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 from .assembler import Assembler
 from .capture import Capture, ahead
 from .capture.share import MOST_SHARES
-from .errors import TcpStitchError, UsageError
+from .errors import TcpStitchError, UsageError, whole
 from .limits import Limits
 from .statistics import Statistics
 from .stream import StreamFactory
@@ -102,8 +102,9 @@ def run(
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise UsageError(f"executor={executor!r}: give a concurrent.futures.Executor, or None for processes")
     wanted = _wanted(sources)
-    workers = _whole("workers", _processors() if workers is None else workers)
-    parts = _whole("parts", (1 if len(wanted) >= workers else min(workers, MOST_SHARES)) if parts is None else parts)
+    workers = whole("workers", _processors() if workers is None else workers, 1)
+    usual = 1 if len(wanted) >= workers else min(workers, MOST_SHARES)
+    parts = whole("parts", usual if parts is None else parts, 1)
     options = _checked(wanted, workers, parts, failures, options)
     tasks = [Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
@@ -120,12 +121,6 @@ def run(
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _whole(name: str, value: Any) -> int:
-    if value.__class__ is not int or value < 1:
-        raise UsageError(f"{name}={value!r}: give a whole number of at least 1")
-    return value
 
 
 def _wanted(sources: Any) -> List[Any]:

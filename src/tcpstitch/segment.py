@@ -88,7 +88,7 @@ def make_key(source: Tuple[str, int], destination: Tuple[str, int]) -> bytes:
         if len(raw) not in (8, 32):
             raise ValueError("the two addresses are of different IP versions")
         return raw + struct.pack("!HH", source[1], destination[1])
-    except (ValueError, TypeError, IndexError, struct.error) as error:
+    except (ValueError, TypeError, LookupError, struct.error) as error:
         raise UsageError(f"not a pair of (address, port): {source!r}, {destination!r}: {error}") from None
 
 

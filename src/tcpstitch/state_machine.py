@@ -6,8 +6,9 @@ window (gopacket: TCPOptionCheck). Neither is needed for reassembly: `checks="st
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
+from .errors import UsageError
 from .segment import ACK, FIN, RST, SYN, Direction, Segment
 from .sequence import difference
 
@@ -27,7 +28,8 @@ class TcpStateMachine:
         self._closer: Optional[Direction] = None
 
     def check(self, segment: Segment, direction: Direction) -> bool:
-        """Whether this segment fits; if so, the state advances."""
+        """Whether this segment fits; if so, the state advances. Raises `UsageError` for what is no segment."""
+        _must_be_those_of_accept(segment, direction)
         flags = segment.flags
         if self.state == "reset":
             return False
@@ -77,7 +79,11 @@ class OptionCheck:
         self._window = [0, 0]
 
     def check(self, segment: Segment, direction: Direction, next_seq: int) -> bool:
-        """Whether the receiver could take this segment; `next_seq` is -1 where nothing was received yet."""
+        """Whether the receiver could take this segment; `next_seq` is -1 where nothing was received yet.
+        Raises `UsageError` for what is no segment."""
+        _must_be_those_of_accept(segment, direction)
+        if not isinstance(next_seq, int):
+            raise UsageError(f"next_seq={next_seq!r}: give the next expected sequence number, or -1")
         receiver = 1 - direction
         accepted = True
         if segment.flags & SYN:
@@ -96,3 +102,8 @@ class OptionCheck:
             )
         self._window[direction] = segment.window
         return accepted
+
+
+def _must_be_those_of_accept(segment: Any, direction: Any) -> None:
+    if not isinstance(segment, Segment) or direction not in (0, 1):
+        raise UsageError(f"check({segment!r}, {direction!r}): give both as `accept` is given them")

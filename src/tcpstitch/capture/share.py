@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Iterator, List, Optional, Tuple
 
-from ..errors import UsageError
+from ..errors import UsageError, whole
 from .report import ETHERNET, Record
 
 # 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
@@ -67,7 +67,7 @@ class Share:
     __slots__ = ("index", "count", "counted", "number", "mine", "block", "pieces", "_bytes")
 
     def __init__(self, index: int, count: int, counted: bool = True) -> None:
-        if not 0 <= index < count <= MOST_SHARES:
+        if not whole("index", index, 0) < whole("count", count, 1) <= MOST_SHARES:
             raise UsageError(f"share {index} of {count}: there are at most {MOST_SHARES}, counted from 0")
         self.index = index
         self.count = count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Dict, Optional, Tuple
 
-from ..errors import LimitsError, PacketTypeError, UsageError
+from ..errors import LimitsError, PacketTypeError, UsageError, whole
 from ..segment import FlowKey, Segment
 from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
 from .link import RAW
@@ -44,11 +44,9 @@ class PacketDecoder:
             raise UsageError(f"flow_key {flow_key!r}: use one of {', '.join(_FLOW_KEYS)}")
         if linktype.__class__ is not int or linktype < 0:
             raise UsageError(f"linktype {linktype!r}: use a number of tcpdump.org's registry, such as 1 for Ethernet")
-        if max_fragments < 1:
-            raise LimitsError(f"max_fragments {max_fragments!r}: use at least 1")
-        if max_fragment_bytes < 1 << 17:
-            raise LimitsError(f"max_fragment_bytes {max_fragment_bytes!r}: use at least 131072, to hold one datagram")
-        if not 1 <= max_depth <= _MAX_DEPTH:
+        whole("max_fragments", max_fragments, 1, LimitsError)
+        whole("max_fragment_bytes", max_fragment_bytes, 1 << 17, LimitsError)  # one datagram
+        if whole("max_depth", max_depth, 1) > _MAX_DEPTH:
             raise UsageError(f"max_depth {max_depth!r}: use 1 to {_MAX_DEPTH}")
         self.linktype = linktype
         self.flow_key = flow_key
@@ -164,7 +162,7 @@ class PacketDecoder:
 def _timeout(seconds: Optional[float]) -> float:
     if seconds is None:
         return float("inf")
-    if not seconds >= 0:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
         raise UsageError(f"fragment_timeout {seconds!r}: use seconds of at least 0, or None for never")
     return seconds
 
