@@ -31,6 +31,24 @@ def test_a_queued_fin_moves_with_the_start_of_the_stream() -> None:
     assert recorder.only.text() == "seventeen lettersxyz"
 
 
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("payload", [b"", b"last"])
+def test_a_fin_beyond_the_window_is_not_queued(payload: bytes, checks: str) -> None:
+    recorder = Recorder()
+    with Assembler(recorder, overlap="linux-kernel", checks=checks) as assembler:
+        for segment in (
+            Segment.make(CLIENT, SERVER, 1000, flags="S"),
+            Segment.make(SERVER, CLIENT, 5000, flags="SA", ack=1001),
+            Segment.make(CLIENT, SERVER, 1001, b"abc", ack=5001),
+            Segment.make(CLIENT, SERVER, 2_001_004, payload, "FA", ack=5001),
+        ):
+            assembler.assemble(segment, 1000.0)
+    assert recorder.only.kinds & {"fin_ahead", "fin_out_of_window", "out_of_window"} == (
+        {"fin_out_of_window"} if not payload else {"out_of_window"} if checks == "strict"
+        else {"out_of_window", "fin_out_of_window"}
+    )  # fmt: skip
+
+
 def test_a_queued_fin_goes_with_the_page_that_held_it() -> None:
     """Data was appended behind the FIN; once the FIN's page is dropped, no byte of the rest is taken for it."""
     recorder = Recorder()

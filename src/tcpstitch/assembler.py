@@ -180,8 +180,7 @@ class Assembler(ShortPath):
                 if not state.closed:
                     flushed += sum(bool(half.queue or half.held) for half in (state.client, state.server))
                     closed += 1
-                    reason = "rst" if state.restartable else "fin" if state.key in self._closed else "flushed"
-                    self._complete(state, reason)
+                    self._complete(state, self._end_of(state, "flushed"))
                 self._forget(state)
             self._forget_small_before(float("inf"))
             self._openings.clear()

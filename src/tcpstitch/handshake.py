@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import Any, Optional
 
-from .details import unusual
+from .details import Waiting, unusual
 from .half import HalfStream
 from .segment import ACK, OPTION_FAST_OPEN, SYN_ACK, Segment
-from .sequence import MASK, NEVER
+from .sequence import MASK, NEVER, difference
 
 MAX_ISNS = 4
 
@@ -27,6 +27,7 @@ class Handshake(TouchedState):
     host: Any
     client: HalfStream
     server: HalfStream
+    watcher: Any
     embryonic: bool
     restartable: bool
     crossed_syn = unusual("crossed_syn")
@@ -36,19 +37,19 @@ class Handshake(TouchedState):
         """Read a SYN; False if nothing else of its segment counts."""
         base = (segment.seq + 1) & MASK
         peer = half.peer
+        if segment.flags & ACK and self._replacement_confirmed(half, segment):
+            return False  # not this connection's, also where its sender has sent nothing yet
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
-        if half is self.server and segment.flags & ACK and self._replacement_confirmed(half, segment):
-            return False  # not this connection's, also where the server has sent nothing yet
         taken = True
         if not half.syn_seen:
             if half.isns and half.isns[0] != segment.seq:
                 half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            self._first_syn(half, segment, timestamp)
+            taken = self._first_syn(half, segment, timestamp)
         elif base == half.base_seq:
             if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
                 half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
-        elif not half.started and (self.embryonic or not half.acked):
+        elif not half.started and (self.embryonic or not half.acked) and not self._answers_another(half, segment):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
             taken = bool(segment.flags & ACK or self.embryonic)
@@ -56,13 +57,9 @@ class Handshake(TouchedState):
                 self._begin(half, base)
                 half.acked = 0
                 self.restartable = False
-        elif not segment.flags & ACK:
-            half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
-            self.host._hold(self, "pending_syn", segment, timestamp)
-            taken = False
         else:
-            if not self._replacement_confirmed(half, segment):
-                half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
+            half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
+            self._await_confirmation(segment, timestamp)
             taken = False
         if segment.length and not segment.option(OPTION_FAST_OPEN):
             half.anomaly("data_on_syn", 0, timestamp)
@@ -105,11 +102,17 @@ class Handshake(TouchedState):
         half.rst_offset = 0
         self.host._half_closed(self)
 
-    def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+    def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         base = (segment.seq + 1) & MASK
+        peer = half.peer
         if half.started:  # data was delivered already: the SYN comes too late to move the start
             half.anomaly("overlap_syn", 0, timestamp)
-            return
+            self._await_confirmation(segment, timestamp)
+            return bool(segment.flags & ACK)
+        if peer.started and not (peer.syn_seen or half.known or _overtaken(base, peer.last_ack)):
+            half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
+            self._await_confirmation(segment, timestamp)
+            return False
         had_data = half.holding
         if had_data:
             half.anomaly("overlap_syn", 0, timestamp)
@@ -124,11 +127,41 @@ class Handshake(TouchedState):
         self._begin(half, base)
         if had_data:
             half.drain()
+        return True
 
     def _begin(self, half: HalfStream, base: int) -> None:
         half.set_base(base)
         if half.peer.last_ack != base:
             half.peer.last_ack = NEVER  # taken on trust: the rules are to look at the next one, even if it is the same
+
+    def _answers_another(self, half: HalfStream, segment: Segment) -> bool:
+        """Whether a SYN/ACK acknowledges a SYN that is not its peer's."""
+        peer = half.peer
+        return bool(segment.flags & ACK and peer.started) and not 0 <= peer.offset_of(segment.ack) <= peer.max_offset
+
+    def opens_anew(self, half: HalfStream, segment: Segment, timestamp: float) -> Optional[Waiting]:
+        """What opens a new connection, now that this one is over and a SYN or SYN/ACK came on its addresses, or None.
+
+        The SYN, unless its number is that of the first one: then it is a late copy, or the server's SYN/ACK has another
+        number than before. A SYN/ACK of the server by itself, where the capture has not got the SYN."""
+        again = half.known and half.syn_seen and half.base_seq == (segment.seq + 1) & MASK
+        if not segment.flags & ACK:
+            if again and self.watcher is not None:
+                self.host._hold(self, "pending_syn", segment, timestamp)
+            return None if again else Waiting(segment, timestamp)
+        waiting: Optional[Waiting] = self.pending_syn
+        if again or not half.known:
+            return None
+        if waiting is not None and _answers(segment, waiting.segment):
+            return waiting
+        answered = half.peer.known and segment.ack == half.peer.base_seq
+        return None if answered or half is self.client else Waiting(segment, timestamp)
+
+    def _await_confirmation(self, segment: Segment, timestamp: float) -> None:
+        """Keep a SYN or SYN/ACK that may begin another connection until what follows tells."""
+        waiting = self.pending_syn
+        if waiting is None or waiting.segment.flags & ACK or not segment.flags & ACK:
+            self.host._hold(self, "pending_syn", segment, timestamp)
 
     def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
@@ -139,12 +172,40 @@ class Handshake(TouchedState):
         base = (syn.seq + 1) & MASK
         behind_data = (base + syn.length) & MASK
         if segment.key != syn.key:
-            confirmed = segment.flags & SYN_ACK == SYN_ACK and segment.ack in (base, behind_data)
-        elif self.host._strict:
-            confirmed = False  # only the other side's SYN/ACK counts
+            if syn.flags & ACK:
+                follows = segment.seq == syn.ack and (segment.ack - base) & MASK < 65536
+                confirmed = bool(segment.flags & ACK) and follows
+            else:  # and not a copy of the one that was seen
+                known = _begins_at(half, segment) and _begins_at(half.peer, syn)
+                confirmed = _answers(segment, syn) and not known
+        elif self.host._strict or syn.flags & ACK and half.peer.known:
+            confirmed = False  # only what the other side says counts
         else:  # it goes on with data, which are not just the next ones of the old connection
             confirmed = segment.length > 0 and segment.seq == behind_data != half.expected_seq
+            confirmed = confirmed and (half.syn_seen or not _overtaken(base, _lowest(half)))
         if confirmed:
             self.pending_syn = None
             self.host._replace(self, waiting, segment)
         return confirmed
+
+
+def _answers(segment: Segment, syn: Segment) -> bool:
+    """Whether a segment is the SYN/ACK to this SYN."""
+    ahead = (segment.ack - syn.seq - 1) & MASK
+    return segment.key != syn.key and segment.flags & SYN_ACK == SYN_ACK and not syn.flags & ACK and (
+        ahead == 0 or ahead == syn.length
+    )
+
+
+def _begins_at(half: HalfStream, segment: Segment) -> bool:
+    return half.known and half.base_seq == (segment.seq + 1) & MASK
+
+
+def _lowest(half: HalfStream) -> int:
+    """The lowest number that is known of a direction whose SYN was not seen."""
+    return half.base_seq if half.known else half.peer.last_ack
+
+
+def _overtaken(base: int, lowest: int) -> bool:
+    """Whether a SYN may be that of a stream seen from `lowest` on, and only came late."""
+    return lowest >= 0 and 0 <= difference(base, lowest) <= 65535

@@ -11,7 +11,7 @@ from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .limits import key_cost
 from .openings import Openings
-from .segment import ACK, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
+from .segment import FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream, StreamFactory
@@ -162,6 +162,9 @@ class Routing(Timers):
         if stream is None:
             state.closed = True
             state.reason = "ignored"
+            if segment.flags & SYN:  # the same one again is no other connection
+                half = state.client if segment.key == key else state.server
+                half.expected_seq, half.syn_seen = (segment.seq + 1) & MASK, True
             state.client.plain = state.server.plain = IGNORED
             self._closed[key] = (timestamp, state)
             return state
@@ -197,15 +200,19 @@ class Routing(Timers):
         return True
 
     def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
-        """A packet on addresses whose connection is over: a SYN opens anew, all else is counted as late."""
+        """A packet on addresses whose connection is over: another SYN opens anew, all else is counted as late."""
         state = half.state
         flags = segment.flags
-        if flags & SYN and not flags & (ACK | RST) and not (half.known and (segment.seq + 1) & MASK == half.base_seq):
-            if segment.checksum_ok() is not False:
+        if flags & SYN and not flags & RST and segment.checksum_ok() is not False:
+            opening = state.opens_anew(half, segment, timestamp)
+            if opening is not None:
                 self._forget(state)
-                fresh = self._open(segment, timestamp)
-                fresh.anomaly("tuple_reuse", 0, timestamp)
-                return fresh
+                half = self._open(*opening)
+                half.anomaly("tuple_reuse", 0, opening.timestamp)
+                if opening.segment is segment:
+                    return half
+                self._apply(half, *opening)
+                return self._halves.get(segment.key)
         if state.accepts and state.watcher is not None:
             try:
                 state.watcher.accept(segment, half.direction)
@@ -217,7 +224,7 @@ class Routing(Timers):
 
     def _replace(self, state: StreamState, syn: Waiting, segment: Segment) -> None:
         """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
-        self._complete(state, "replaced")
+        self._complete(state, self._end_of(state, "replaced"))
         self._forget(state)
         half = self._open(*syn)
         half.anomaly("tuple_reuse", 0, syn.timestamp)

@@ -76,6 +76,8 @@ class StreamState(Resets):
                 self.reset(timestamp)
             return
         note_header(half, segment, timestamp)
+        if self.pending_syn is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
+            return
         if flags & (SYN | FIN | RST) == SYN | FIN or self.host._strict and self._refused(half, segment, timestamp):
             return
         if flags & RST:
@@ -86,8 +88,6 @@ class StreamState(Resets):
         if flags & SYN:
             if not self._syn(half, segment, timestamp) or self.closed:
                 return
-        elif self.pending_syn is not None and self._replacement_confirmed(half, segment):
-            return
         if flags & ACK:
             self._acknowledgement(half, segment.ack, segment, timestamp)
         if flags & URG and not flags & SYN:
@@ -255,7 +255,7 @@ class StreamState(Resets):
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
-            if self.host._policies.of(half).name == "linux-kernel":
+            if self.host._policies.of(half).name == "linux-kernel" and end <= half.window_end():
                 self._note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return

@@ -157,6 +157,10 @@ class Upkeep(Bounds):
             self._embryonic.pop(state, None)
             self._closed[state.key] = (self._now, state)
 
+    def _end_of(self, state: StreamState, otherwise: str) -> str:
+        """The reason for the end of a connection that may have waited for its other side only."""
+        return "rst" if state.restartable else "fin" if state.key in self._closed else otherwise
+
     def _complete(self, state: StreamState, reason: str) -> None:
         """Deliver what is held, then call `Stream.complete`, exactly once. The connection lingers."""
         if state.closed:

@@ -1,0 +1,166 @@
+"""A new connection on addresses that were used before, where the capture does not hold all of its beginning or end."""
+
+from __future__ import annotations
+
+from typing import Any, List, Tuple
+
+import pytest
+
+from support.frames import CLIENT, SERVER, tcp_frame
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, Segment, StreamFactory
+
+Packet = Tuple[Any, ...]  # sender, flags, seq, ack, payload
+FORMS = pytest.mark.parametrize("form", ["frame", "segment"])
+CHECKS = pytest.mark.parametrize("checks", ["lenient", "strict"])
+
+
+def assembled(packets: List[Packet], form: str = "segment", **options: Any) -> Recorder:
+    recorder = Recorder()
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    with Assembler(recorder, **options) as assembler:
+        for number, (sender, flags, seq, ack, payload) in enumerate(packets):
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            assembler.assemble(make(*ends, seq, payload, flags, ack=ack), 1000.0 + number / 100)
+            assembler.check()
+    return recorder
+
+
+def handshake(client: int, server: int) -> List[Packet]:
+    return [
+        ("c", "S", client, 0, b""), ("s", "SA", server, client + 1, b""), ("c", "A", client + 1, server + 1, b""),
+    ]  # fmt: skip
+
+
+def exchange(client: int, server: int, request: bytes, answer: bytes) -> List[Packet]:
+    return [
+        *handshake(client, server),
+        ("c", "A", client + 1, server + 1, request),
+        ("s", "A", server + 1, client + 1 + len(request), answer),
+    ]
+
+
+def streams(recorder: Recorder) -> List[Tuple[str, str, List[str]]]:
+    return [(each.text(C2S), each.text(S2C), each.completions) for each in recorder.connections]
+
+
+IN_THE_MIDDLE = {
+    "client": [("c", "A", 1001 + 3 * n, 5001, b"old") for n in range(5)],
+    "server": [("s", "A", 5001 + 3 * n, 1001, b"old") for n in range(5)],
+}
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("client_isn", [70_000, 2**32 - 100_000, 3 * 10**9, 1004])
+@pytest.mark.parametrize("sender", IN_THE_MIDDLE)
+def test_a_connection_of_which_only_the_middle_was_seen_gives_way(
+    sender: str, client_isn: int, checks: str, form: str
+) -> None:
+    packets = IN_THE_MIDDLE[sender] + exchange(client_isn, 900_000, b"new", b"reply")
+    old = ("old" * 5, "") if sender == "client" else ("", "old" * 5)
+    recorder = assembled(packets, form, checks=checks)
+    assert streams(recorder) == [(*old, ["replaced"]), ("new", "reply", ["flushed"])]
+    assert recorder.connections[1].kinds == {"tuple_reuse"}
+
+
+@pytest.mark.parametrize("client_isn", [70_000, 3 * 10**9, 1004])
+@pytest.mark.parametrize("sender", IN_THE_MIDDLE)
+def test_data_behind_the_new_syn_tells_where_no_answer_was_captured(sender: str, client_isn: int) -> None:
+    packets = [*IN_THE_MIDDLE[sender], ("c", "S", client_isn, 0, b""), ("c", "A", client_isn + 1, 7, b"new")]
+    assert streams(assembled(packets))[1] == ("new", "", ["flushed"])
+
+
+@pytest.mark.parametrize("syn", [1000, 998])
+def test_a_syn_that_came_later_than_its_data_is_no_new_connection(syn: int) -> None:
+    """Also when data is sent again from the SYN on."""
+    packets = [*IN_THE_MIDDLE["client"], ("c", "S", syn, 0, b""), ("c", "A", syn + 1, 5001, b"old"[: 1003 - syn])]
+    assert [text for text, _, _ in streams(assembled(packets))] == ["old" * 5]
+
+
+@FORMS
+@CHECKS
+def test_data_sent_seconds_ahead_of_the_handshake_hides_none_of_it(checks: str, form: str) -> None:
+    """The host answered it with a RST, and what it read is what follows its SYN/ACK."""
+    recorder = Recorder()
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    with Assembler(recorder, checks=checks) as assembler:
+        assembler.assemble(make(CLIENT, SERVER, 1001, b"decoy", "A", ack=1), 1000.0)
+        assembler.assemble(make(SERVER, CLIENT, 1, b"", "R"), 1000.5)
+        for number, (sender, flags, seq, ack, payload) in enumerate(exchange(1000, 5000, b"real!", b"")):
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            assembler.assemble(make(*ends, seq, payload, flags, ack=ack), 1003.0 + number / 100)
+    assert recorder.connections[-1].data() == b"real!"
+
+
+CLOSED = {
+    "fin": [("c", "FA", 1004, 5004, b""), ("s", "FA", 5004, 1005, b""), ("c", "A", 1005, 5005, b"")],
+    "rst": [("c", "R", 1004, 0, b"")],
+}
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("end", CLOSED)
+def test_the_same_initial_number_does_not_hide_a_second_connection(end: str, checks: str, form: str) -> None:
+    """The server's answer has a number of its own, so it saw another SYN than the first."""
+    packets = exchange(1000, 5000, b"one", b"ONE") + CLOSED[end] + exchange(1000, 80_000, b"two", b"TWO")
+    recorder = assembled(packets, form, checks=checks)
+    assert streams(recorder) == [("one", "ONE", [end]), ("two", "TWO", ["flushed"])]
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("end", CLOSED)
+def test_a_late_copy_of_a_whole_handshake_opens_nothing(end: str, checks: str, form: str) -> None:
+    packets = exchange(1000, 5000, b"one", b"ONE") + CLOSED[end] + exchange(1000, 5000, b"one", b"ONE")
+    assert streams(assembled(packets, form, checks=checks)) == [("one", "ONE", [end])]
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("end", [[], *CLOSED.values()])
+def test_a_syn_ack_begins_a_connection_whose_syn_is_missing(end: List[Packet], checks: str, form: str) -> None:
+    packets = exchange(1000, 5000, b"one", b"ONE") + end + exchange(700_000, 80_000, b"two", b"TWO")[1:]
+    recorder = assembled(packets, form, checks=checks)
+    assert [each[:2] for each in streams(recorder)] == [("one", "ONE"), ("two", "TWO")]
+
+
+@FORMS
+@pytest.mark.parametrize("end, reason", [([], "replaced"), ([("s", "FA", 5004, 1005, b"")], "fin")])
+def test_a_capture_of_servers_alone_tells_their_connections_apart(end: List[Packet], reason: str, form: str) -> None:
+    answers = [packet for packet in exchange(1000, 5000, b"one", b"ONE") if packet[0] == "s"]
+    more = [packet for packet in exchange(700_000, 80_000, b"two", b"TWO") if packet[0] == "s"]
+    assert streams(assembled(answers + end + more, form)) == [("", "ONE", [reason]), ("", "TWO", ["flushed"])]
+
+
+@FORMS
+@CHECKS
+def test_a_forged_syn_ack_on_an_open_connection_changes_nothing(checks: str, form: str) -> None:
+    """The client answers it by the numbers of its own connection (RFC 5961 4)."""
+    packets = [
+        *exchange(1000, 5000, b"one", b"ONE"), ("s", "SA", 80_000, 1004, b""), ("c", "A", 1004, 5004, b""),
+        ("s", "A", 80_001, 1004, b"forged"), ("s", "A", 5004, 1004, b"true"), ("c", "A", 1004, 5008, b"on"),
+    ]  # fmt: skip
+    recorder = assembled(packets, form, checks=checks)
+    assert [(text, text_back[:7]) for text, text_back, _ in streams(recorder)] == [("oneon", "ONEtrue")]
+
+
+@FORMS
+def test_a_factory_is_not_asked_again_for_a_syn_that_it_declined(form: str) -> None:
+    class Declining(StreamFactory):
+        asked = 0
+
+        def new(self, *_: Any) -> None:
+            self.asked += 1
+
+    factory = Declining()
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    assembler = Assembler(factory)
+    for number in range(3):
+        assembler.assemble(make(CLIENT, SERVER, 1000, b"", "S"), 1000.0 + number)
+    assembler.assemble(make(SERVER, CLIENT, 5000, b"", "SA", ack=1001), 1003.0)
+    assert factory.asked == assembler.statistics().connections_opened == 1
+    assert assembler.statistics().anomalies == {}
+    assembler.assemble(make(CLIENT, SERVER, 70_000, b"", "S"), 1004.0)
+    assert factory.asked == 2
