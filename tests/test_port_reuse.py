@@ -44,20 +44,23 @@ def streams(recorder: Recorder) -> List[Tuple[str, str, List[str]]]:
     return [(each.text(C2S), each.text(S2C), each.completions) for each in recorder.connections]
 
 
-IN_THE_MIDDLE = {
+SEEN_IN_PART = {
     "client": [("c", "A", 1001 + 3 * n, 5001, b"old") for n in range(5)],
     "server": [("s", "A", 5001 + 3 * n, 1001, b"old") for n in range(5)],
-}
+    "server from its SYN/ACK on": [
+        ("s", "SA", 5000, 1001, b""), *[("s", "A", 5001 + 3 * n, 1001, b"old") for n in range(5)],
+    ],
+}  # fmt: skip
 
 
 @FORMS
 @CHECKS
 @pytest.mark.parametrize("client_isn", [70_000, 2**32 - 100_000, 3 * 10**9, 1004])
-@pytest.mark.parametrize("sender", IN_THE_MIDDLE)
-def test_a_connection_of_which_only_the_middle_was_seen_gives_way(
+@pytest.mark.parametrize("sender", SEEN_IN_PART)
+def test_a_connection_of_which_only_a_part_was_seen_gives_way(
     sender: str, client_isn: int, checks: str, form: str
 ) -> None:
-    packets = IN_THE_MIDDLE[sender] + exchange(client_isn, 900_000, b"new", b"reply")
+    packets = SEEN_IN_PART[sender] + exchange(client_isn, 900_000, b"new", b"reply")
     old = ("old" * 5, "") if sender == "client" else ("", "old" * 5)
     recorder = assembled(packets, form, checks=checks)
     assert streams(recorder) == [(*old, ["replaced"]), ("new", "reply", ["flushed"])]
@@ -65,16 +68,38 @@ def test_a_connection_of_which_only_the_middle_was_seen_gives_way(
 
 
 @pytest.mark.parametrize("client_isn", [70_000, 3 * 10**9, 1004])
-@pytest.mark.parametrize("sender", IN_THE_MIDDLE)
+@pytest.mark.parametrize("sender", SEEN_IN_PART)
 def test_data_behind_the_new_syn_tells_where_no_answer_was_captured(sender: str, client_isn: int) -> None:
-    packets = [*IN_THE_MIDDLE[sender], ("c", "S", client_isn, 0, b""), ("c", "A", client_isn + 1, 7, b"new")]
+    packets = [*SEEN_IN_PART[sender], ("c", "S", client_isn, 0, b""), ("c", "A", client_isn + 1, 7, b"new")]
     assert streams(assembled(packets))[1] == ("new", "", ["flushed"])
+
+
+@FORMS
+@CHECKS
+def test_an_acknowledgement_of_what_only_the_new_client_sent_confirms_it(checks: str, form: str) -> None:
+    """The SYN/ACK and the first data are missing from the capture."""
+    packets = [
+        *exchange(1000, 5000, b"one", b"ONE"), ("c", "S", 700_000, 0, b""), ("s", "A", 80_001, 700_004, b"TWO"),
+        ("c", "A", 700_004, 80_004, b"more"),
+    ]  # fmt: skip
+    first, second = streams(assembled(packets, form, checks=checks))
+    assert first == ("one", "ONE", ["replaced"])
+    assert second[0] == "[3 bytes missing]more"
+
+
+@FORMS
+@CHECKS
+def test_a_challenge_confirms_no_new_connection(checks: str, form: str) -> None:
+    """RFC 5961 4: the server answers a SYN on an open connection by the numbers of that, however near the SYN's is."""
+    for number in (1000, 1003, 1010, 700_000):
+        packets = [*exchange(1000, 5000, b"one", b"ONE"), ("c", "S", number, 0, b""), ("s", "A", 5004, 1004, b"TWO")]
+        assert streams(assembled(packets, form, checks=checks)) == [("one", "ONETWO", ["flushed"])]
 
 
 @pytest.mark.parametrize("syn", [1000, 998])
 def test_a_syn_that_came_later_than_its_data_is_no_new_connection(syn: int) -> None:
     """Also when data is sent again from the SYN on."""
-    packets = [*IN_THE_MIDDLE["client"], ("c", "S", syn, 0, b""), ("c", "A", syn + 1, 5001, b"old"[: 1003 - syn])]
+    packets = [*SEEN_IN_PART["client"], ("c", "S", syn, 0, b""), ("c", "A", syn + 1, 5001, b"old"[: 1003 - syn])]
     assert [text for text, _, _ in streams(assembled(packets))] == ["old" * 5]
 
 
@@ -132,6 +157,40 @@ def test_a_capture_of_servers_alone_tells_their_connections_apart(end: List[Pack
     answers = [packet for packet in exchange(1000, 5000, b"one", b"ONE") if packet[0] == "s"]
     more = [packet for packet in exchange(700_000, 80_000, b"two", b"TWO") if packet[0] == "s"]
     assert streams(assembled(answers + end + more, form)) == [("", "ONE", [reason]), ("", "TWO", ["flushed"])]
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("opening", [[("c", "S", 1000, 0, b"")], []])
+def test_a_direction_seen_alone_gives_way_behind_its_fin_at_once(
+    opening: List[Packet], checks: str, form: str
+) -> None:
+    """Also to a connection without data, which nothing else would confirm."""
+    packets = [
+        *opening, ("c", "FA", 1001, 5001, b"one"), *[("c", "A", 1005, 5001, b"")] * 3,
+        ("c", "S", 700_000, 0, b""), ("c", "FA", 700_001, 80_000, b""), ("c", "S", 900_000, 0, b""),
+    ]  # fmt: skip
+    if not opening:  # its data waits for its start, for a second or two
+        packets[1:1] = [("c", "A", 1001, 5001, b"one")] * 4
+    expected = [("one", "", ["fin"]), ("", "", ["fin"]), ("", "", ["flushed"])]
+    assert streams(assembled(packets, form, checks=checks)) == expected
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("fins", [0, 1, 2])
+@pytest.mark.parametrize("client_isn", [3 * 10**9, 1050, 3_000_000])
+def test_data_that_waits_for_its_start_is_none_of_a_syn_that_is_far_from_it(
+    client_isn: int, fins: int, checks: str, form: str
+) -> None:
+    """The last segments of a connection, then the next one on the same ports: no gap from here to there."""
+    last = [("c", "A", 1001, 5001, b"old"), ("s", "A", 5001, 1004, b"OLD")]
+    ends = [("c", "FA", 1004, 5004, b""), ("s", "FA", 5004, 1005, b"")][:fins]
+    packets = [*last, *ends, *exchange(client_isn, 8_000_000, b"new", b"NEW")]
+    recorder = assembled(packets, form, checks=checks)
+    reason = "fin" if fins == 2 else "replaced"
+    assert streams(recorder) == [("old", "OLD", [reason]), ("new", "NEW", ["flushed"])]
+    assert recorder.connections[1].kinds == {"tuple_reuse"}
 
 
 @FORMS

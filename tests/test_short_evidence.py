@@ -84,7 +84,7 @@ def test_what_is_no_acknowledgement_is_none_as_often_as_it_comes(ack: int) -> No
 def test_a_late_syn_with_a_smaller_window_lets_acknowledgements_be_judged_anew() -> None:
     """Without a SYN the largest window is assumed, and almost anything may be an acknowledgement."""
     packets = [*(packet("s", "A", 700 * n, 0, 700) for n in range(4)), packet("c", "A", 0, 72_800)]
-    packets += [packet("c", "PA", 0, 2800, 64), packet("c", "SA", 64, 2800, 65), packet("c", "PA", 600, 2800, 1460)]
+    packets += [packet("c", "PA", 0, 2800, 64), packet("c", "SA", -1, 2800, 65), packet("c", "PA", 600, 2800, 1460)]
     assert evidence(packets)["bad_ack"] == 1
 
 

@@ -7,10 +7,11 @@ from typing import Any, Optional
 
 from .details import Waiting, unusual
 from .half import HalfStream
-from .segment import ACK, OPTION_FAST_OPEN, SYN_ACK, Segment
-from .sequence import MASK, NEVER, difference
+from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
+from .sequence import MASK, NEVER, difference, unwrap
 
 MAX_ISNS = 4
+FARTHEST_START = 1 << 20  # more bytes are not lost between a SYN and the first data that overtook it
 
 
 class TouchedState:
@@ -28,6 +29,7 @@ class Handshake(TouchedState):
     client: HalfStream
     server: HalfStream
     watcher: Any
+    closed: bool
     embryonic: bool
     restartable: bool
     crossed_syn = unusual("crossed_syn")
@@ -41,11 +43,16 @@ class Handshake(TouchedState):
             return False  # not this connection's, also where its sender has sent nothing yet
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
+        if half.ended and not peer.known and not _is_of(half, base):
+            self.host._replace(self, Waiting(segment, timestamp))  # it waited for nothing but a word of the other side
+            return False
         taken = True
         if not half.syn_seen:
             if half.isns and half.isns[0] != segment.seq:
                 half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             taken = self._first_syn(half, segment, timestamp)
+            if self.closed:
+                return False
         elif base == half.base_seq:
             if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
                 half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
@@ -105,11 +112,19 @@ class Handshake(TouchedState):
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         base = (segment.seq + 1) & MASK
         peer = half.peer
+        if half.holding and self.host._start_any and not _may_begin(half, base):
+            for side in (half, peer):
+                if side.holding and not self.closed:
+                    side.release_hold()
+            if self.closed or half.ended and not peer.known:
+                self.host._replace(self, Waiting(segment, timestamp))
+                return False
         if half.started:  # data was delivered already: the SYN comes too late to move the start
             half.anomaly("overlap_syn", 0, timestamp)
             self._await_confirmation(segment, timestamp)
-            return bool(segment.flags & ACK)
-        if peer.started and not (peer.syn_seen or half.known or _overtaken(base, peer.last_ack)):
+            return False
+        untold = peer.syn_seen and peer.last_ack < 0
+        if peer.started and not (half.known or untold or _overtaken(base, peer.last_ack)):
             half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
             self._await_confirmation(segment, timestamp)
             return False
@@ -136,8 +151,7 @@ class Handshake(TouchedState):
 
     def _answers_another(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN/ACK acknowledges a SYN that is not its peer's."""
-        peer = half.peer
-        return bool(segment.flags & ACK and peer.started) and not 0 <= peer.offset_of(segment.ack) <= peer.max_offset
+        return bool(segment.flags & ACK and half.peer.started) and not _acknowledges(half.peer, segment.ack, 0)
 
     def opens_anew(self, half: HalfStream, segment: Segment, timestamp: float) -> Optional[Waiting]:
         """What opens a new connection, now that this one is over and a SYN or SYN/ACK came on its addresses, or None.
@@ -172,12 +186,17 @@ class Handshake(TouchedState):
         base = (syn.seq + 1) & MASK
         behind_data = (base + syn.length) & MASK
         if segment.key != syn.key:
-            if syn.flags & ACK:
-                follows = segment.seq == syn.ack and (segment.ack - base) & MASK < 65536
-                confirmed = bool(segment.flags & ACK) and follows
-            else:  # and not a copy of the one that was seen
+            ahead = (segment.ack - base) & MASK
+            if not segment.flags & ACK:
+                confirmed = False
+            elif syn.flags & ACK:
+                confirmed = segment.seq == syn.ack and ahead < 65536
+            elif segment.flags & SYN:  # and not a copy of the one that was seen
                 known = _begins_at(half, segment) and _begins_at(half.peer, syn)
                 confirmed = _answers(segment, syn) and not known
+            else:  # an acknowledgement of what only the new connection can have sent
+                margin = 0 if self.host._strict else max(half.max_window, 65535)
+                confirmed = ahead < 65536 and not _acknowledges(half.peer, segment.ack, margin)
         elif self.host._strict or syn.flags & ACK and half.peer.known:
             confirmed = False  # only what the other side says counts
         else:  # it goes on with data, which are not just the next ones of the old connection
@@ -199,6 +218,23 @@ def _answers(segment: Segment, syn: Segment) -> bool:
 
 def _begins_at(half: HalfStream, segment: Segment) -> bool:
     return half.known and half.base_seq == (segment.seq + 1) & MASK
+
+
+def _acknowledges(half: HalfStream, ack: int, margin: int) -> bool:
+    """Whether this is the number of a byte that was seen of `half`, or may have been sent within `margin` of those."""
+    return half.known and -margin <= half.offset_of(ack) <= half.max_offset + 1 + margin
+
+
+def _is_of(half: HalfStream, base: int) -> bool:
+    """Whether a SYN may be that of the stream that was seen, again or late."""
+    return half.base_seq == base if half.syn_seen else _overtaken(base, half.base_seq)
+
+
+def _may_begin(half: HalfStream, base: int) -> bool:
+    """Whether data that waits for its start can lie behind a SYN, as far as it is from there."""
+    offset = unwrap(base, half.base_seq, 0)
+    lowest = half.hole_end()
+    return lowest < 0 or lowest - FARTHEST_START <= offset < half.max_offset
 
 
 def _lowest(half: HalfStream) -> int:

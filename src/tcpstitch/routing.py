@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 from .apart import apart
 from .decode import PacketDecoder, as_ethernet
@@ -222,16 +222,15 @@ class Routing(Timers):
             state.late_data(half, segment, timestamp)
         return half
 
-    def _replace(self, state: StreamState, syn: Waiting, segment: Segment) -> None:
-        """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`."""
+    def _replace(self, state: StreamState, syn: Waiting, segment: Optional[Segment] = None) -> None:
+        """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`, if it had to be."""
         self._complete(state, self._end_of(state, "replaced"))
         self._forget(state)
         half = self._open(*syn)
         half.anomaly("tuple_reuse", 0, syn.timestamp)
         self._apply(half, *syn)
-        following = self._halves.get(segment.key)
-        if following is not None:
-            self._apply(following, segment, self._present)
+        if segment is not None and segment.key in self._halves:
+            self._apply(self._halves[segment.key], segment, self._present)
 
     def _bad_header(self, timestamp: float) -> None:
         key = self._decoder.last_bad_key
