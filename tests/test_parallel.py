@@ -134,6 +134,17 @@ class LateFactory(Factory):
     stream = SendsLate
 
 
+class FailsLate(Whole):
+    def complete(self, reason: str) -> None:
+        if reason == "flushed":
+            raise RuntimeError("no more")
+        self.emit(reason)
+
+
+class FailsLateFactory(Factory):
+    stream = FailsLate
+
+
 class UnmakeableFactory(Factory):
     stream = SendsWhatCannotBeMade
 
@@ -277,6 +288,14 @@ def test_a_result_that_cannot_be_sent_ends_its_part_at_its_packet_and_keeps_what
     assert failure.error.startswith("TypeError: holds a socket; results are pickled")
     ended = run(mixed, FailingFactory, parts=parts, workers=2, failures="return")
     assert outcome.results == [row for row in ended.results if row[3] != "abandoned"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_handler_that_fails_after_the_last_packet_fails_at_none(mixed: Path, parts: int) -> None:
+    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
+    failures = run(mixed, FailsLateFactory, parts=parts, workers=2, failures="return").failures
+    assert {failure.packet for failure in failures} == {None}
+    assert "behind the last packet" in str(failures[0])
 
 
 @pytest.mark.parametrize("parts", [1, 3])

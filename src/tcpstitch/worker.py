@@ -31,7 +31,7 @@ class Failure(NamedTuple):
     trace: str
 
     def __str__(self) -> str:
-        place = "at an unknown packet" if self.packet is None else f"at packet {self.packet}"
+        place = "behind the last packet, or at an unknown one" if self.packet is None else f"at packet {self.packet}"
         place = place if self.packet != 0 else "before the first packet"
         return f"{self.source}, part {self.part + 1} of {self.parts}: {place}: {self.error}"
 
@@ -102,7 +102,7 @@ def work(task: Task) -> Answer:
         with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
             warnings = capture.warnings  # which grows
             assembler.run(capture)
-        emitter.place = lambda: inf
+        place = emitter.place = lambda: inf
         assembler.flush_all()
     except KeyboardInterrupt:  # whoever waits for the results shall hear of it
         raise
