@@ -13,8 +13,9 @@ pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 from parts import COUNT, PAGE, PAGES, WORST_OPTIONS, added, lone_pages, riddled_pages, worst  # noqa: E402
 
-CONNECTION = Limits(1, 1, 2).memory_bound - Limits(1, 1, 1).memory_bound
-PAGE_AND_RECORDS = Limits(1, 2, 1).memory_bound - Limits(1, 1, 1).memory_bound
+MANY = 100_000  # so that no bound is a share of the others
+CONNECTION = Limits(1, 1, MANY + 1).memory_bound - Limits(1, 1, MANY).memory_bound
+PAGE_AND_RECORDS = Limits(1, MANY + 1, 1).memory_bound - Limits(1, MANY, 1).memory_bound
 OVERLAPS = ["first", "linux", "linux-kernel"]  # the kinds of queue and of what is known beside the bytes
 
 

@@ -14,7 +14,7 @@ from tcpstitch import Assembler, Limits, PacketDecoder, Segment, Stream, StreamF
 
 tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from frames import SYN, numbered  # noqa: E402
+from frames import ACK, FIN, SYN, numbered  # noqa: E402
 
 CLIENT, SERVER = ("10.0.0.1", 4000), ("10.0.0.2", 80)
 
@@ -149,6 +149,64 @@ def tunnelled(frame: bytes, number: int, depth: int = 7) -> bytes:
         body = struct.pack("!HHI", 0x2000, 0x86DD if level else 0x0800, number << 12 | level) + packet
         packet = struct.pack("!IHBB", 6 << 28, len(body), 47, 64) + ends + body
     return frame[:12] + b"\x86\xdd" + packet
+
+
+def refused_openings(number: int) -> List[bytes]:
+    """A SYN/ACK on its own, a SYN with a wrong checksum, one that is a FIN too; each with all options that fit."""
+    options = b"\x08\x0a" + bytes(8) + bytes(30)
+    connections = [numbered(3 * number + kind) for kind in range(3)]
+    wrong = bytearray(connections[1].segment(0, flags=SYN, options=options))
+    wrong[50] ^= 1
+    return [
+        connections[0].segment(1, flags=SYN | ACK, options=options),
+        bytes(wrong),
+        connections[2].segment(0, flags=SYN | FIN, options=options),
+    ]
+
+
+@pytest.mark.parametrize("flow_key", ["plain", "tunnel"])
+@pytest.mark.parametrize("limits", [Limits(), Limits.from_memory("1MiB")])
+def test_what_opens_no_connection_is_counted_and_has_a_bound(limits: Limits, flow_key: str) -> None:
+    frames = [frame for number in range(400) for frame in refused_openings(number)]
+    if flow_key == "tunnel":
+        frames = [tunnelled(frame, number) for number, frame in enumerate(frames)]
+    heaps: List[Tuple[int, int]] = []
+    for _ in range(2):
+        assembler = Assembler(Factory(), limits=limits, flow_key=flow_key)
+        heap = Heap()
+        for frame in frames:
+            assembler.assemble(frame, 1.0)
+        heaps.append((heap.grown(), assembler.statistics().memory_bytes))
+        tracemalloc.stop()
+    held, estimate = heaps[1]
+    assert assembler.statistics().connections_opened == 0
+    assert 0 < held <= estimate <= limits.opening_bytes
+    smaller = Limits(10, 20, max_connections=10, max_fragment_bytes=1 << 17)
+    assembler.limits = smaller
+    assert 0 < assembler.statistics().memory_bytes <= smaller.opening_bytes
+    assembler.flush_all()
+    assert assembler.statistics().memory_bytes == 0
+
+
+def test_segments_in_doubt_are_counted() -> None:
+    limits = Limits(10, 20, max_connections=200, max_fragment_bytes=1 << 17)
+    assembler = Assembler(Factory(), limits=limits)
+    for port in range(4000, 4100):
+        opened(assembler, port)
+        assembler.assemble(sent(0, 0, b"x", port=port), 1.0)
+    heap = Heap()
+    before = assembler.statistics().memory_bytes
+    most = 0
+    for port in range(4000, 4100):
+        assembler.assemble(sent(0, 100_000, flags="S", port=port), 2.0)  # may be a new connection on these ports
+        most = max(most, assembler.statistics().memory_bytes - before)
+    assert heap.grown() > 3000
+    assert 0 < most <= limits.held_bytes
+    for port in range(4000, 4100):
+        opened(assembler, port + 100)
+        assert assembler.statistics().memory_bytes <= limits.memory_bound
+    assembler.flush_all()
+    assert assembler.statistics().memory_bytes == 0
 
 
 def test_long_paths_of_tunnels_in_keys_stay_inside_the_bound_on_connections() -> None:

@@ -298,6 +298,7 @@ def damage(frames: List[bytes], position: int, how: str, place: int, value: int)
     ),
 )  # fmt: skip
 @example(4, b"", SYN_OPTIONS[2], [], [(2, "byte", 46, 0x90)])
+@example(4, b"\x81\0\0\5", SYN_OPTIONS[0], [(False, b"\0"), (True, b"\0")], [(5, "byte", 34, 0)])
 def test_damaged_frames_lead_to_the_calls_that_they_lead_to_behind_another_header(
     version: int,
     tag: bytes,

@@ -97,7 +97,7 @@ class Assembler(ShortPath):
         self._next_timer = BeforeAll()
         self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []
-        self._openings = Openings()
+        self._openings = Openings(limits.opening_bytes)
         set_apart(_rehearse)
 
     # -- packets in; `assemble` stands in `shortpath`
@@ -205,6 +205,7 @@ class Assembler(ShortPath):
         if before is not None:  # not the first time
             self._trim_due = self._trim_due or before != self._history_bytes
             self._limit_fragments()
+            self._openings.limit(self._limits.opening_bytes)
             self._choose_paths()
 
     def _limit_fragments(self) -> None:

@@ -14,6 +14,7 @@ from .details import Waiting
 from .errors import StreamCallbackError, UsageError, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
+from .openings import Openings
 from .pages import PageCache
 from .pressure import PressureGauge
 from .segment import Segment
@@ -47,6 +48,7 @@ class Bounds:
     _error: Optional[StreamCallbackError]
     _closed: Any
     _next_timer: Any
+    _openings: Openings
 
     def __init__(self, limits: Limits, on_limit: str) -> None:
         self._counters = Counters()
@@ -273,9 +275,9 @@ class Bounds:
         return max(self._pages.used / self._pages.max_pages, living / self._max_connections)
 
     def memory_bytes(self) -> int:
-        """What pages and connections hold now, estimated from above. O(1)."""
+        """What pages, connections and segments that may come to nothing hold now, estimated from above. O(1)."""
         connections = self._state_count * connection_cost(self._history_bytes) + self._key_bytes
-        return self._pages.memory_bytes() + connections
+        return self._pages.memory_bytes() + connections + self._held_bytes + self._openings.bytes
 
     def _watch_pressure(self) -> None:
         """Let the user's callback hear of a new level of pressure."""

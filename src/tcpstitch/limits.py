@@ -16,6 +16,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB"
 CONNECTION_BYTES = 2608
 HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times the bound on bytes
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
+OPENING_BYTES = 1024  # a segment that has opened no connection, with its options and keys
 _PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
 _LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": 1 << 17}  # 1 elsewhere; the latter: one datagram
 
@@ -89,8 +90,13 @@ class Limits:
     @property
     def memory_bound(self) -> int:
         """The most bytes that an assembler with these limits holds: pages with their records, connections with their
-        history, fragments. What is vacant in slabs comes on top, two of them at most: an eighth of the pages' bytes
-        (or two memory pages of the system), never more than 2 MiB. What handlers keep themselves is theirs."""
+        history, fragments, segments that may come to nothing. What is vacant in slabs comes on top, two of them at
+        most: an eighth of the pages' bytes (or two memory pages of the system), never more than 2 MiB. What handlers
+        keep themselves is theirs."""
+        return self._most_of_what_counts + self.held_bytes + self.opening_bytes
+
+    @property
+    def _most_of_what_counts(self) -> int:
         return (
             self.max_buffered_pages_total * page_cost(self.page_size)
             + self.max_connections * connection_cost(self.max_history_bytes_per_connection)
@@ -101,7 +107,12 @@ class Limits:
     @property
     def held_bytes(self) -> int:
         """The most bytes of segments that wait for word of whether they count, such as a SYN on a living connection."""
-        return min(1 << 20, self.memory_bound >> 5)
+        return min(1 << 20, self._most_of_what_counts >> 5)
+
+    @property
+    def opening_bytes(self) -> int:
+        """The most bytes of what came before a connection that may never be, such as a SYN/ACK without a SYN."""
+        return min(256 * OPENING_BYTES, self.held_bytes >> 1)
 
     @classmethod
     def from_memory(
@@ -109,8 +120,9 @@ class Limits:
     ) -> Limits:
         """Limits that keep all that grows with traffic inside `size` bytes: "256MiB" or an int.
 
-        45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for what is being
-        delivered and for the allocator. One connection gets at most a quarter of the pages.
+        45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for segments that
+        may come to nothing, for what is being delivered and for the allocator. One connection gets at most a quarter of
+        the pages. Below 5 MiB one IP datagram takes more than the 5%, at the cost of pages.
         Raises `LimitsError` below 1 MiB, and where the 40% are less than one connection with its history.
         """
         budget = parse_bytes(size)
@@ -123,8 +135,10 @@ class Limits:
             raise LimitsError(
                 f"{size!r} is too small for max_history_bytes_per_connection={max_history_bytes_per_connection}"
             )
-        pages = int(budget * _PAGE_SHARE) // page_cost(page_size)
         fragments = int(budget * _FRAGMENT_SHARE)
+        fragment_bytes = min(4 << 20, max(_LEAST["max_fragment_bytes"], fragments // 2))
+        beyond = max(0, fragment_bytes - fragments // 2)  # of a small budget one datagram takes more than its share
+        pages = (int(budget * _PAGE_SHARE) - beyond) // page_cost(page_size)
         return cls(
             max_buffered_pages_per_connection=max(1, min(500, pages // 4)),
             max_buffered_pages_total=pages,
@@ -132,7 +146,7 @@ class Limits:
             page_size=page_size,
             max_fragments=min(1024, fragments // 2 // FRAGMENT_BYTES),
             max_history_bytes_per_connection=max_history_bytes_per_connection,
-            max_fragment_bytes=min(4 << 20, max(1 << 17, fragments // 2)),
+            max_fragment_bytes=fragment_bytes,
         )
 
 

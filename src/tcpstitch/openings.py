@@ -9,9 +9,8 @@ from __future__ import annotations
 from array import array
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
+from .limits import OPENING_BYTES, key_cost
 from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
-
-MAX_REMEMBERED = 256
 
 
 class _Before(NamedTuple):
@@ -23,15 +22,29 @@ class _Before(NamedTuple):
 
 
 class Openings:
-    """Bounded memory of such segments; the oldest give way."""
+    """Such segments, in `bytes`, estimated from above, up to `bound`; the oldest give way."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int) -> None:
         self.table: Dict[FlowKey, _Before] = {}
+        self.bytes = 0
+        self._bound = bound
+
+    def limit(self, bound: int) -> None:
+        self._bound = bound
+        while self.bytes > bound:
+            self._take(next(iter(self.table)))
 
     def _remember(self, key: FlowKey, before: _Before) -> None:
+        self._take(key)
         self.table[key] = before
-        if len(self.table) > MAX_REMEMBERED:
-            del self.table[next(iter(self.table))]
+        self.bytes += _cost(key)
+        self.limit(self._bound)
+
+    def _take(self, key: FlowKey) -> Optional[_Before]:
+        before = self.table.pop(key, None)
+        if before is not None:
+            self.bytes -= _cost(key)
+        return before
 
     def knows(self, key: FlowKey) -> bool:
         """Whether something is remembered of these addresses. O(1)."""
@@ -67,13 +80,13 @@ class Openings:
                     wrong = _Before("synack_wrong_direction", before.seq, before.timestamp)
                     self._remember(key, wrong)
                 return None
-            del self.table[key]
+            self._take(key)
             return before.segment, before.timestamp
         return None
 
     def evidence(self, half: Any, key: FlowKey) -> None:
         """Tell the connection that `key` opened of what came before."""
-        before = self.table.pop(key, None) if self.table else None
+        before = self._take(key) if self.table else None
         if before is not None and before.kind:
             half.anomaly(before.kind, 0, before.timestamp, **before.detail)
             if before.kind == "bad_checksum":
@@ -81,3 +94,8 @@ class Openings:
 
     def clear(self) -> None:
         self.table.clear()
+        self.bytes = 0
+
+
+def _cost(key: FlowKey) -> int:
+    return OPENING_BYTES + key_cost(key)

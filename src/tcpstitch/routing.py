@@ -10,7 +10,6 @@ from .details import Waiting
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED
 from .limits import key_cost
-from .openings import Openings
 from .segment import FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
 from .state import StreamState
@@ -26,7 +25,6 @@ class Routing(Timers):
 
     factory: StreamFactory
     _decoder: PacketDecoder
-    _openings: Openings
     _always_rules: bool  # no short path
     _taken: int  # packets that met the rules
     _frames: Any  # the class of packets that are Ethernet frames as they lie: bytes, or None

@@ -68,8 +68,9 @@ def calls(
 
 
 def counted(assembler: Assembler) -> Any:
-    """The statistics without the number of chunks, which depends on the path, and errors, which depend on the link."""
-    return assembler.statistics()._replace(chunks=0, decode_errors={})
+    """The statistics without the number of chunks, which depends on the path, and without errors and the memory that
+    segments in doubt take with their frames, which depend on the link."""
+    return assembler.statistics()._replace(chunks=0, decode_errors={}, memory_bytes=0)
 
 
 def packet(side: str, flags: str, at: int, ack: int = 0, size: int = 0, **other: Any) -> Dict[str, Any]:
