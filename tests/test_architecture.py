@@ -24,8 +24,8 @@ FLOORS = {
     "pageindex": 3.5, "reorder": 4, "kernel_queue": 4.2, "shifted": 4.2, "evidence": 4.3, "keeping": 4.4,
     "sequencing": 4.4, "delivery": 4.45, "half": 4.5,
     "openings": 5, "state_machine": 5, "handshake": 5.2, "lifecycle": 5, "validate": 5, "resets": 5.3, "state": 5.5,
-    "explain": 6, "pressure": 6, "bounds": 6.1, "upkeep": 6.2, "lingering": 6.22, "timers": 6.25, "routing": 6.3,
-    "ordinary": 6.35, "waiting": 6.37, "strictly": 6.38, "shortpath": 6.4, "assembler": 6.5,
+    "explain": 6, "pressure": 6, "settings": 6, "bounds": 6.1, "upkeep": 6.2, "lingering": 6.22, "timers": 6.25,
+    "routing": 6.3, "ordinary": 6.35, "waiting": 6.37, "strictly": 6.38, "shortpath": 6.4, "assembler": 6.5,
     "capture": 7, "live": 7.5,
     "readers": 8, "metrics": 8, "aio": 8, "worker": 8, "parallel": 8.1, "testing": 8,
     "__init__": 8.5,  # what `from tcpstitch import ...` reaches; may import everything below

@@ -203,7 +203,10 @@ def test_an_assemble_of_ones_own_sees_every_packet() -> None:
     assert set(counting.seen) == set(frames)
     assert counting.statistics().packets == len(frames)
 
-    patched, seen = Assembler(Recorder()), []
+    class Patched(Assembler):  # whose objects, unlike those of `Assembler`, have attributes of their own
+        pass
+
+    patched, seen = Patched(Recorder()), []
     patched.assemble = lambda packet, timestamp: seen.append(packet)  # type: ignore[method-assign, assignment]
     patched.run(open_capture(io.BytesIO(capture(*frames).getvalue())))
     assert seen == frames

@@ -7,9 +7,9 @@ from typing import Any, List
 
 import pytest
 
-from support.holding import feed, holding, piece
+from support.holding import SERVER, feed, holding, piece, syn
 from support.recorder import Recorder, Recording
-from tcpstitch import Assembler, Limits, UsageError
+from tcpstitch import Assembler, Limits, Segment, UsageError
 
 
 def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
@@ -130,6 +130,21 @@ def test_on_pressure_may_answer_each_level_with_other_limits() -> None:
         holding(assembler, number, 1)
     assert 0 < len(bounds) <= 2 * assembler.statistics().packets
     assembler.check()
+
+
+def test_what_is_set_while_running_counts_from_then_on() -> None:
+    first, second, errors = Recorder(), Recorder(), []
+    assembler = Assembler(first, limits=Limits(max_buffered_pages_per_connection=3))
+    holding(assembler, 0, 3)
+    assembler.factory, assembler.on_limit, assembler.urgent = second, "drop", "gap"
+    assembler.on_error = lambda handler, error: errors.append(error)
+    holding(assembler, 1, 3)
+    assert first.only.data() != b"" and second.only.data() == b""
+    feed(assembler, syn(2), Segment.make(("10.0.0.1", 40002), SERVER, 1000, b"ab", "AU", urgent_pointer=1))
+    assert [gap.reason for gap in second.connections[1].gaps] == ["urgent"]
+    second.connections[1].reassembled = None  # type: ignore[method-assign, assignment]
+    feed(assembler, piece(2, 2))
+    assert len(errors) == 1
 
 
 def test_the_page_size_of_a_running_assembler_cannot_change() -> None:

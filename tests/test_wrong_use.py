@@ -76,6 +76,36 @@ def test_on_error_must_be_a_function() -> None:
         Assembler(Recorder(), on_error=5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("on_limit", "keep"), ("on_error", 5), ("urgent", None), ("factory", None), ("factory", Recorder),
+        ("limits", None), ("timeouts", 10), ("max_buffered_pages_total", 0), ("max_buffered_pages_per_connection", "5"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_set_while_running_is_refused_and_the_old_one_stays(name: str, value: Any) -> None:
+    assembler = Assembler(Recorder())
+    before = getattr(assembler, name)
+    with pytest.raises(UsageError, match=f"{name}="):
+        setattr(assembler, name, value)
+    assert getattr(assembler, name) is before
+
+
+@pytest.mark.parametrize("name", ["max_bufferd_pages_total", "on_limits", "checks", "overlap", "statistics", "run"])
+def test_what_cannot_be_set_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        setattr(Assembler(Recorder()), name, 5)
+
+
+def test_a_subclass_has_attributes_of_its_own() -> None:
+    class Named(Assembler):
+        def __init__(self, name: str) -> None:
+            super().__init__(Recorder())
+            self.name = name
+
+    assert Named("first").name == "first"
+
+
 @pytest.mark.parametrize("capture", ["capture.pcap", b"capture.pcap", io.BytesIO(b"capture"), None, 7])
 def test_run_takes_packets_and_not_a_path(capture: Any) -> None:
     """The message names open_capture."""

@@ -17,9 +17,10 @@ from .layouts import ALONE, usual
 from .limits import Limits, Timeouts
 from .openings import Openings
 from .pressure import DEFAULT_MARKS, PressureGauge
+from .settings import choose
 from .shortpath import ShortPath
 from .statistics import FlushResult, Statistics
-from .stream import ON_LIMIT, StreamFactory
+from .stream import StreamFactory
 from .timers import BeforeAll, seconds
 from .uncut import PYPY
 
@@ -40,12 +41,14 @@ class Assembler(ShortPath):
     `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the `pressure_marks`, as
     shares of the bounds, the fullest bound has reached.
 
+    `limits`, also as gopacket's two, `timeouts`, `factory`, `on_error`, `on_limit` and `urgent` can be set later on.
+
     A `with` block calls `flush_all` at its end, also when an exception leaves it.
 
     Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
-    _trim_due = False  # the bound of histories has changed
+    __slots__ = ("_sources", "_trim_due")
 
     def __init__(
         self,
@@ -65,30 +68,22 @@ class Assembler(ShortPath):
         on_pressure: Optional[Callable[[int], Any]] = None,
         pressure_marks: Sequence[float] = DEFAULT_MARKS,
     ) -> None:
-        if isinstance(factory, type):
-            raise UsageError(f"factory={factory!r}: give an object, {factory.__name__}(...), not the class")
-        if not callable(getattr(factory, "new", None)):
-            raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
-        _choice("checks", checks, ("lenient", "strict"))
-        _choice("start", start, ("any", "syn"))
-        _choice("on_limit", on_limit, ON_LIMIT)
+        self.factory, self.on_error, self.on_limit = factory, on_error, on_limit
+        choose("checks", checks, ("lenient", "strict"))
+        choose("start", start, ("any", "syn"))
+        choose("delivery", delivery, ("arrival", "acked"))
+        # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
+        self.urgent = ("oob" if checks == "strict" else "inline") if urgent is None else urgent
         limits = Limits() if limits is None else limits
         if not isinstance(limits, Limits):
             raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
         timeouts = _checked(Timeouts() if timeouts is None else timeouts)
-        if on_error is not None and not callable(on_error):
-            raise UsageError(f"on_error={on_error!r}: give a function of the failed handler and the exception")
         gauge = PressureGauge(on_pressure, pressure_marks)
-        super().__init__(limits, Policies(overlap), timeouts, on_limit, start == "any", on_error)
+        super().__init__(limits, Policies(overlap), timeouts, start == "any")
         self._strict = checks == "strict"
-        # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
-        self.urgent = ("oob" if self._strict else "inline") if urgent is None else urgent
-        _choice("urgent", self.urgent, ("inline", "oob", "drop", "gap"))
-        _choice("delivery", delivery, ("arrival", "acked"))
         self._acked_only = delivery == "acked"
         self._choose_paths()
         self._gauge = gauge if on_pressure is not None else None
-        self.factory = factory
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
                                       max_fragment_bytes=limits.max_fragment_bytes,
                                       fragment_timeout=timeouts.fragment)  # fmt: skip
@@ -97,6 +92,7 @@ class Assembler(ShortPath):
         self._next_timer = BeforeAll()
         self._usual_class, self._usual_accepts = None, False
         self._sources: List[Any] = []
+        self._trim_due = False  # the bound of histories has changed
         self._openings = Openings(limits.opening_bytes)
         set_apart(_rehearse)
 
@@ -268,11 +264,6 @@ def _checked(timeouts: Timeouts) -> Timeouts:
     if not isinstance(timeouts, Timeouts):
         raise UsageError(f"timeouts={timeouts!r}: give a Timeouts(...)")
     return timeouts
-
-
-def _choice(name: str, value: Any, choices: Tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name}={value!r}: use one of {', '.join(choices)}")
 
 
 def _rehearse() -> None:

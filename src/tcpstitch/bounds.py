@@ -18,6 +18,7 @@ from .openings import Openings
 from .pages import PageCache
 from .pressure import PressureGauge
 from .segment import Segment
+from .settings import Settings
 from .state import StreamState
 from .statistics import Counters, Holder
 from .stream import ON_LIMIT, OverLimit, Stream
@@ -25,22 +26,23 @@ from .stream import ON_LIMIT, OverLimit, Stream
 CLOSE = 2  # pages: owners are charged by the 32
 
 
-class Bounds:
+class Bounds(Settings):
     """The part of the assembler that owns the limits."""
 
-    # What packets read and write, whichever part of the assembler owns it: with 30 attributes or more in `__dict__`,
-    # CPython specialises neither these nor the calls of methods.
+    # First what packets read and write, whichever part of the assembler owns it. There is no `__dict__`, so that an
+    # attribute that is none, such as a misspelt one, is refused; and with 30 attributes or more in it CPython would
+    # specialise neither these nor the calls of methods.
     __slots__ = (
-        "__dict__", "__weakref__", "_acked_only", "_always_rules", "_arrivals", "_asked", "_busy", "_closed",
-        "_counters", "_decoder", "_embryonic", "_error", "factory", "_frames", "_gauge", "_halves", "_history_bytes",
+        "__weakref__", "_acked_only", "_always_rules", "_arrivals", "_asked", "_busy", "_closed",
+        "_counters", "_decoder", "_embryonic", "_error", "_frames", "_gauge", "_halves", "_history_bytes",
         "_keep_offset", "_key_bytes", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection",
         "_next_timer", "_now", "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict",
         "_taken", "_timeouts", "_usual_accepts", "_usual_class",
+        "_held", "_held_bytes", "_limits", "_shrink_due",
     )  # fmt: skip
 
     _busy: Any
     _now: float
-    on_error: Optional[Callable[[Any, Exception], Any]]
     _abandon: Callable[[StreamState], None]
     _handler_failed: Callable[[StreamState, Any, Exception], None]
     _raise_pending: Callable[[], None]
@@ -50,9 +52,8 @@ class Bounds:
     _next_timer: Any
     _openings: Openings
 
-    def __init__(self, limits: Limits, on_limit: str) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._counters = Counters()
-        self.on_limit = on_limit
         self._pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
         self._gauge: Optional[PressureGauge] = None
         self._limits = limits
@@ -135,7 +136,7 @@ class Bounds:
         """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
         stream = state.stream
         if stream is None or getattr(type(stream), "over_limit", Stream.over_limit) is Stream.over_limit:
-            return self.on_limit
+            return self._on_limit
         try:
             info = OverLimit(reason, state.page_count, _buffered(state), self._age(state))
             choice = stream.over_limit(info)
@@ -143,8 +144,8 @@ class Bounds:
                 raise UsageError(f"over_limit() returned {choice!r}: return one of {', '.join(ON_LIMIT)}, or None")
         except Exception as error:
             self._handler_failed(state, stream, error)
-            return self.on_limit
-        return choice or self.on_limit
+            return self._on_limit
+        return choice or self._on_limit
 
     def _kept_room(self, state: StreamState) -> int:
         """How many pages a handler may keep back now; one stays free for the stream to go on."""
@@ -287,8 +288,8 @@ class Bounds:
         try:
             gauge.update(self.pressure())
         except Exception as error:
-            if self.on_error is not None:
-                self.on_error(gauge.callback, error)
+            if self._on_error is not None:
+                self._on_error(gauge.callback, error)
             elif self._error is None:
                 self._error = StreamCallbackError(f"on_pressure raised {error!r}")
                 self._error.__cause__ = error

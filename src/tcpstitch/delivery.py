@@ -154,7 +154,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         self.urgent = self.urgent[1:]
         if place > offset:
             self._emit(offset, data[: place - offset], *_origins(marks, offset, place))
-        if self.state.host.urgent == "gap":
+        if self.state.host._urgent == "gap":
             self._note_gap(place, 1, "urgent")
         elif self.history or self.state.host._history_bytes:
             origins = _origins(marks, place, place + 1)[1]  # the receiver has it too

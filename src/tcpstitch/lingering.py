@@ -17,6 +17,8 @@ from .upkeep import Upkeep, make_state
 class Lingering(Upkeep):
     """The part of the assembler that remembers what is over."""
 
+    __slots__ = ()
+
     def _complete_usual(self, state: StreamState) -> None:
         """Complete a connection of which both SYNs, all data and both FINs were seen: nothing about it is unusual."""
         state.closed = True

@@ -50,6 +50,8 @@ IPV6_AHEAD = 74  # `ahead` is 54, or 58 with a VLAN tag, where the packet is IPv
 class Ordinary(Routing):
     """The part of the assembler that opens and closes connections about which nothing is unusual."""
 
+    __slots__ = ()
+
     _strict: bool
 
     def _stranger(

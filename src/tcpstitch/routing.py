@@ -13,7 +13,7 @@ from .limits import key_cost
 from .segment import FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
 from .state import StreamState
-from .stream import Stream, StreamFactory
+from .stream import Stream
 from .timers import BACK_SECONDS, Timers, seconds
 from .upkeep import make_state
 
@@ -23,7 +23,8 @@ NEW = object.__new__  # without `__init__`, of which a call from C is what makes
 class Routing(Timers):
     """The part of the assembler that finds and opens connections."""
 
-    factory: StreamFactory
+    __slots__ = ()
+
     _decoder: PacketDecoder
     _always_rules: bool  # no short path
     _taken: int  # packets that met the rules
@@ -150,11 +151,11 @@ class Routing(Timers):
         flow = NEW(Flow)
         flow.key = key
         try:
-            stream = self.factory.new(flow, segment, timestamp)
+            stream = self._factory.new(flow, segment, timestamp)
             if stream.__class__ is not self._usual_class and stream is not None:
                 self._look_at(stream)
         except Exception as error:
-            self._handler_failed(state, self.factory, error)
+            self._handler_failed(state, self._factory, error)
             return state
         state.stream = stream
         if stream is None:

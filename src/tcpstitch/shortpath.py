@@ -26,6 +26,8 @@ from .validate import VERIFY_BYTES
 class ShortPath(Strictly):
     """The part of the assembler that most packets see."""
 
+    __slots__ = ()
+
     # One function for a packet and for all those of a block, as for each packet a call would cost a tenth of what
     # everything else does; so it is longer than others may be.
 

@@ -83,7 +83,7 @@ class StreamState(Resets):
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
             return
-        if flags & URG and self.host.urgent == "drop":
+        if flags & URG and self.host._urgent == "drop":
             return
         if flags & SYN:
             if not self._syn(half, segment, timestamp) or self.closed:

@@ -16,6 +16,8 @@ from .waiting import Waiting
 class Strictly(Waiting):
     """The part of the assembler that spares most segments of strict checks the rules."""
 
+    __slots__ = ()
+
     def _strictly(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
         window: int,

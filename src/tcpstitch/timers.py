@@ -49,7 +49,7 @@ class BeforeAll:
 class Timers(Lingering):
     """The part of the assembler that runs on the packets' own timestamps."""
 
-    _exact_times = False  # whether packets came with times other than floats
+    __slots__ = ()
 
     def _run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""

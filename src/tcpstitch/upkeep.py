@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from operator import attrgetter
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from .bounds import Bounds
 from .details import NOTHING
@@ -30,13 +30,16 @@ class Halves(Dict[FlowKey, HalfStream]):
 class Upkeep(Bounds):
     """The part of the assembler that states and halves talk to."""
 
-    def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, on_limit: str, start_any: bool,
-                 on_error: Optional[Callable[[Any, Exception], Any]]) -> None:  # fmt: skip
-        super().__init__(limits, on_limit)
+    __slots__ = (
+        "_age_batch", "_age_packets", "_clock_started", "_exact_times", "_idle_batch", "_idle_mark", "_jump",
+        "_jump_packets", "_jump_seen", "_next_sweep", "_set_back_at", "_start_any", "_sweep_packets",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, start_any: bool) -> None:
+        super().__init__(limits)
         self._timeouts = timeouts
         self._policies = policies
         self._start_any = start_any
-        self.on_error = on_error
         self._now = 0.0  # of the timers
         self._present = 0.0  # of the packet that is being taken
         # Every connection is in `_halves`, once for each direction. Those that are half open or (half) closed are also
@@ -56,6 +59,7 @@ class Upkeep(Bounds):
         self._last_end: Optional[HalfStream] = None  # its last data said that it was the last
         self._arrivals = 0
         self._clock_started = False
+        self._exact_times = False  # whether packets came with times other than floats
         self._next_sweep = 0.0
         self._sweep_packets = 0
         self._jump = self._set_back_at = 0.0
@@ -85,8 +89,8 @@ class Upkeep(Bounds):
         self._note_error(state, handler, error)
 
     def _note_error(self, state: StreamState, handler: Any, error: Exception) -> None:
-        if self.on_error is not None:
-            self.on_error(handler, error)
+        if self._on_error is not None:
+            self._on_error(handler, error)
         elif self._error is None:
             self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
             self._error.__cause__ = error

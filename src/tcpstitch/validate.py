@@ -172,7 +172,7 @@ def _note_odd_flags(half: Any, segment: Segment, timestamp: float) -> None:
 def note_urgent(half: Any, segment: Segment) -> None:
     """The urgent pointer of an accepted segment, read as stacks do (RFC 6093 3.1): the byte before the one it points
     at, the first for 0; only forward, and only one waits at a time."""
-    if half.state.host.urgent == "inline" or not half.known or half.holding:
+    if half.state.host._urgent == "inline" or not half.known or half.holding:
         return
     place = half.offset_of(segment.seq) + max(segment.urgent_pointer - 1, 0)
     if place >= half.next_offset and (not half.urgent or place > half.urgent[-1]):

@@ -21,6 +21,8 @@ from .validate import VERIFY_BYTES
 class Waiting(Ordinary):
     """The part of the assembler that takes what is usual on a wire that loses, doubles and reorders."""
 
+    __slots__ = ()
+
     def _out_of_order(
         self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
         window: int,
