@@ -216,6 +216,22 @@ def test_a_decoy_that_was_refuted_lets_nobody_acknowledge_its_bytes(waiting: boo
     assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["low_ttl", "bad_ack"]
 
 
+@pytest.mark.parametrize("acked, window", [(103, 0), (104, 0), (104, 500)])
+def test_a_byte_into_a_closed_window_counts_if_the_receiver_acknowledges_it(acked: int, window: int) -> None:
+    """RFC 9293 3.8.6.1: it may take the probe, or not; where it never acknowledges it, the end does not deliver it."""
+    probe = Segment.make(CLIENT, SERVER, 103, b"X", ack=500)
+    shut = Segment.make(SERVER, CLIENT, 500, ack=103, window=0)
+    start = (Segment.make(CLIENT, SERVER, 100, b"abc", ack=500), shut, probe, shut, probe)
+    taken = b"abcX" if acked == 104 else b"abc"
+    answer = Segment.make(SERVER, CLIENT, 500, ack=acked, window=window)
+    assert answered(*start, answer).only.data() == taken
+    opened = Segment.make(SERVER, CLIENT, 500, ack=acked, window=900)
+    more = Segment.make(CLIENT, SERVER, acked, b"de", ack=500)
+    recorder = answered(*start, answer, opened, more, Segment.make(SERVER, CLIENT, 500, ack=acked + 2))
+    assert recorder.only.data() == taken + b"de"
+    assert recorder.kinds == {"zero_window_probe"}
+
+
 def test_a_last_segment_with_a_low_ttl_counts_once_it_is_acknowledged_with_its_fin() -> None:
     recorder = answered(
         Segment.make(CLIENT, SERVER, 100, b"all of it", flags="FA", ack=500, ttl=50),

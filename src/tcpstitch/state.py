@@ -109,10 +109,11 @@ class StreamState(Resets):
         reason = refusal(half, segment)
         if reason is None:
             return False
-        offset = half.offset_of(segment.seq)
         if reason not in HEADER_ANOMALIES:
-            half.anomaly(reason, offset, timestamp, **refusal_detail(reason, half, segment))
-        half.note_refused(offset, segment.payload, timestamp)
+            half.anomaly(reason, half.offset_of(segment.seq), timestamp, **refusal_detail(reason, half, segment))
+        if reason == "zero_window_probe" and half.doubtful is None:  # who takes it all the same acknowledges it
+            self.host._hold(half, "doubtful", segment, timestamp)
+        half.note_refused(half.offset_of(segment.seq), segment.payload, timestamp)
         return True
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
@@ -120,7 +121,7 @@ class StreamState(Resets):
         on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
         doubted, since = half.doubtful or (None, timestamp)
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
-            if doubted is None or doubted.seq == segment.seq:
+            if doubted is None or doubted.seq == segment.seq or doubted.ttl >= half.ttl:
                 self.host._hold(half, "doubtful", segment, timestamp)
                 return True
             half.ttl = segment.ttl
@@ -132,9 +133,8 @@ class StreamState(Resets):
         return False
 
     def _set_aside(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        """Lenient checks: data with a wrong checksum counts where the receiver acknowledges it and no other copy came.
-        Its checksum was then changed by whoever captured it, or made its addresses anonymous. One such segment waits,
-        the first in the stream."""
+        """Lenient checks: data with a wrong checksum, which the capturing host or a tool that hides addresses may have
+        made wrong, counts where the receiver acknowledges it and no other copy came. Only the first such waits."""
         if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
             return
         if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.segment.seq):
@@ -342,7 +342,7 @@ class StreamState(Resets):
         """Deliver all that is held; returns the number of directions that had something."""
         flushed = 0
         for half in (self.client, self.server):
-            if self.stream is not None and half.doubtful is not None and self.host._strict:
+            if self.stream is not None and self.host._strict and half.doubtful and half.doubtful.segment.ttl < half.ttl:
                 self._trust(half)
             had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
