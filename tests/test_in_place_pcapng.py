@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import struct
 import warnings
@@ -15,6 +16,7 @@ from small_captures import capture, numbered
 from support.files import block, enhanced, interface, option, section
 from support.recorder import Recorder
 from tcpstitch import Assembler, StreamCallbackError, open_capture
+from tcpstitch.capture.source import Source
 from tcpstitch.errors import CaptureWarning
 from tcpstitch.uncut import PYPY
 from test_in_place import Failing, goes_on_behind_its_packet, heard, mangled
@@ -224,4 +226,50 @@ def test_a_file_that_grows_is_followed_in_place(tmp_path: Path) -> None:
 
     assembler = Assembler(Recorder(grow))
     assembler.run(open_capture(path, follow=True, poll_seconds=0.01, idle_seconds=0.2))
+    assert assembler.statistics().packets == len(frames)
+
+
+def interrupted(every: int) -> Any:
+    """`Source._attempt`, which gives little at a time, as a pipe does, and which each so many times is ended."""
+    attempts, attempt = itertools.count(1), Source._attempt
+
+    def less(self: Source, read: Any, argument: Any) -> Any:
+        if every and next(attempts) % every == 0:
+            raise TimeoutError
+        return attempt(self, read, min(argument, 300) if isinstance(argument, int) else argument[:300])
+
+    return less
+
+
+@pytest.mark.parametrize("window", [512, 1 << 18])
+@pytest.mark.parametrize("where", ["path", "file"])
+@pytest.mark.parametrize("kind", ["pcap", "pcapng", "between"])
+def test_after_an_exception_that_ends_a_wait_run_goes_on_where_it_was(
+    kind: str, where: str, window: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal's handler may raise one, in the middle of a packet or of a block of no interest."""
+    frames = [packet for number in range(60) for packet in numbered(number)]
+    file = plain(frames) if kind != "pcap" else capture(*frames).getvalue()
+    if kind == "between":
+        packets = [enhanced(START * MICRO + number, packet) for number, packet in enumerate(frames)]
+        packets[::20] = [block(0x0BAD, bytes(2000)) + packet for packet in packets[::20]]
+        file = section() + interface() + b"".join(packets)
+    path = tmp_path / "interrupted"
+    path.write_bytes(file)
+    outcomes = []
+    for every in (0, 3):
+        recorder = Recorder()
+        with monkeypatch.context() as patch:
+            patch.setattr("tcpstitch.capture.source.WINDOW", window)
+            patch.setattr(Source, "_attempt", interrupted(every))
+            source = open_capture(path if where == "path" else io.BytesIO(file))
+            with Assembler(recorder) as assembler:
+                while True:
+                    try:
+                        assembler.run(source)
+                        break
+                    except TimeoutError:
+                        pass
+            outcomes.append([source.warnings, *heard(recorder, assembler)])
+    assert outcomes[0] == outcomes[1]
     assert assembler.statistics().packets == len(frames)

@@ -99,9 +99,10 @@ class Block:
 
     def refill(self, need: int) -> bool:
         """Read on until `need` bytes from `pos` are there; False if the source has fewer."""
+        rest = bytes(self.buffer[self.pos : self.size])
         self.base += self.pos
-        self.buffer, self.size = self.source.refill(self.buffer, self.pos, self.size, need)
-        self.pos = 0
+        self.buffer, self.pos, self.size = rest, 0, len(rest)
+        self.buffer, self.size = self.source.refill(rest, need)
         self.over = self.size < need
         return not self.over
 

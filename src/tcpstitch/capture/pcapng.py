@@ -310,25 +310,28 @@ class Blocks:
                 return self.section.block(self.base + start, bytes(self.buffer[start : start + need]))
             problem = CUT + "block"
             if source.can_hold(missing):
-                self.base, self.pos = self.base + start, -4
                 if have >= 12 and not self.section.wanted(self.buffer, start):
-                    self.buffer, self.size = b"", 0
-                    if not source.skip(missing):
-                        return self._end(0, problem)
-                    self.base += need
-                    return None
+                    self._go_on(start + need, b"")
+                    return None if source.skip(missing) else self._end(-need, problem)
                 self._read_on(start, need)
                 if self.size >= need:
                     return None
                 start = 0
         return self._end(start, problem if self.size > start or source.unread() else "")
 
+    def _go_on(self, start: int, rest: bytes) -> None:
+        """The buffer is `rest` now, which begins at `start` of the one before."""
+        self.base, self.pos = self.base + start, -4
+        self.buffer, self.size = rest, len(rest)
+
     def _read_on(self, start: int, need: int) -> None:
+        rest = bytes(self.buffer[start : self.size])
+        self._go_on(start, rest)
         if PYPY and self._share is not None:  # its window is a memoryview, and what is cut out of that another
-            self.buffer = self.source.at_least(self.buffer[start:], need)
+            self.buffer = self.source.at_least(rest, need)
             self.size = len(self.buffer)
         else:
-            self.buffer, self.size = self.source.refill(self.buffer, start, self.size, need)
+            self.buffer, self.size = self.source.refill(rest, need)
 
     def _end(self, start: int, problem: str) -> bool:
         self._over = True

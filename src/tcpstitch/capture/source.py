@@ -37,6 +37,7 @@ class Source:
         self._idle = idle_seconds
         self._decompressor: Any = None
         self._ahead = b""
+        self._unwanted = 0  # bytes to be skipped before anything else is read
         self._consumed = 0
         self.name, self._file, self._owned = open_file(what)
         self._read: Callable[[int], Any] = getattr(self._file, "read1", None) or self._file.read
@@ -46,6 +47,9 @@ class Source:
 
     def read_some(self, size: int = BLOCK) -> bytes:
         """Up to `size` bytes (a pipe may give fewer), waiting for more where the source is followed."""
+        return b"" if self._unwanted and not self.skip(self._unwanted) else self._some(size)
+
+    def _some(self, size: int) -> bytes:
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             return ahead
@@ -108,44 +112,55 @@ class Source:
         What completes `held` is read alone, and a block only where nothing is held: so a block is never copied, but
         for the one record that two blocks share. Bulk captures are read twice as fast for it.
         """
+        known = len(held)
         if not held and need:
             held = self.read_some()
         if len(held) >= need or not held:
             return held
         whole = bytearray(held)  # no list: a pipe may give it byte by byte
-        while len(whole) < need:
-            block = self.read_some(min(need - len(whole), BLOCK))
-            if not block:
-                break
-            whole += block
+        try:
+            while len(whole) < need:
+                block = self.read_some(min(need - len(whole), BLOCK))
+                if not block:
+                    break
+                whole += block
+        except BaseException:  # a signal's handler ends the wait: what came comes again
+            self._ahead = bytes(whole[known:])
+            raise
         return bytes(whole)
 
-    def refill(self, buffer: Any, pos: int, size: int, need: int) -> Tuple[Any, int]:
-        """A buffer that begins with `buffer[pos:size]` and goes on, and how many bytes of it count: `need` or more,
-        fewer only where the source ends.
+    def refill(self, rest: bytes, need: int) -> Tuple[Any, int]:
+        """A buffer that begins with `rest` and goes on, and how many bytes of it count: `need` or more, fewer only
+        where the source ends.
 
         A plain file is read into one piece of memory that is used again and again: a new block each time costs bulk
         captures a third of their speed on CPython, in page faults, and half on PyPy, in copies. So what is to stay
-        must be cut out of the buffer before the next call.
+        must be cut out of the buffer before the next call; where an exception ends that, `rest` is all there is of it.
         """
-        held = size - pos
-        if not self._owned or self._decompressor is not None or self._ahead or max(need, held) > WINDOW:
-            buffer = self.at_least(bytes(buffer[pos:size]), need)
+        held = len(rest)
+        alone = not self._owned or self._decompressor is not None
+        if alone or self._ahead or self._unwanted or max(need, held) > WINDOW:
+            buffer = self.at_least(rest, need)
             return memoryview(buffer) if PYPY else buffer, len(buffer)
         if self._window is None:
             self._window = memoryview(anonymous(WINDOW))
-        self._window[:held] = bytes(buffer[pos:size])
+        self._window[:held] = rest
         held = self._fill(held, need, WINDOW)
         return self._window if PYPY else self._window.obj, held  # each as it can be cut at least cost
 
     def _fill(self, held: int, need: int, most: int) -> int:
         """Read into the window, behind `held` bytes, until there are `need`, and no more than `most`; how many then."""
-        while held < need:
-            count = self._attempt(self._file.readinto, self._window[held:most])
-            if not count:
-                break
-            self._consumed += count
-            held += count
+        known = held
+        try:
+            while held < need:
+                count = self._attempt(self._file.readinto, self._window[held:most])
+                if not count:
+                    break
+                self._consumed += count
+                held += count
+        except BaseException:  # as in `at_least`
+            self._ahead = bytes(self._window[known:held])
+            raise
         return held
 
     def plain_size(self) -> Optional[int]:
@@ -161,14 +176,14 @@ class Source:
         return self._window.obj, self._fill(0, size, size)
 
     def skip(self, count: int) -> bool:
-        """Throw `count` bytes away; False where the source ends before."""
-        while count > 0:
-            block = self.read_some()
+        """Throw `count` bytes away, with the next read those that an exception left; False where the source ends."""
+        self._unwanted = count
+        while self._unwanted:
+            block = self._some(BLOCK)
             if not block:
                 return False
-            if len(block) > count:
-                self._ahead = block[count:] + self._ahead
-            count -= len(block)
+            self._ahead = block[self._unwanted :]
+            self._unwanted = max(0, self._unwanted - len(block))
         return True
 
     def can_hold(self, missing: int) -> bool:
