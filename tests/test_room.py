@@ -164,21 +164,25 @@ def refused_openings(number: int) -> List[bytes]:
     ]
 
 
+def after(frames: List[bytes], limits: Limits, flow_key: str) -> Tuple[Assembler, int, int]:
+    """An assembler of these frames, what its heap has grown by, once all code has run before, and its own estimate."""
+    for _ in range(2):
+        assembler = Assembler(Factory(), limits=limits, flow_key=flow_key)
+        heap = Heap()
+        for frame in frames:
+            assembler.assemble(frame, 1.0)
+        held = heap.grown()
+        tracemalloc.stop()
+    return assembler, held, assembler.statistics().memory_bytes
+
+
 @pytest.mark.parametrize("flow_key", ["plain", "tunnel"])
 @pytest.mark.parametrize("limits", [Limits(), Limits.from_memory("1MiB")])
 def test_what_opens_no_connection_is_counted_and_has_a_bound(limits: Limits, flow_key: str) -> None:
     frames = [frame for number in range(400) for frame in refused_openings(number)]
     if flow_key == "tunnel":
         frames = [tunnelled(frame, number) for number, frame in enumerate(frames)]
-    heaps: List[Tuple[int, int]] = []
-    for _ in range(2):
-        assembler = Assembler(Factory(), limits=limits, flow_key=flow_key)
-        heap = Heap()
-        for frame in frames:
-            assembler.assemble(frame, 1.0)
-        heaps.append((heap.grown(), assembler.statistics().memory_bytes))
-        tracemalloc.stop()
-    held, estimate = heaps[1]
+    assembler, held, estimate = after(frames, limits, flow_key)
     assert assembler.statistics().connections_opened == 0
     assert 0 < held <= estimate <= limits.opening_bytes
     smaller = Limits(10, 20, max_connections=10, max_fragment_bytes=1 << 17)
@@ -212,15 +216,7 @@ def test_segments_in_doubt_are_counted() -> None:
 def test_long_paths_of_tunnels_in_keys_stay_inside_the_bound_on_connections() -> None:
     limits = Limits(10, 20, max_connections=300, max_fragments=1, max_fragment_bytes=1 << 17)
     frames = [tunnelled(numbered(number).segment(0, flags=SYN), number) for number in range(1000)]
-    heaps: List[Tuple[int, int]] = []
-    for _ in range(2):
-        assembler = Assembler(Factory(), limits=limits, flow_key="tunnel")
-        heap = Heap()
-        for frame in frames:
-            assembler.assemble(frame, 1.0)
-        heaps.append((heap.grown(), assembler.statistics().memory_bytes))
-        tracemalloc.stop()
-    held, estimate = heaps[1]
+    assembler, held, estimate = after(frames, limits, "tunnel")
     assert assembler.statistics().connections < 300
     assert held <= estimate <= 302 * 2608
     assembler.flush_all()
