@@ -1,16 +1,11 @@
-"""Captures assembled in several workers come out as in one, in order, and a worker's failure costs its part only."""
+"""Captures assembled in several workers come out as in one, in order."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import gzip
 import io
 import os
-import signal
 import struct
-import subprocess
-import sys
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Tuple
@@ -18,135 +13,15 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 
 from small_captures import SYN, capture, exchange, frame, numbered, varied
+from support.parts import Factory, alone, key_of
 from tcpstitch import (
     CaptureWarning,
-    Chunk,
-    Flow,
     Limits,
-    Segment,
-    Stream,
     StreamFactory,
     UsageError,
-    connections,
 )  # fmt: skip
 from tcpstitch.capture import Share
-from tcpstitch.parallel import PartsFailed, divided, run
-
-Emit = Callable[[Any], None]
-
-
-class Whole(Stream):
-    def __init__(self, flow: Flow, emit: Emit) -> None:
-        self.flow, self.emit, self.data = str(flow), emit, [b"", b""]
-
-    def reassembled(self, chunk: Chunk) -> None:
-        self.data[chunk.direction] += chunk.data
-
-    def complete(self, reason: str) -> None:
-        self.emit((self.flow, self.data[0], self.data[1], reason))
-
-
-class Factory(StreamFactory):
-    """Emits (flow, client's bytes, server's bytes, reason) of each connection."""
-
-    stream: Callable[[Flow, Emit], Stream] = Whole
-
-    def __init__(self, emit: Emit) -> None:
-        self.emit = emit
-
-    def new(self, flow: Flow, segment: Segment, timestamp: float) -> Stream:
-        return self.stream(flow, self.emit)
-
-
-def dies(data: bytes, how: Callable[[], None]) -> Callable[[Flow, Emit], Stream]:
-    class Dying(Whole):
-        def reassembled(self, chunk: Chunk) -> None:
-            super().reassembled(chunk)
-            if data in chunk.data:
-                how()
-
-    return Dying
-
-
-def refuse() -> None:
-    raise RuntimeError("no more")
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-class FailingFactory(Factory):
-    stream = dies(b"number 7 ", refuse)
-
-
-class DyingFactory(Factory):
-    stream = dies(b"number 7 ", functools.partial(os._exit, 9))
-
-
-class LeavingFactory(Factory):
-    stream = dies(b"number 7 ", functools.partial(sys.exit, 3))
-
-
-class InterruptedFactory(Factory):
-    stream = dies(b"number 7 ", interrupt)
-
-
-class Unsendable:
-    """Cannot be pickled."""
-
-    def __reduce__(self) -> Any:
-        raise TypeError("holds a socket")
-
-
-class Unmakeable:
-    """Cannot be made again from its pickle."""
-
-    def __reduce__(self) -> Any:
-        return refuse, ()
-
-
-class Sends(Whole):
-    """Emits what it should not with the data of connection 7."""
-
-    what: Callable[[], Any] = Unsendable
-
-    def reassembled(self, chunk: Chunk) -> None:
-        super().reassembled(chunk)
-        if b"number 7 " in chunk.data:
-            self.emit(self.what())
-
-
-class UnsendableFactory(Factory):
-    stream = Sends
-
-
-class SendsLate(Whole):
-    def complete(self, reason: str) -> None:
-        self.emit(Unsendable() if reason == "flushed" else reason)
-
-
-class SendsWhatCannotBeMade(Sends):
-    what = Unmakeable
-
-
-class LateFactory(Factory):
-    stream = SendsLate
-
-
-class FailsLate(Whole):
-    def complete(self, reason: str) -> None:
-        if reason == "flushed":
-            raise RuntimeError("no more")
-        self.emit(reason)
-
-
-class FailsLateFactory(Factory):
-    stream = FailsLate
-
-
-class UnmakeableFactory(Factory):
-    stream = SendsWhatCannotBeMade
+from tcpstitch.parallel import divided, run
 
 
 class LastFirst(Executor):
@@ -168,17 +43,6 @@ class LastFirst(Executor):
         future: Future = Lazy()  # type: ignore[type-arg]
         self.waiting.append((future, lambda: fn(*args, **kwargs)))
         return future
-
-
-@pytest.fixture
-def mixed(tmp_path: Path) -> Path:
-    path = tmp_path / "mixed.pcap"
-    path.write_bytes(capture(*varied()).getvalue())
-    return path
-
-
-def alone(source: Any) -> List[Any]:
-    return [(str(c.flow), c.client_data, c.server_data, c.reason) for c in connections(source)]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
@@ -243,20 +107,6 @@ def test_files_in_an_inner_list_are_one_capture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_a_failing_handler_is_reported_with_the_file_and_the_packet(mixed: Path, parts: int) -> None:
-    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
-    with pytest.raises(PartsFailed, match="no more") as caught:
-        run(mixed, FailingFactory, parts=parts, workers=2)
-    outcome = caught.value.outcome
-    (failure,) = outcome.failures
-    assert (failure.source, failure.packet, failure.parts) == (mixed, guilty[0], parts)
-    assert "RuntimeError: no more" in failure.trace
-    lost = Share(failure.part, parts)
-    kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
-    assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
-
-
-@pytest.mark.parametrize("parts", [1, 3])
 def test_a_cut_capture_gives_what_is_whole_and_says_so_in_each_part(mixed: Path, parts: int) -> None:
     mixed.write_bytes(mixed.read_bytes()[:-5])
     outcome = run(mixed, Factory, parts=parts, workers=2)
@@ -264,94 +114,6 @@ def test_a_cut_capture_gives_what_is_whole_and_says_so_in_each_part(mixed: Path,
         assert sorted(outcome.results) == sorted(alone(mixed))
     assert [len(report.warnings) for report in outcome.parts] == [1] * parts
     assert all("cut" in report.warnings[0] for report in outcome.parts)
-
-
-@pytest.mark.parametrize("parts", [1, 3])
-def test_a_handler_that_exits_costs_its_part_only_and_ends_no_program(mixed: Path, parts: int) -> None:
-    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
-    outcome = run(mixed, LeavingFactory, parts=parts, workers=2, failures="return")
-    (failure,) = outcome.failures
-    assert (failure.packet, failure.error) == (guilty[0], "SystemExit: 3")
-    lost = Share(failure.part, parts)
-    kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
-    assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
-
-
-@pytest.mark.parametrize("parts", [1, 3])
-def test_a_result_that_cannot_be_sent_ends_its_part_at_its_packet_and_keeps_what_came_before(
-    mixed: Path, parts: int
-) -> None:
-    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
-    outcome = run(mixed, UnsendableFactory, parts=parts, workers=2, failures="return")
-    (failure,) = outcome.failures
-    assert failure.packet == guilty[0]
-    assert failure.error.startswith("TypeError: holds a socket; results are pickled")
-    ended = run(mixed, FailingFactory, parts=parts, workers=2, failures="return")
-    assert outcome.results == [row for row in ended.results if row[3] != "abandoned"]
-
-
-@pytest.mark.parametrize("parts", [1, 3])
-def test_a_handler_that_fails_after_the_last_packet_fails_at_none(mixed: Path, parts: int) -> None:
-    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
-    failures = run(mixed, FailsLateFactory, parts=parts, workers=2, failures="return").failures
-    assert {failure.packet for failure in failures} == {None}
-    assert "behind the last packet" in str(failures[0])
-
-
-@pytest.mark.parametrize("parts", [1, 3])
-def test_a_result_that_cannot_be_sent_after_the_last_packet_has_none(mixed: Path, parts: int) -> None:
-    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
-    outcome = run(mixed, LateFactory, parts=parts, workers=2, failures="return")
-    assert {failure.packet for failure in outcome.failures} == {None}
-    assert outcome.results == ["fin"] * len(outcome.results) != []
-
-
-def test_a_result_that_cannot_be_made_again_costs_its_part_only(mixed: Path) -> None:
-    outcome = run(mixed, UnmakeableFactory, parts=3, workers=2, failures="return")
-    (failure,) = outcome.failures
-    assert failure.packet is None and "RuntimeError: no more" in failure.error
-    lost = Share(failure.part, 3)
-    assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
-
-
-def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:
-    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
-        run(mixed, InterruptedFactory, parts=2, workers=2, executor=executor)
-
-
-WAITING = """
-import os, sys, time
-from tcpstitch import StreamFactory
-from tcpstitch.parallel import run
-
-class Waiting(StreamFactory):
-    def __init__(self, emit):
-        os.write(1, b"%d\\n" % 1)
-        time.sleep(600)
-
-if __name__ == "__main__":
-    try:
-        run([sys.argv[1]] * 9, Waiting, workers=2)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-@pytest.mark.parametrize("reached", ["everyone", "the caller"])
-def test_ctrl_c_ends_the_workers_and_the_caller_hears_of_it(mixed: Path, reached: str) -> None:
-    script = mixed.with_name("waiting.py")
-    script.write_text(WAITING)
-    command = [sys.executable, str(script), str(mixed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2  # both are at work
-        (os.killpg if reached == "everyone" else os.kill)(process.pid, signal.SIGINT)
-        try:
-            assert process.communicate(timeout=60)[0] == b"interrupted\n"  # its end comes when nobody is left
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_there_are_no_more_parts_by_default_than_a_capture_can_have(tmp_path: Path) -> None:
@@ -364,41 +126,6 @@ def test_a_pipe_is_not_read_by_several_workers(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="a pipe can be read once only: give parts=1"):
         run(tmp_path / "pipe", Factory, parts=2)
-
-
-def key_of(flow: str) -> bytes:
-    from ipaddress import ip_address
-
-    ends = [end.strip().rpartition(":") for end in flow.replace("->", ">").split(">")]
-    raw = b"".join(ip_address(address.strip("[] ")).packed for address, _, _ in ends)
-    return raw + b"".join(int(port).to_bytes(2, "big") for _, _, port in ends)
-
-
-def test_a_worker_that_dies_costs_its_part_only(mixed: Path) -> None:
-    outcome = run(mixed, DyingFactory, parts=3, workers=2, failures="return")
-    (failure,) = outcome.failures
-    lost = Share(failure.part, 3)
-    assert failure.packet is None and outcome.parts[failure.part].statistics is None
-    assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
-
-
-def test_a_capture_that_cannot_be_read_costs_the_others_nothing(mixed: Path) -> None:
-    missing = mixed.with_name("missing.pcap")
-    outcome = run([missing, mixed], Factory, workers=2, failures="return")
-    assert outcome.results == alone(mixed)
-    assert [(failure.source, failure.packet) for failure in outcome.failures] == [(missing, 0)]
-    assert "missing.pcap, part 1 of 1: before the first packet: CaptureError" in str(outcome.failures[0])
-
-
-def cannot_open(emit: Emit) -> Factory:
-    raise OSError("no room for results")
-
-
-@pytest.mark.parametrize("parts", [1, 3])
-def test_a_factory_that_cannot_be_made_is_reported_as_what_it_raised(mixed: Path, parts: int) -> None:
-    outcome = run(mixed, cannot_open, parts=parts, workers=parts, failures="return")
-    assert [failure.packet for failure in outcome.failures] == [0] * parts
-    assert {failure.error for failure in outcome.failures} == {"OSError: no room for results"}
 
 
 def test_the_bytes_of_fragments_are_divided_but_for_room_for_one_datagram() -> None:

@@ -11,6 +11,7 @@ from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 
 MAX_ISNS = 4
+NEAR = 65535  # the largest window without a scale: what lies within may be on its way
 FARTHEST_START = 1 << 20  # more bytes are not lost between a SYN and the first data that overtook it
 
 
@@ -193,13 +194,13 @@ class Handshake(TouchedState):
             if not segment.flags & ACK:
                 confirmed = False
             elif syn.flags & ACK:
-                confirmed = segment.seq == syn.ack and ahead < 65536
+                confirmed = segment.seq == syn.ack and ahead <= NEAR
             elif segment.flags & SYN:  # and not a copy of the one that was seen
                 known = _begins_at(half, segment) and _begins_at(half.peer, syn)
                 confirmed = _answers(segment, syn) and not known
             else:  # an acknowledgement of what only the new connection can have sent
-                margin = 0 if self.host._strict else max(half.max_window, 65535)
-                confirmed = ahead < 65536 and not _acknowledges(half.peer, segment.ack, margin)
+                margin = 0 if self.host._strict else max(half.max_window, NEAR)
+                confirmed = ahead <= NEAR and not _acknowledges(half.peer, segment.ack, margin)
         elif self.host._strict or syn.flags & ACK and half.peer.known:
             confirmed = False  # only what the other side says counts
         else:  # it goes on with data, which are not just the next ones of the old connection
@@ -247,4 +248,4 @@ def _lowest(half: HalfStream) -> int:
 
 def _overtaken(base: int, lowest: int) -> bool:
     """Whether a SYN may be that of a stream seen from `lowest` on, and only came late."""
-    return lowest >= 0 and 0 <= difference(base, lowest) <= 65535
+    return lowest >= 0 and 0 <= difference(base, lowest) <= NEAR

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any, Optional, Union
 
-from .errors import LimitsError
+from .errors import LimitsError, whole
 from .page import page_cost
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
@@ -79,11 +79,11 @@ class Limits:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = _LEAST.get(field.name, 1)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise LimitsError(
-                    f"{field.name}={value!r}: give a whole number of at least {least}"
-                    + (" (gopacket's 0 for unlimited does not exist here: name a bound)" if value == 0 else "")
-                )
+            try:
+                whole(field.name, value, least, LimitsError)
+            except LimitsError as error:
+                hint = " (gopacket's 0 for unlimited does not exist here: name a bound)" if value == 0 else ""
+                raise LimitsError(f"{error}{hint}") from None
         if not 64 <= self.page_size <= 1 << 16:
             raise LimitsError(f"page_size={self.page_size}: give 64 to 65536 bytes; 2048 holds an Ethernet segment")
 

@@ -1,0 +1,241 @@
+"""What fails in a worker is reported with its packet, and costs its part only."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from small_captures import capture, varied
+from support.parts import Emit, Factory, Whole, alone, key_of
+from tcpstitch import Chunk, Flow, Stream
+from tcpstitch.capture import Share
+from tcpstitch.parallel import PartsFailed, run
+
+
+def dies(data: bytes, how: Callable[[], None]) -> Callable[[Flow, Emit], Stream]:
+    class Dying(Whole):
+        def reassembled(self, chunk: Chunk) -> None:
+            super().reassembled(chunk)
+            if data in chunk.data:
+                how()
+
+    return Dying
+
+
+def refuse() -> None:
+    raise RuntimeError("no more")
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class FailingFactory(Factory):
+    stream = dies(b"number 7 ", refuse)
+
+
+class DyingFactory(Factory):
+    stream = dies(b"number 7 ", functools.partial(os._exit, 9))
+
+
+class LeavingFactory(Factory):
+    stream = dies(b"number 7 ", functools.partial(sys.exit, 3))
+
+
+class InterruptedFactory(Factory):
+    stream = dies(b"number 7 ", interrupt)
+
+
+class Unsendable:
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("holds a socket")
+
+
+class Unmakeable:
+    """Cannot be made again from its pickle."""
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+
+class Sends(Whole):
+    """Emits what it should not with the data of connection 7."""
+
+    what: Callable[[], Any] = Unsendable
+
+    def reassembled(self, chunk: Chunk) -> None:
+        super().reassembled(chunk)
+        if b"number 7 " in chunk.data:
+            self.emit(self.what())
+
+
+class UnsendableFactory(Factory):
+    stream = Sends
+
+
+class SendsLate(Whole):
+    def complete(self, reason: str) -> None:
+        self.emit(Unsendable() if reason == "flushed" else reason)
+
+
+class SendsWhatCannotBeMade(Sends):
+    what = Unmakeable
+
+
+class LateFactory(Factory):
+    stream = SendsLate
+
+
+class FailsLate(Whole):
+    def complete(self, reason: str) -> None:
+        if reason == "flushed":
+            raise RuntimeError("no more")
+        self.emit(reason)
+
+
+class FailsLateFactory(Factory):
+    stream = FailsLate
+
+
+class UnmakeableFactory(Factory):
+    stream = SendsWhatCannotBeMade
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_failing_handler_is_reported_with_the_file_and_the_packet(mixed: Path, parts: int) -> None:
+    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
+    with pytest.raises(PartsFailed, match="no more") as caught:
+        run(mixed, FailingFactory, parts=parts, workers=2)
+    outcome = caught.value.outcome
+    (failure,) = outcome.failures
+    assert (failure.source, failure.packet, failure.parts) == (mixed, guilty[0], parts)
+    assert "RuntimeError: no more" in failure.trace
+    lost = Share(failure.part, parts)
+    kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+    assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_handler_that_exits_costs_its_part_only_and_ends_no_program(mixed: Path, parts: int) -> None:
+    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
+    outcome = run(mixed, LeavingFactory, parts=parts, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert (failure.packet, failure.error) == (guilty[0], "SystemExit: 3")
+    lost = Share(failure.part, parts)
+    kept = [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+    assert [row for row in outcome.results if not lost.owns(key_of(row[0]))] == kept
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_result_that_cannot_be_sent_ends_its_part_at_its_packet_and_keeps_what_came_before(
+    mixed: Path, parts: int
+) -> None:
+    guilty = [number for number, packet in enumerate(varied(), 1) if b"number 7 " in packet]
+    outcome = run(mixed, UnsendableFactory, parts=parts, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert failure.packet == guilty[0]
+    assert failure.error.startswith("TypeError: holds a socket; results are pickled")
+    ended = run(mixed, FailingFactory, parts=parts, workers=2, failures="return")
+    assert outcome.results == [row for row in ended.results if row[3] != "abandoned"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_handler_that_fails_after_the_last_packet_fails_at_none(mixed: Path, parts: int) -> None:
+    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
+    failures = run(mixed, FailsLateFactory, parts=parts, workers=2, failures="return").failures
+    assert {failure.packet for failure in failures} == {None}
+    assert "behind the last packet" in str(failures[0])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_result_that_cannot_be_sent_after_the_last_packet_has_none(mixed: Path, parts: int) -> None:
+    mixed.write_bytes(capture(*varied()[:-100]).getvalue())
+    outcome = run(mixed, LateFactory, parts=parts, workers=2, failures="return")
+    assert {failure.packet for failure in outcome.failures} == {None}
+    assert outcome.results == ["fin"] * len(outcome.results) != []
+
+
+def test_a_result_that_cannot_be_made_again_costs_its_part_only(mixed: Path) -> None:
+    outcome = run(mixed, UnmakeableFactory, parts=3, workers=2, failures="return")
+    (failure,) = outcome.failures
+    assert failure.packet is None and "RuntimeError: no more" in failure.error
+    lost = Share(failure.part, 3)
+    assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+
+
+def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:
+    with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
+        run(mixed, InterruptedFactory, parts=2, workers=2, executor=executor)
+
+
+WAITING = """
+import os, sys, time
+from tcpstitch import StreamFactory
+from tcpstitch.parallel import run
+
+class Waiting(StreamFactory):
+    def __init__(self, emit):
+        os.write(1, b"%d\\n" % 1)
+        time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        run([sys.argv[1]] * 9, Waiting, workers=2)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+@pytest.mark.parametrize("reached", ["everyone", "the caller"])
+def test_ctrl_c_ends_the_workers_and_the_caller_hears_of_it(mixed: Path, reached: str) -> None:
+    script = mixed.with_name("waiting.py")
+    script.write_text(WAITING)
+    command = [sys.executable, str(script), str(mixed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2  # both are at work
+        (os.killpg if reached == "everyone" else os.kill)(process.pid, signal.SIGINT)
+        try:
+            assert process.communicate(timeout=60)[0] == b"interrupted\n"  # its end comes when nobody is left
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_worker_that_dies_costs_its_part_only(mixed: Path) -> None:
+    outcome = run(mixed, DyingFactory, parts=3, workers=2, failures="return")
+    (failure,) = outcome.failures
+    lost = Share(failure.part, 3)
+    assert failure.packet is None and outcome.parts[failure.part].statistics is None
+    assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+
+
+def test_a_capture_that_cannot_be_read_costs_the_others_nothing(mixed: Path) -> None:
+    missing = mixed.with_name("missing.pcap")
+    outcome = run([missing, mixed], Factory, workers=2, failures="return")
+    assert outcome.results == alone(mixed)
+    assert [(failure.source, failure.packet) for failure in outcome.failures] == [(missing, 0)]
+    assert "missing.pcap, part 1 of 1: before the first packet: CaptureError" in str(outcome.failures[0])
+
+
+def cannot_open(emit: Emit) -> Factory:
+    raise OSError("no room for results")
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_factory_that_cannot_be_made_is_reported_as_what_it_raised(mixed: Path, parts: int) -> None:
+    outcome = run(mixed, cannot_open, parts=parts, workers=parts, failures="return")
+    assert [failure.packet for failure in outcome.failures] == [0] * parts
+    assert {failure.error for failure in outcome.failures} == {"OSError: no room for results"}
