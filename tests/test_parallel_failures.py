@@ -180,7 +180,7 @@ def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:
 
 
 WAITING = """
-import os, sys, time
+import os, signal, sys, time
 from tcpstitch import StreamFactory
 from tcpstitch.parallel import run
 
@@ -190,6 +190,7 @@ class Waiting(StreamFactory):
         time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind its back ignores it
     try:
         run([sys.argv[1]] * 9, Waiting, workers=2)
     except KeyboardInterrupt:
