@@ -241,3 +241,16 @@ def test_a_last_segment_with_a_low_ttl_counts_once_it_is_acknowledged_with_its_f
     assert (recorder.only.data(C2S), recorder.only.data(S2C)) == (b"all of it", b"answer")
     assert recorder.only.completions == ["fin"]
     assert recorder.kinds == {"low_ttl"}
+
+
+@pytest.mark.parametrize("acked, ends", [(105, True), (104, False)])
+def test_a_fin_with_a_low_ttl_ends_its_direction_once_the_receiver_has_it(acked: int, ends: bool) -> None:
+    recorder = answered(
+        Segment.make(CLIENT, SERVER, 100, b"data", ack=500),
+        Segment.make(CLIENT, SERVER, 104, flags="FA", ack=500, ttl=50),
+        Segment.make(SERVER, CLIENT, 500, b"answer", ack=acked),
+        Segment.make(SERVER, CLIENT, 506, flags="FA", ack=acked),
+        Segment.make(CLIENT, SERVER, 104 + ends, b"" if ends else b"more", ack=507),
+    )
+    assert recorder.only.data(C2S) == (b"data" if ends else b"datamore")
+    assert recorder.only.completions[:1] == (["fin"] if ends else ["flushed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, Set, Tuple
 
 import pytest
 
@@ -82,6 +82,15 @@ def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -
     assembler.assemble(Segment.make(CLIENT, SERVER, 101, flags="R"), 1000.3)
     assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
     assert recorder.connections[0].completions == ["rst"]
+
+
+@pytest.mark.parametrize("place, kinds", [(205, set()), (207, {"fin_ahead"}), (203, {"fin_ahead"})])
+def test_a_second_fin_behind_a_hole_is_evidence_where_its_place_is_another(place: int, kinds: Set[str]) -> None:
+    recorder, assembler = opened()
+    assembler.assemble(Segment.make(CLIENT, SERVER, 200, b"later", ack=501), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 205, flags="FA", ack=501), 1000.3)
+    assembler.assemble(Segment.make(CLIENT, SERVER, place, flags="FA", ack=501), 1000.4)
+    assert recorder.kinds == kinds
 
 
 def closed(*segments: Segment, **options: Any) -> Recorder:

@@ -64,11 +64,12 @@ def test_the_acknowledgement_of_a_fin_takes_no_later_one_back() -> None:
 
 
 def test_a_server_that_answers_a_syn_with_a_syn_betrays_itself_by_its_first_acknowledgement() -> None:
-    """Also where that comes late, with data in order, on a connection that has long been open."""
+    """Also where that comes late, with data in order, on a connection that has long been open; once."""
     packets = [packet("c", "S", -1), packet("s", "S", -1), packet("s", "A", 0, -1), packet("c", "A", 0)]
     packets += [packet("c", "PA", 0, 0, 100), packet("c", "PA", 100, 0, 100), packet("s", "PA", 0, 200, 100)]
     assert evidence(packets[:-1]) == {}
     assert evidence(packets) == {"split_handshake": 1}
+    assert evidence([*packets, packet("s", "PA", 100, 200, 100), packet("s", "A", 200, 200)]) == {"split_handshake": 1}
     crossed = [*packets[:2], packet("c", "SA", -1, 0), packet("s", "SA", -1, 0), packet("c", "A", 0), packets[-1]]
     assert "split_handshake" not in evidence([*crossed[:-1], packet("s", "PA", 0, 0, 100)])
 
