@@ -144,6 +144,18 @@ def test_a_late_copy_of_a_whole_handshake_opens_nothing(end: str, checks: str, f
 
 @FORMS
 @CHECKS
+@pytest.mark.parametrize("again", [0, 1], ids=["SYN", "SYN/ACK"])
+def test_what_goes_on_after_a_refusal_is_a_connection_of_its_own(again: int, checks: str, form: str) -> None:
+    """The refusal ends the first at once (RFC 9293 3.10.7.3). The same SYN may come again, and succeed; or the client
+    has never heard of the refusal, and the handshake goes on."""
+    refused = [("c", "S", 1000, 0, b""), ("s", "RA", 0, 1001, b"")]
+    assert [heard for _, _, heard in streams(assembled(2 * refused, form, checks=checks))] == [["rst"], ["rst"]]
+    recorder = assembled(refused + exchange(1000, 80_000, b"two", b"TWO")[again:], form, checks=checks)
+    assert streams(recorder) == [("", "", ["rst"]), ("two", "TWO", ["flushed"])]
+
+
+@FORMS
+@CHECKS
 @pytest.mark.parametrize("end", [[], *CLOSED.values()])
 def test_a_syn_ack_begins_a_connection_whose_syn_is_missing(end: List[Packet], checks: str, form: str) -> None:
     packets = exchange(1000, 5000, b"one", b"ONE") + end + exchange(700_000, 80_000, b"two", b"TWO")[1:]

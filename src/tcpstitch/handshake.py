@@ -32,9 +32,11 @@ class Handshake(TouchedState):
     watcher: Any
     closed: bool
     embryonic: bool
+    reason: str
     restartable: bool
     crossed_syn = unusual("crossed_syn")
     pending_syn = unusual("pending_syn")
+    syn_data = unusual("syn_data")
 
     def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Read a SYN; False if nothing else of its segment counts."""
@@ -57,6 +59,7 @@ class Handshake(TouchedState):
         elif base == half.base_seq:
             if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
                 half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
+            taken = self.embryonic
         elif not half.started and (self.embryonic or not half.acked) and not self._answers_another(half, segment):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
@@ -161,7 +164,11 @@ class Handshake(TouchedState):
         """What opens a new connection, now that this one is over and a SYN or SYN/ACK came on its addresses, or None.
 
         The SYN, unless its number is that of the first one: then it is a late copy, or the server's SYN/ACK has another
-        number than before. A SYN/ACK of the server by itself, where the capture has not got the SYN."""
+        number than before. A SYN/ACK of the server by itself, where the capture has not got the SYN. Either, where the
+        first SYN was refused: the client tries again, or never heard of the refusal."""
+        refused = self.embryonic and self.reason == "rst" and not self.server.known
+        if refused and not (segment.flags & ACK and half is self.client):
+            return Waiting(segment, timestamp)
         again = half.known and half.syn_seen and half.base_seq == (segment.seq + 1) & MASK
         if not segment.flags & ACK:
             if again and self.watcher is not None:

@@ -130,7 +130,7 @@ class Ordinary(Routing):
                 or seq != half.expected_seq
                 or not window
                 or not (half.details is peer.details is NOTHING or self._may_confirm(half, packet, start, data))
-                or data
+                or (data or self._strict)
                 and (data < 0 or data <= VERIFY_BYTES and not sound(half, packet, start, ahead, length))
                 or word >= 0x8000
                 and not self._renews(half, packet, start - 20)

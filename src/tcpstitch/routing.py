@@ -202,7 +202,7 @@ class Routing(Timers):
         """A packet on addresses whose connection is over: another SYN opens anew, all else is counted as late."""
         state = half.state
         flags = segment.flags
-        if flags & SYN and not flags & RST and segment.checksum_ok() is not False:
+        if flags & (SYN | FIN | RST) == SYN and segment.checksum_ok() is not False:
             opening = state.opens_anew(half, segment, timestamp)
             if opening is not None:
                 self._forget(state)

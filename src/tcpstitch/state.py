@@ -29,7 +29,6 @@ class StreamState(Resets):
         "details",
     )  # fmt: skip
 
-    syn_data = unusual("syn_data")
     depth = unusual("depth")
 
     host: Any
@@ -67,7 +66,7 @@ class StreamState(Resets):
                     self._set_aside(half, segment, timestamp)
                 return
             flags = segment.flags
-        elif self.host._strict and segment.length and segment.checksum_ok() is False:
+        elif self.host._strict and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
         if self.half_open_reset and not flags & (SYN | RST):

@@ -23,7 +23,7 @@ from .segment import (
     Segment,
     parse_options,
 )
-from .sequence import NEVER, difference
+from .sequence import MASK, NEVER, difference
 
 MAX_URGENT = 16  # received, but not acknowledged
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
@@ -81,8 +81,8 @@ def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
     if not segment.flags & ACK:
         return "no_ack_flag"
     peer = half.peer
-    if not peer.known:
-        return None
+    if not peer.known or peer.isns and not peer.started and (segment.ack - 1) & MASK in peer.isns:
+        return None  # the latter says which of several SYNs of the peer counts
     offset = peer.offset_of(segment.ack)
     highest = max(peer.highest_sent, peer.max_offset + (peer.fin_offset is not None))
     lowest = peer.acked - max(half.max_window, 65535)
@@ -193,6 +193,8 @@ def _note_window(half: Any, segment: Segment) -> None:
 
 
 def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -> None:
+    if half.ts_recent < 0 and half.syn_seen and not segment.flags & SYN:
+        return  # not negotiated (RFC 7323 3.2)
     strict = half.state.host._strict
     ahead = difference(half.ts_recent, value) if half.ts_recent >= 0 else 0
     if ahead < 0:
