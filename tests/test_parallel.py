@@ -181,3 +181,30 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_read(
 def test_no_source_gives_no_result() -> None:
     outcome = run([], Factory)
     assert (outcome.results, outcome.failures, outcome.parts) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    "linktype,head",
+    [(0, b"\2\0\0\0"), (0, b"\0\0\0\2"), (108, b"\0\0\0\2"), (101, b""), (113, bytes(14) + b"\x08\0"),
+     (276, b"\x08\0" + bytes(18))],
+)  # fmt: skip
+def test_a_connection_comes_once_whatever_the_link_type(tmp_path: Path, linktype: int, head: bytes) -> None:
+    data = bytearray(capture(*(head + packet[14:] for number in range(12) for packet in numbered(number))).getvalue())
+    struct.pack_into("<I", data, 20, linktype)
+    path = tmp_path / "other.pcap"
+    path.write_bytes(data)
+    expected = alone(path)
+    assert len(expected) == 12
+    with ThreadPoolExecutor(2) as executor:
+        assert run(path, Factory, parts=3, workers=2, executor=executor).results == expected
+
+
+def test_a_raw_packet_with_a_traffic_class_is_in_one_part(tmp_path: Path) -> None:
+    packets = [packet[14:] for number in range(12) for packet in numbered(number, ipv6=True)]
+    data = bytearray(capture(*(bytes((0x60 | number % 16,)) + packet[1:] for number, packet in enumerate(packets)))
+                     .getvalue())  # fmt: skip
+    struct.pack_into("<I", data, 20, 101)
+    path = tmp_path / "other.pcap"
+    path.write_bytes(data)
+    with ThreadPoolExecutor(2) as executor:
+        assert run(path, Factory, parts=3, workers=2, executor=executor).results == alone(path)

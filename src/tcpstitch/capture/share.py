@@ -10,14 +10,13 @@ from __future__ import annotations
 import struct
 from typing import Any, Iterator, List, Optional, Tuple
 
+from ..decode import as_ethernet
 from ..errors import UsageError, whole
-from .report import ETHERNET, Record
+from .report import ETHERNET, Record, packet_class
 
 # 2**16 leaves 1 when divided by 257: the remainder of a key is that of the sum of its words, whatever their order. With
 # the bytes of each word swapped it is what was missing to 257, as 2**8 leaves -1.
 MOST_SHARES = 257
-_RAW = frozenset((12, 14, 101, 228, 229))  # link types that begin with the IP header
-_RAW_KINDS = {b"\x45": b"\x08\x00", b"\x60": b"\x86\xdd"}
 
 # From the EtherType on: that, version, IHL and type of service; fragment word, TTL and protocol; addresses; ports.
 _IPV4 = "I4xI2xQI"
@@ -98,16 +97,9 @@ class Share:
         self._bytes += HEAD + length
         if linktype == ETHERNET:
             return self._may_own(buffer, start + 12, length - 12)
-        if linktype == 113:  # Linux cooked
-            return self._may_own(buffer, start + 14, length - 14)
-        stop = start + min(length, _LONGEST)
-        if linktype in _RAW:
-            packet = _RAW_KINDS.get(buffer[start : start + 1], b"") + buffer[start:stop]
-        elif linktype == 276:  # Linux cooked, version 2
-            packet = buffer[start : start + 2] + buffer[start + 20 : stop]
-        else:
-            return True
-        return self._may_own(packet, 0, len(packet))
+        # What the assembler takes for a frame must be told apart here: it asks no more whose that is.
+        frame = as_ethernet(packet_class(linktype)(buffer[start : start + min(length, _LONGEST)]))
+        return frame is None or self._may_own(frame, 12, len(frame) - 12)
 
     def _may_own(self, buffer: bytes, at: int, length: int) -> bool:
         bucket = bucket_of(buffer, at, length)
