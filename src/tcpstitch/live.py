@@ -196,12 +196,13 @@ def sniff(
 ) -> Live:
     """Capture on an interface of Linux, or on all of them: "any". Starts at once; needs CAP_NET_RAW.
 
-    `filter` is a pcap-filter(7) expression, run by the kernel; tcpdump compiles it. At most `snaplen` bytes of each
-    packet are kept. With `promiscuous`, packets for other hosts come too. `buffer_bytes` is what the kernel may hold
-    until they are read. While the main thread iterates, the first of `signals` ends the iteration as an end of file
-    would, so that what follows can flush; pass `()` to leave signals alone. Raises `UsageError` for an argument or
-    filter that cannot work, `CaptureError` where capturing is impossible: another system, no such interface, an
-    interface that is down, no rights.
+    `filter` is a pcap-filter(7) expression, run by the kernel; tcpdump compiles it. `tcp` and `port` do not look behind
+    extension headers of IPv6, which the large packets of BIG TCP have, nor into tunnels: "tcp port 80 or ip6 proto 0"
+    takes the former. At most `snaplen` bytes of each packet are kept. With `promiscuous`, packets for other hosts come
+    too. `buffer_bytes` is what the kernel may hold until they are read. While the main thread iterates, the first of
+    `signals` ends the iteration as an end of file would, so that what follows can flush; pass `()` to leave signals
+    alone. Raises `UsageError` for an argument or filter that cannot work, `CaptureError` where capturing is impossible:
+    another system, no such interface, an interface that is down, no rights.
     """
     if not hasattr(socket, "AF_PACKET"):
         raise CaptureError("live capture needs Linux; elsewhere use: tcpdump -U -w - | tcpstitch list -")
