@@ -100,3 +100,46 @@ def test_the_option_check_keeps_to_mss_and_scaled_window_but_for_keep_alives(
     assert check.check(*options("s", 499, flags="SA", options=syn_ack), -1)
     assert check.check(*options("s", 500, window=1000), 500)
     assert check.check(*options("c", seq, length), 100) is accepted
+
+
+@pytest.mark.parametrize(
+    "value, accepted",
+    [(b"\x02\x04\x05\xb4", True), (b"\x02\x03\x05\x01", False), (b"\x03\x04\x01\x01", False)],
+)
+def test_the_option_check_refuses_a_syn_with_an_option_of_a_wrong_length(value: bytes, accepted: bool) -> None:
+    assert OptionCheck().check(*options("c", 99, flags="S", options=value), -1) is accepted
+
+
+def test_the_option_check_keeps_to_a_window_that_is_not_scaled() -> None:
+    """A refused segment says nothing, not even about its own window."""
+    check = OptionCheck()
+    assert check.check(*options("s", 500, window=10), -1)
+    assert check.check(*options("c", 111), 100)  # it may be scaled
+    assert check.check(*options("s", 499, flags="SA", window=10), -1)
+    assert check.check(*options("c", 110), 100)
+    assert not check.check(*options("c", 111), 100)
+    assert not check.check(*options("s", 400, window=5000), 500)
+    assert not check.check(*options("c", 111), 100)
+
+
+@pytest.mark.parametrize(
+    "lenient, steps, state",
+    [
+        # What gopacket's machine gives for these; a step is the sender and the flags, with "!" where it is refused.
+        (False, "cS sSA cA cFA sA sP! sFA sA! sFA! cA cA!", "closed"),
+        (False, "cS sSA cFA sF! s! cA sFA cR cA!", "reset"),
+        (False, "cS sS! cSA! sSA cF cFA cS!", "close_wait"),
+        (True, "sSA cA", "established"),
+        (True, "cSA sA", "established"),
+        (True, "cFA sA cA sA", "established"),
+        (True, "cF sFA", "last_ack"),
+        (True, "cR cA!", "reset"),
+        (True, "cS cA!", "syn_sent"),
+    ],
+)
+def test_the_state_machine_closes_and_joins_as_gopacket_does(lenient: bool, steps: str, state: str) -> None:
+    machine = TcpStateMachine(support_missing_establishment=lenient)
+    for step in steps.split():
+        segment, direction = options(step[0], 1, flags=step[1:].rstrip("!"))
+        assert machine.check(segment, direction) is not step.endswith("!"), step
+    assert machine.state == state

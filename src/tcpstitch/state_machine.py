@@ -9,73 +9,94 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .errors import UsageError
-from .segment import ACK, FIN, RST, SYN, Direction, Segment
+from .segment import (
+    ACK,
+    FIN,
+    OPTION_MSS,
+    OPTION_WINDOW_SCALE,
+    RST,
+    SYN,
+    SYN_ACK,
+    Direction,
+    Segment,
+    parse_options,
+)
 from .sequence import difference
 
 
 class TcpStateMachine:
     """Accepts the flags of an orderly connection (RFC 9293 3.3.2), told apart by direction. O(1) per segment.
 
-    With `support_missing_establishment` a first segment without SYN counts as part of an established connection.
+    With `support_missing_establishment` a first segment that is no SYN tells how far the connection has come.
     """
 
-    __slots__ = ("state", "_opener", "_closer", "_lenient")
+    __slots__ = ("state", "_lenient", "_side")
 
     def __init__(self, support_missing_establishment: bool = False) -> None:
         self.state = "closed"
         self._lenient = support_missing_establishment
-        self._opener: Optional[Direction] = None
-        self._closer: Optional[Direction] = None
+        self._side: Optional[Direction] = None  # who sent the SYN or, from the first FIN on, that
 
     def check(self, segment: Segment, direction: Direction) -> bool:
         """Whether this segment fits; if so, the state advances. Raises `UsageError` for what is no segment."""
         _must_be_those_of_accept(segment, direction)
         flags = segment.flags
-        if self.state == "reset":
-            return False
+        if self.state == "closed" and flags & SYN_ACK != SYN and self._lenient:
+            self._join(flags, direction)
         if self.state == "closed":
-            return self._open(flags, direction)
-        if flags & RST:
-            self.state = "reset"
-            return True
-        if self.state == "syn_sent":
-            if flags & SYN and direction == self._opener:
-                return not flags & ACK  # the SYN again
-            if flags & SYN and flags & ACK:
-                self.state = "established"
-                return True
+            if flags & SYN_ACK != SYN:
+                return False
+            self.state, self._side = "syn_sent", direction
+        elif self.state == "reset":
             return False
-        return self._close(flags, direction)
-
-    def _open(self, flags: int, direction: Direction) -> bool:
-        if flags & SYN and not flags & ACK:
-            self.state, self._opener = "syn_sent", direction
-            return True
-        if self._lenient and not flags & RST:
+        elif flags & RST:
+            self.state = "reset"
+        elif self.state == "syn_sent":
+            if direction == self._side:
+                return flags & SYN_ACK == SYN  # the SYN again
+            if flags & SYN_ACK != SYN_ACK:
+                return False
             self.state = "established"
-            return True
-        return False
+        else:
+            return self._close(flags, direction)
+        return True
+
+    def _join(self, flags: int, direction: Direction) -> None:
+        """The state before a segment of a connection of which nothing was seen."""
+        other = Direction(1 - direction)
+        if flags & SYN:
+            self.state, self._side = "syn_sent", other
+        elif flags & (FIN | ACK) == FIN | ACK:
+            self.state, self._side = "close_wait", other  # it answers a FIN
+        else:
+            self.state = "established"
 
     def _close(self, flags: int, direction: Direction) -> bool:
         if self.state == "established":
             if flags & FIN:
-                self.state, self._closer = "close_wait", direction
-        elif self.state == "close_wait":
-            if flags & FIN and direction != self._closer:
-                self.state = "last_ack"
-        elif self.state == "last_ack" and flags & ACK and direction == self._closer:
+                self.state, self._side = "close_wait", direction
+            return True
+        if not flags & ACK:
+            return False
+        if self.state == "last_ack":
+            if direction != self._side:
+                return False
             self.state = "closed"
+        elif flags & FIN and direction != self._side:
+            self.state = "last_ack"
         return True
 
 
 class OptionCheck:
-    """Refuses segments below the next expected byte, above the MSS or beyond the window. O(options) per segment."""
+    """Refuses segments below the next expected byte, above the MSS or beyond the window, and SYNs with an MSS or window
+    scale of a wrong length. O(options) per segment. A window counts where the SYN that says how it is scaled was seen;
+    gopacket looks only at those that are not scaled."""
 
     __slots__ = ("_mss", "_scale", "_window")
 
     def __init__(self) -> None:
         self._mss = [0, 0]
-        self._scale = [-1, -1]
+        self._scale = [-1, -1]  # not known
         self._window = [0, 0]
 
     def check(self, segment: Segment, direction: Direction, next_seq: int) -> bool:
@@ -85,23 +106,22 @@ class OptionCheck:
         if not isinstance(next_seq, int):
             raise UsageError(f"next_seq={next_seq!r}: give the next expected sequence number, or -1")
         receiver = 1 - direction
-        accepted = True
         if segment.flags & SYN:
+            found = parse_options(segment.options)
+            if len(found.get(OPTION_MSS, b"..")) != 2 or len(found.get(OPTION_WINDOW_SCALE, b".")) != 1:
+                return False
             self._mss[direction] = segment.mss or 0
-            scale = segment.window_scale
-            self._scale[direction] = -1 if scale is None else scale
+            self._scale[direction] = segment.window_scale or 0
         elif next_seq >= 0:
             ahead = difference(next_seq, segment.seq)
-            keepalive = ahead == -1 and segment.length <= 1
             scale = self._scale[receiver]
-            window = self._window[receiver] << max(scale, 0)
-            accepted = keepalive or not (
-                ahead < 0
-                or 0 < self._mss[receiver] < segment.length
-                or (scale >= 0 and window > 0 and ahead > window)
-            )
+            window = self._window[receiver] << scale if scale >= 0 else 0
+            if not (ahead == -1 and segment.length <= 1) and (  # a keep-alive
+                ahead < 0 or 0 < self._mss[receiver] < segment.length or 0 < window < ahead
+            ):
+                return False
         self._window[direction] = segment.window
-        return accepted
+        return True
 
 
 def _must_be_those_of_accept(segment: Any, direction: Any) -> None:
