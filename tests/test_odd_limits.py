@@ -53,6 +53,20 @@ def test_a_bound_that_ends_the_wait_for_the_start_leaves_all_bytes_at_their_plac
     assert recorder.only.data().endswith(STREAM[1000:1500])
 
 
+@pytest.mark.parametrize("pages", range(2, 9))
+@pytest.mark.parametrize("delivery", ["arrival", "acked"])
+def test_what_waits_behind_a_start_that_a_bound_has_found_waits_at_its_place(pages: int, delivery: str) -> None:
+    recorder = Recorder()
+    limits = Limits(pages, page_size=64)
+    with Assembler(recorder, limits=limits, delivery=delivery, start="syn") as assembler:
+        say(assembler, 451, 481)
+        say(assembler, 0, 33)
+        say(assembler, 1000, 1100)
+        say(assembler, 1300, 1310)
+    assert_at_their_places(recorder.only)
+    assert recorder.only.data().endswith(STREAM[1000:1100] + STREAM[1300:1310])
+
+
 def test_a_fin_counts_at_its_place_when_its_data_ended_the_wait_for_the_start() -> None:
     """The bound on pages makes the lower segment the start while the one with the FIN is taken."""
     recorder = Recorder()

@@ -155,12 +155,12 @@ class HalfStream(Delivery):
     @apart
     def _buffer(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any, fin: bool = False) -> None:
         host = self.state.host
-        if self.queue is None:
-            self.queue = make_queue(host._pages, self.state, host._policies.of(self))
-        queue = self.queue
         end = start + len(data)
         base = self.base_seq
         while True:
+            if self.queue is None:
+                self.queue = make_queue(host._pages, self.state, host._policies.of(self))
+            queue = self.queue  # another where offsets count from elsewhere
             if self.base_seq != base:  # what made room was the start that was held: offsets count from it now
                 start -= unwrap(self.base_seq, base, 0)
                 end = start + len(data)
