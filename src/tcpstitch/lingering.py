@@ -6,9 +6,9 @@ these than of living ones: as a tuple each, a third of the memory, and most of w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Optional
 
-from .half import OVER
+from .half import OVER, HalfStream
 from .segment import FlowKey, reverse_key
 from .state import StreamState
 from .upkeep import Upkeep, make_state
@@ -45,7 +45,7 @@ class Lingering(Upkeep):
             )  # fmt: skip
             self._take_apart(state)
 
-    def _whole_again(self, key: FlowKey) -> Any:
+    def _whole_again(self, key: FlowKey) -> Optional[HalfStream]:
         """The direction of such a connection, as the rules want it; None where there is none. O(1)."""
         client, server = key, reverse_key(key)
         if client not in self._closed:

@@ -7,8 +7,9 @@ answered with a RST, RFC 9293 3.10.7.2). So it waits for the next packet on its 
 from __future__ import annotations
 
 from array import array
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
+from .half import HalfStream
 from .limits import OPENING_BYTES, key_cost
 from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
 
@@ -84,7 +85,7 @@ class Openings:
             return before.segment, before.timestamp
         return None
 
-    def evidence(self, half: Any, key: FlowKey) -> None:
+    def evidence(self, half: HalfStream, key: FlowKey) -> None:
         """Tell the connection that `key` opened of what came before."""
         before = self._take(key) if self.table else None
         if before is not None and before.kind:

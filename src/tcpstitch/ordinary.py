@@ -13,7 +13,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from .chunk import LastChunk
 from .details import NOTHING
-from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY
+from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY, HalfStream
 from .routing import Routing
 from .segment import (
     CONTROL,
@@ -32,6 +32,7 @@ from .segment import (
 )
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import same_line, ttl_of
+from .state import StreamState
 from .timers import BACK_SECONDS
 from .uncut import PYPY
 from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
@@ -55,8 +56,8 @@ class Ordinary(Routing):
     _strict: bool
 
     def _stranger(
-        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, key: bytes, middle: int, ahead: int,
-        length: int, seq: int, word: int, window: int,
+        self, packet: Any, at: int, limit: int, timestamp: float, half: Optional[HalfStream], key: bytes, middle: int,
+        ahead: int, length: int, seq: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A packet of no connection that is in the table: a SYN without data opens one, and one may be over; or no TCP,
         or one whose TTL says that it may come from elsewhere."""
@@ -113,8 +114,8 @@ class Ordinary(Routing):
         return None
 
     def _handshake(
-        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, middle: int, ahead: int, length: int,
-        seq: int, ack: int, word: int, window: int,
+        self, packet: Any, at: int, limit: int, timestamp: float, half: HalfStream, middle: int, ahead: int,
+        length: int, seq: int, ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """On a connection that has seen a usual SYN: the SYN/ACK without data that answers it, and then the plain
         segment that confirms that; data of this one is still to be taken, in order on an open connection."""
@@ -164,7 +165,7 @@ class Ordinary(Routing):
         state.last_seen = timestamp
         return None
 
-    def _may_confirm(self, half: Any, packet: Any, start: int, data: int) -> bool:
+    def _may_confirm(self, half: HalfStream, packet: Any, start: int, data: int) -> bool:
         """Whether both windows are open; under strict checks also whether a plain segment has no data, which they would
         look at, and no timestamp older than the SYN's."""
         if not (half.window and half.peer.window):
@@ -172,7 +173,7 @@ class Ordinary(Routing):
         return not self._strict or not data and (half.ts_recent < 0 or option_words(packet, start)[1] >= half.ts_recent)
 
     def _fin(
-        self, packet: Any, at: int, limit: int, timestamp: float, half: Any, ahead: int, length: int, seq: int,
+        self, packet: Any, at: int, limit: int, timestamp: float, half: HalfStream, ahead: int, length: int, seq: int,
         ack: int, word: int, window: int,
     ) -> None:  # fmt: skip
         """A FIN: an ordinary one has no data, and its direction has delivered everything (RFC 9293 3.6)."""
@@ -232,7 +233,7 @@ class Ordinary(Routing):
         if self._error is not None:
             self._raise_pending()
 
-    def _take_syn(self, half: Any, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
+    def _take_syn(self, half: HalfStream, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
         half.line = same_line(middle, middle)
         half.max_window = half.shown = window
         if self._strict:
@@ -253,7 +254,7 @@ class Ordinary(Routing):
         half.good_checksums = half.syn_seen = True
         half.expected_seq = (seq + 1) & MASK
 
-    def _handler_raised(self, state: Any, error: BaseException) -> None:
+    def _handler_raised(self, state: StreamState, error: BaseException) -> None:
         self._busy = self  # `complete` of the abandoned stream is a handler too
         try:
             if not isinstance(error, Exception):
@@ -265,7 +266,7 @@ class Ordinary(Routing):
             self._busy = None
             del error  # an exception that leads to this frame, and the frame to it, would be a cycle
 
-    def _acknowledges(self, half: Any, ack: int, window: int) -> bool:
+    def _acknowledges(self, half: HalfStream, ack: int, window: int) -> bool:
         """Whether this is an honest confirmation of bytes that were seen; if so it is taken in."""
         peer = half.peer
         expected = peer.expected_seq
@@ -294,21 +295,21 @@ class Ordinary(Routing):
         return True
 
     def _other(
-        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, ahead: int, length: int, seq: int, ack: int, word: int,
         window: int,
     ) -> None:  # fmt: skip
         """A segment that is not plain, or strict checks ask more of; stands in `shortpath`."""
         raise NotImplementedError
 
-    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
+    def _acknowledges_beyond(self, half: HalfStream, ack: int, beyond: int) -> bool:
         """The same for `beyond` bytes that were not seen; stands in `waiting`, as does the next."""
         raise NotImplementedError
 
-    def _acknowledges_again(self, half: Any, ack: int, behind: int, before: int) -> bool:
+    def _acknowledges_again(self, half: HalfStream, ack: int, behind: int, before: int) -> bool:
         """The same for less than what was confirmed `before`."""
         raise NotImplementedError
 
-    def _renews(self, half: Any, packet: bytes, tcp: int) -> bool:
+    def _renews(self, half: HalfStream, packet: bytes, tcp: int) -> bool:
         """RFC 7323 5.3, for the options as appendix A lays them out. What was overtaken has an older one."""
         if len(packet) < tcp + 32:
             return False
@@ -339,7 +340,7 @@ def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[D
     return None if OPTION_MD5 in found else found
 
 
-def same_path(half: Any, line: int) -> bool:
+def same_path(half: HalfStream, line: int) -> bool:
     """Whether TCP with this line may have come from where the others came; it becomes the usual one if its TTL is."""
     if (line & 0x3FFF00FF if len(half.state.key) == 12 else line >> 8) != 6:
         return False  # no TCP, or a fragment
@@ -351,7 +352,7 @@ def same_path(half: Any, line: int) -> bool:
     return -TTL_MARGIN < usual - ttl < TTL_MARGIN if usual else not ttl  # none is known: the rules take over this one
 
 
-def sound(half: Any, packet: Any, start: int, ahead: int, length: int) -> bool:
+def sound(half: HalfStream, packet: Any, start: int, ahead: int, length: int) -> bool:
     """Whether the checksum of `packet[start - 20 : start + length]` holds (RFC 9293 3.1); then `half` is known to send
     good ones. O(length)."""
     # With the addresses, which lie 28 bytes before `start` in IPv4 and 52 in IPv6, the protocol, 6, and the size the

@@ -8,7 +8,7 @@ from .apart import apart
 from .decode import PacketDecoder, as_ethernet
 from .details import Waiting
 from .errors import PacketTypeError, UsageError
-from .half import IGNORED
+from .half import IGNORED, HalfStream
 from .limits import key_cost
 from .segment import FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
@@ -92,7 +92,7 @@ class Routing(Timers):
                 return
         self._apply(half, segment, timestamp)
 
-    def _apply(self, half: Any, segment: Segment, timestamp: float) -> None:
+    def _apply(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         state = half.state
         nobody = half.plain == IGNORED and not segment.flags & (FIN | SYN | RST)
         if state.stream is None or nobody:
@@ -108,7 +108,7 @@ class Routing(Timers):
         state.last_seen = timestamp
         state.refresh()
 
-    def _accepted(self, state: StreamState, half: Any, segment: Segment) -> bool:
+    def _accepted(self, state: StreamState, half: HalfStream, segment: Segment) -> bool:
         try:
             answer = state.stream.accept(segment, half.direction)
             if answer is None:  # a forgotten `return` would leave out everything, in silence
@@ -118,7 +118,7 @@ class Routing(Timers):
             self._handler_failed(state, state.stream, error)
             return False
 
-    def _opened_by(self, segment: Segment, timestamp: float) -> Any:
+    def _opened_by(self, segment: Segment, timestamp: float) -> Optional[HalfStream]:
         """The direction of the connection that this segment opens, or None."""
         before = self._openings.released_by(segment)
         if before is not None:
@@ -126,7 +126,7 @@ class Routing(Timers):
             return self._halves[segment.key]
         return self._open(segment, timestamp) if self._openings.opens(segment, timestamp) else None
 
-    def _open(self, segment: Segment, timestamp: float) -> Any:
+    def _open(self, segment: Segment, timestamp: float) -> HalfStream:
         """Open a connection: the direction of the segment that does it."""
         key = directed_flow(segment).key
         state = self._admit(key, reverse_key(key), segment, timestamp)
@@ -198,7 +198,7 @@ class Routing(Timers):
         state.depth = depth
         return True
 
-    def _after_close(self, half: Any, segment: Segment, timestamp: float) -> Any:
+    def _after_close(self, half: HalfStream, segment: Segment, timestamp: float) -> Optional[HalfStream]:
         """A packet on addresses whose connection is over: another SYN opens anew, all else is counted as late."""
         state = half.state
         flags = segment.flags

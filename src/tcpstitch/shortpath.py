@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from .chunk import Chunk
 from .errors import ReentrantCallError
-from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS
+from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS, HalfStream
 from .layouts import ALONE, ENHANCED, Layout, Mode, layout_of
 from .ordinary import same_path, sound
 from .segment import CONTROL, FIN
@@ -93,7 +93,7 @@ class ShortPath(Strictly):
                     continue
                 headers, front, rest, marked, ahead, spare = layout
                 mark, total, middle, key, seq, ack, word, window = headers(packet, at)
-            half: Any = self._halves[key]
+            half: Optional[HalfStream] = self._halves[key]
             length = total - spare
             if half is None or (middle != half.line and (ahead + length > limit - at or not same_path(half, middle))):
                 self._stranger(packet, at, limit, timestamp, half, key, middle, ahead, length, seq, word, window)
@@ -198,7 +198,7 @@ class ShortPath(Strictly):
         return self._error is None
 
     def _other(
-        self, packet: bytes, timestamp: float, half: Any, ahead: int, length: int, seq: int, ack: int, word: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, ahead: int, length: int, seq: int, ack: int, word: int,
         window: int,
     ) -> None:  # fmt: skip
         """A TCP segment without FIN that is not plain data or a plain ACK in order on an open connection."""
@@ -223,7 +223,7 @@ class ShortPath(Strictly):
             return
         self._take(packet, timestamp)
 
-    def _answer(self, half: Any, chunk: Chunk) -> None:
+    def _answer(self, half: HalfStream, chunk: Chunk) -> None:
         """What the handler asked for, or did wrong, in the call that the short path made."""
         half.answer(chunk)
         half.catch_up()

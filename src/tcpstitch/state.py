@@ -34,8 +34,6 @@ class StreamState(Resets):
     host: Any
     key: FlowKey  # directed, client to server
     reverse: FlowKey  # directed, server to client
-    client: Any
-    server: Any
     stream: Any
     watcher: Any  # the handler after completion: evidence may still come
     details: Any

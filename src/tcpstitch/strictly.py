@@ -3,10 +3,8 @@ segment, asked of those about which nothing is unusual. Such a segment then pass
 
 from __future__ import annotations
 
-from typing import Any
-
 from .details import NOTHING
-from .half import PLAIN, STAMPED, STRICTLY
+from .half import PLAIN, STAMPED, STRICTLY, HalfStream
 from .ordinary import IPV6_AHEAD, LAYOUT_WORD, option_words, sound
 from .segment import FIN, even_sum
 from .sequence import HALF, MASK
@@ -19,8 +17,8 @@ class Strictly(Waiting):
     __slots__ = ()
 
     def _strictly(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
-        window: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, start: int, end: int, seq: int, ack: int,
+        word: int, window: int,
     ) -> bool:  # fmt: skip
         """Take a plain segment, or one with a FIN and no data, at the next expected byte whose checksum holds, with an
         acknowledgement of no less than what is acknowledged already and a timestamp no older than the last. O(length).

@@ -246,7 +246,7 @@ class Upkeep(Bounds):
         if state.reverse in halves:  # it is the same, where the two ends are the same
             del halves[state.reverse]
         state.client.peer = state.server.peer = None
-        state.client = state.server = state.stream = state.watcher = None
+        state.client = state.server = state.stream = state.watcher = None  # type: ignore[assignment]  # nobody asks any more
         if self._policies.chosen:
             self._policies.forget(state)
 

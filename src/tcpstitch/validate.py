@@ -8,8 +8,9 @@ Only for captures that hold both directions: what the other side said decides.
 from __future__ import annotations
 
 from array import array
-from typing import Any, Dict, Optional
+from typing import Dict, Optional
 
+from .half import HalfStream
 from .segment import (
     ACK,
     FIN,
@@ -34,7 +35,7 @@ PAWS_SLACK = 1000
 OLD_TIMESTAMP = 100_000  # what is older by more was not merely overtaken, or lost and sent again
 
 
-def refusal(half: Any, segment: Segment) -> Optional[str]:
+def refusal(half: HalfStream, segment: Segment) -> Optional[str]:
     """Why the receiver of `half` would not process this segment, as the name of the anomaly; None if it would.
 
     Handshake segments are judged by the handshake. O(1).
@@ -52,7 +53,7 @@ def refusal(half: Any, segment: Segment) -> Optional[str]:
     return _outside_window(half, segment) or _wrong_ack(half, segment)
 
 
-def refusal_detail(reason: str, half: Any, segment: Segment) -> Dict[str, int]:
+def refusal_detail(reason: str, half: HalfStream, segment: Segment) -> Dict[str, int]:
     """What the anomaly of that name says besides."""
     if reason == "bad_ack":
         return {"ack": segment.ack}
@@ -61,7 +62,7 @@ def refusal_detail(reason: str, half: Any, segment: Segment) -> Dict[str, int]:
     return {}
 
 
-def _outside_window(half: Any, segment: Segment) -> Optional[str]:
+def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
     """RFC 9293 3.10.7.4, first check; old data goes on, so that its retransmission is counted."""
     window = half.peer.window
     if window < 0:
@@ -76,7 +77,7 @@ def _outside_window(half: Any, segment: Segment) -> Optional[str]:
     return "out_of_window" if segment.length else "fin_out_of_window"
 
 
-def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
+def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
     """RFC 9293 3.10.7.4, fifth check, with the lower bound of RFC 5961 5.2."""
     if not segment.flags & ACK:
         return "no_ack_flag"
@@ -91,7 +92,7 @@ def _wrong_ack(half: Any, segment: Segment) -> Optional[str]:
     return None if lowest <= offset <= highest else "bad_ack"
 
 
-def note_header(half: Any, segment: Segment, timestamp: float) -> None:
+def note_header(half: HalfStream, segment: Segment, timestamp: float) -> None:
     """What the header says beside the sequence numbers: TTL, window, options, odd flags."""
     flags = segment.flags
     if half.ttl == 0:
@@ -120,7 +121,7 @@ def note_header(half: Any, segment: Segment, timestamp: float) -> None:
         half.anomaly("missing_timestamp", half.max_offset, timestamp)
 
 
-def _note_ttl(half: Any, segment: Segment, timestamp: float) -> None:
+def _note_ttl(half: HalfStream, segment: Segment, timestamp: float) -> None:
     """A TTL that jumped: one that is too low may not reach the receiver."""
     control = segment.flags & (FIN | RST | SYN)
     if segment.ttl < half.ttl:
@@ -133,7 +134,7 @@ def _note_ttl(half: Any, segment: Segment, timestamp: float) -> None:
     half.ttl = segment.ttl  # the path may have changed
 
 
-def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int]:
+def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optional[int]:
     """What the options say, on SYNs above all; returns the value of the timestamp (RFC 7323 3.2), if there is one."""
     found = parse_options(segment.options)
     flags = segment.flags
@@ -158,7 +159,7 @@ def _note_options(half: Any, segment: Segment, timestamp: float) -> Optional[int
     return None if stamps is None else int.from_bytes(stamps[:4], "big")
 
 
-def _note_odd_flags(half: Any, segment: Segment, timestamp: float) -> None:
+def _note_odd_flags(half: HalfStream, segment: Segment, timestamp: float) -> None:
     flags = segment.flags
     if (flags & SYN and flags & (FIN | RST)) or flags & (RST | FIN) == RST | FIN:
         half.anomaly("bad_flags", half.max_offset, timestamp, flags=flags)
@@ -169,7 +170,7 @@ def _note_odd_flags(half: Any, segment: Segment, timestamp: float) -> None:
         half.anomaly("urgent_data", half.max_offset, timestamp, pointer=segment.urgent_pointer)
 
 
-def note_urgent(half: Any, segment: Segment) -> None:
+def note_urgent(half: HalfStream, segment: Segment) -> None:
     """The urgent pointer of an accepted segment, read as stacks do (RFC 6093 3.1): the byte before the one it points
     at, the first for 0; only forward, and only one waits at a time."""
     if half.state.host._urgent == "inline" or not half.known or half.holding:
@@ -182,7 +183,7 @@ def note_urgent(half: Any, segment: Segment) -> None:
         half.urgent = array("q", [*waiting, place])
 
 
-def _note_window(half: Any, segment: Segment) -> None:
+def _note_window(half: HalfStream, segment: Segment) -> None:
     if segment.flags & SYN:
         half.set_window(segment.window)
     else:
@@ -192,7 +193,7 @@ def _note_window(half: Any, segment: Segment) -> None:
         half.window_edge = max(half.window_edge, peer.offset_of(segment.ack) + half.window)
 
 
-def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -> None:
+def _note_timestamp(half: HalfStream, segment: Segment, value: int, timestamp: float) -> None:
     if half.ts_recent < 0 and half.syn_seen and not segment.flags & SYN:
         return  # not negotiated (RFC 7323 3.2)
     strict = half.state.host._strict
@@ -207,7 +208,7 @@ def _note_timestamp(half: Any, segment: Segment, value: int, timestamp: float) -
         half.ts_recent = value
 
 
-def checksum_allows(half: Any, segment: Segment, timestamp: float) -> bool:
+def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> bool:
     """RFC 9293 3.1 for the segments that matter most: a bad SYN, FIN or RST changes no state. Bad data is dropped
     only where the direction has shown good checksums, since an offloading host's are all wrong."""
     verdict = segment.checksum_ok()

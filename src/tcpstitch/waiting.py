@@ -11,7 +11,7 @@ from typing import Any
 
 from .apart import apart
 from .details import NOTHING, DirectionDetails
-from .half import PLAIN, STAMPED, WAITS, make_queue
+from .half import PLAIN, STAMPED, WAITS, HalfStream, make_queue
 from .ordinary import Ordinary
 from .overlap import Sent
 from .sequence import HALF, MASK
@@ -24,8 +24,8 @@ class Waiting(Ordinary):
     __slots__ = ()
 
     def _out_of_order(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, seq: int, ack: int, word: int,
-        window: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, start: int, end: int, seq: int, ack: int,
+        word: int, window: int,
     ) -> bool:  # fmt: skip
         """A plain segment elsewhere than at the next expected byte, or there while something waits behind it."""
         length = end - start
@@ -51,7 +51,7 @@ class Waiting(Ordinary):
 
     @apart
     def _header_taken(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, ack: int, word: int, window: int
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, ack: int, word: int, window: int
     ) -> bool:
         """Take in what such a segment says beside its data, if that is nothing unusual."""
         return (
@@ -61,7 +61,7 @@ class Waiting(Ordinary):
         )
 
     def _lone_ack(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, ack: int, word: int, window: int
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, ack: int, word: int, window: int
     ) -> bool:
         """An acknowledgement from a direction whose own data is not all there."""
         state = half.state
@@ -77,11 +77,12 @@ class Waiting(Ordinary):
 
     @apart
     def _ordinary_wait(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, offset: int, ack: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, start: int, end: int, offset: int, ack: int,
         word: int, window: int,
     ) -> bool:  # fmt: skip
         """Data behind a hole."""
-        state, queue = half.state, half.queue
+        state = half.state
+        queue: Any = half.queue
         stop = offset + end - start
         pages = (end - start) // self._pages.page_size + 2
         first = not queue
@@ -124,7 +125,7 @@ class Waiting(Ordinary):
         return True
 
     @apart
-    def _move_on(self, half: Any, timestamp: float, data: bytes) -> None:
+    def _move_on(self, half: HalfStream, timestamp: float, data: bytes) -> None:
         """`data` comes where it was missing; or the receiver had what is missing long ago, and it is given up."""
         state = half.state
         self._present = timestamp
@@ -151,12 +152,12 @@ class Waiting(Ordinary):
 
     @apart
     def _ordinary_fill(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, start: int, end: int, ack: int, word: int,
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, start: int, end: int, ack: int, word: int,
         window: int,
     ) -> bool:  # fmt: skip
         """The data at the next expected byte, while other data waits behind it: some of that follows at once."""
         state = half.state
-        if half.next_offset + end - start > half.queue.first_offset:
+        if half.next_offset + end - start > half.queue.first_offset:  # type: ignore[union-attr]  # it is not empty
             return False
         if not self._header_taken(packet, timestamp, half, tcp, ack, word, window):
             return False
@@ -167,7 +168,7 @@ class Waiting(Ordinary):
 
     @apart
     def _ordinary_old(
-        self, packet: bytes, timestamp: float, half: Any, tcp: int, offset: int, ack: int, word: int, window: int
+        self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, offset: int, ack: int, word: int, window: int
     ) -> bool:
         """Data that came before: nothing of it is known any more, so there is nothing to compare it with."""
         details = half.details
@@ -178,7 +179,7 @@ class Waiting(Ordinary):
         return not (half.queue and not self._may_wait(half, timestamp)) and self._sent_again(half, offset, timestamp)
 
     @apart
-    def _sent_again(self, half: Any, offset: int, timestamp: float) -> bool:
+    def _sent_again(self, half: HalfStream, offset: int, timestamp: float) -> bool:
         """Count data of which nothing is new."""
         state = half.state
         self._packets = state.last_packet = self._packets + 1
@@ -196,7 +197,7 @@ class Waiting(Ordinary):
 
     # -- acknowledgements
 
-    def _acknowledges_beyond(self, half: Any, ack: int, beyond: int) -> bool:
+    def _acknowledges_beyond(self, half: HalfStream, ack: int, beyond: int) -> bool:
         """Bytes that the peer sent, as the receiver says, and that have not come: they are late, or lost."""
         peer = half.peer
         if peer.plain < 0 and peer.plain != WAITS:
@@ -210,7 +211,7 @@ class Waiting(Ordinary):
             peer.acked = offset
         return True
 
-    def _acknowledges_again(self, half: Any, ack: int, behind: int, before: int) -> bool:
+    def _acknowledges_again(self, half: HalfStream, ack: int, behind: int, before: int) -> bool:
         """An acknowledgement that was overtaken on the way, or that follows one of bytes that have not come yet."""
         peer = half.peer
         highest = peer.acked
@@ -223,7 +224,7 @@ class Waiting(Ordinary):
         return True
 
     @apart
-    def _may_wait(self, side: Any, timestamp: float) -> bool:
+    def _may_wait(self, side: HalfStream, timestamp: float) -> bool:
         """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
         grace = self._timeouts.acknowledged
         if grace is not None and side.acked > side.next_offset and side.queue and not side.holding:
