@@ -10,7 +10,7 @@ import dataclasses
 from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
-from .details import Waiting
+from .details import Pending
 from .errors import StreamCallbackError, UsageError, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
@@ -60,7 +60,7 @@ class Bounds(Settings):
         self._shrink_due = False
         self._state_count = 0
         self._key_bytes = 0  # of VLANs and tunnels in the keys of connections
-        self._held: Deque[Tuple[Any, str, Waiting]] = deque()
+        self._held: Deque[Tuple[Any, str, Pending]] = deque()
         self._held_bytes = 0
         self._take_over()
 
@@ -152,9 +152,9 @@ class Bounds(Settings):
         return max(0, min(self._max_pages_per_connection - 1 - state.page_count, self._pages.room()))
 
     def _hold(self, owner: Any, name: str, segment: Segment, timestamp: float) -> None:
-        """Let the attribute `name` be this segment, as `Waiting`, until it is taken. All such segments together have a
+        """Let the attribute `name` be this segment, as `Pending`, until it is taken. All such segments together have a
         bound; the oldest give way. O(1) amortised."""
-        waiting = Waiting(segment, timestamp)
+        waiting = Pending(segment, timestamp)
         setattr(owner, name, waiting)
         self._held.append((owner, name, waiting))
         self._held_bytes += _cost(segment)

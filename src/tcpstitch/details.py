@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, NamedTuple
 from .uncut import PYPY
 
 
-class Waiting(NamedTuple):
+class Pending(NamedTuple):
     """A segment that does not count yet, and when it was captured."""
 
     segment: Any
@@ -34,7 +34,7 @@ class DirectionDetails:
         self.ahead = -1  # the highest offset seen beyond the next expected one
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
         # Data that waits for the receiver's ACK: with a wrong checksum (lenient checks), or a low TTL (strict ones).
-        self.doubtful: Any = None  # as `Waiting`
+        self.doubtful: Any = None  # as `Pending`
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
         self.held_segments = 0
@@ -59,7 +59,7 @@ class ConnectionDetails:
     def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
         self.depth: Any = None  # how many bytes of each direction the handler wants
-        self.pending_syn: Any = None  # as `Waiting`, like the next
+        self.pending_syn: Any = None  # as `Pending`, like the next
         self.syn_data: Any = None
 
 

@@ -1,4 +1,7 @@
-"""Every exception of the library. Each blames one party: the caller, the packet, the capture or the handler."""
+"""Every exception of the library. Each blames one party: the caller, the packet, the capture or the handler.
+
+What arguments in several places have to be is checked here as well.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,6 @@ class UsageError(TcpStitchError, ValueError):
 
 class LimitsError(UsageError):
     """A bound that is negative, zero or too small to hold a single segment."""
-
-
-def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError) -> int:
-    """`value`, where it is a whole number of at least `least`. Raises `kind`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise kind(f"{name}={value!r}: give a whole number of at least {least}")
-    return value
 
 
 class PacketTypeError(UsageError, TypeError):
@@ -57,3 +53,15 @@ class CaptureWarning(UserWarning):
 
 class StreamCallbackError(TcpStitchError):
     """A handler raised. Its stream is abandoned, all others go on; the handler's exception is the `__cause__`."""
+
+
+def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError) -> int:
+    """`value`, where it is a whole number of at least `least`. Raises `kind`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise kind(f"{name}={value!r}: give a whole number of at least {least}")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -27,6 +27,7 @@ ANSWERS = -6  # the SYN was as usual and the only packet so far: this direction 
 CONFIRMS = -7  # so was the SYN/ACK: this direction has to confirm it; nothing is below these two
 PLAIN, STAMPED = 0x5000 | ACK, 0x8000 | ACK  # a plain segment: no options, or just timestamps
 CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
+OUTAGE_BYTES = 4096  # more than so many beyond the window are no stray segment: the capture had an outage
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
 
@@ -279,8 +280,8 @@ class HalfStream(Delivery):
                 self._cross_cuts(self.max_offset)
             return start >= 0
         first = queue.first_offset
-        if first >= self.window_end() and first > self.next_offset and not self._continued(first):
-            queue.discard_from(first)  # nobody would have accepted it, and nothing followed: a decoy
+        if first >= self.window_end() and first > self.next_offset and queue.buffered_bytes <= OUTAGE_BYTES:
+            queue.discard_from(first)  # nobody would have accepted it, and little followed: a decoy
             self.ahead = self.cuts.end() if self.cuts else -1  # it was not sent, as far as anybody knows
             return True
         stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))
@@ -301,10 +302,6 @@ class HalfStream(Delivery):
                 self.set_base(self.seq_at(waiting))
         elif waiting is not None and waiting > self.next_offset:
             self._give_up(waiting, reason)
-
-    def _continued(self, first: int) -> bool:
-        """Whether enough lies in the queue to believe in an outage of the capture rather than in a stray segment."""
-        return self.queue is not None and self.queue.buffered_bytes > 4096
 
     def _settle(self) -> None:
         """Let FIN and RST take effect where the stream has come to them (RFC 9293 3.10.7.4)."""

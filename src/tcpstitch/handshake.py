@@ -5,13 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import Any, Optional
 
-from .details import Waiting, unusual
+from .details import Pending, unusual
 from .half import HalfStream
 from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
+from .sequencing import NEAR
 
 MAX_ISNS = 4
-NEAR = 65535  # the largest window without a scale: what lies within may be on its way
 FARTHEST_START = 1 << 20  # more bytes are not lost between a SYN and the first data that overtook it
 
 
@@ -47,7 +47,7 @@ class Handshake(TouchedState):
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
         if half.ended and not peer.known and not _is_of(half, base):
-            self.host._replace(self, Waiting(segment, timestamp))  # it waited for nothing but a word of the other side
+            self.host._replace(self, Pending(segment, timestamp))  # it waited for nothing but a word of the other side
             return False
         taken = True
         if not half.syn_seen:
@@ -121,7 +121,7 @@ class Handshake(TouchedState):
                 if side.holding and not self.closed:
                     side.release_hold()
             if self.closed or half.ended and not peer.known:
-                self.host._replace(self, Waiting(segment, timestamp))
+                self.host._replace(self, Pending(segment, timestamp))
                 return False
         if half.started:  # data was delivered already: the SYN comes too late to move the start
             half.anomaly("overlap_syn", 0, timestamp)
@@ -160,7 +160,7 @@ class Handshake(TouchedState):
         """Whether a SYN/ACK acknowledges a SYN that is not its peer's."""
         return bool(segment.flags & ACK and half.peer.started) and not _acknowledges(half.peer, segment.ack, 0)
 
-    def opens_anew(self, half: HalfStream, segment: Segment, timestamp: float) -> Optional[Waiting]:
+    def opens_anew(self, half: HalfStream, segment: Segment, timestamp: float) -> Optional[Pending]:
         """What opens a new connection, now that this one is over and a SYN or SYN/ACK came on its addresses, or None.
 
         The SYN, unless its number is that of the first one: then it is a late copy, or the server's SYN/ACK has another
@@ -168,19 +168,19 @@ class Handshake(TouchedState):
         first SYN was refused: the client tries again, or never heard of the refusal."""
         refused = self.embryonic and self.reason == "rst" and not self.server.known
         if refused and not (segment.flags & ACK and half is self.client):
-            return Waiting(segment, timestamp)
+            return Pending(segment, timestamp)
         again = half.known and half.syn_seen and half.base_seq == (segment.seq + 1) & MASK
         if not segment.flags & ACK:
             if again and self.watcher is not None:
                 self.host._hold(self, "pending_syn", segment, timestamp)
-            return None if again else Waiting(segment, timestamp)
-        waiting: Optional[Waiting] = self.pending_syn
+            return None if again else Pending(segment, timestamp)
+        waiting: Optional[Pending] = self.pending_syn
         if again or not half.known:
             return None
         if waiting is not None and _answers(segment, waiting.segment):
             return waiting
         answered = half.peer.known and segment.ack == half.peer.base_seq
-        return None if answered or half is self.client else Waiting(segment, timestamp)
+        return None if answered or half is self.client else Pending(segment, timestamp)
 
     def _await_confirmation(self, segment: Segment, timestamp: float) -> None:
         """Keep a SYN or SYN/ACK that may begin another connection until what follows tells."""

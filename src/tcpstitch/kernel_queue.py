@@ -305,9 +305,8 @@ class KernelQueue(Disputed):
         if node is not None:
             self._floor = max(self._floor, offset)
 
-    def discard_from(self, offset: int) -> int:
-        """Drop what is buffered at or above `offset`; returns the bytes dropped."""
-        before = self.buffered_bytes
+    def discard_from(self, offset: int) -> None:
+        """Drop what is buffered at or above `offset`."""
         node = self._tree.last_past(offset)
         while node is not None:
             if node.item.start >= offset:
@@ -316,7 +315,6 @@ class KernelQueue(Disputed):
                 self._truncate(node.item, offset)
                 self._tree.renew(node)
             node = self._tree.last_past(offset)
-        return before - self.buffered_bytes
 
     def _truncate(self, run: _Run, end: int) -> None:
         while run.pages[-1].start >= end:
@@ -334,9 +332,8 @@ class KernelQueue(Disputed):
         self._tree = RedBlackTree()
         self._floor = _NO_FLOOR
 
-    def drop_pages(self) -> int:
-        """Drop the page with the lowest offsets, or its node if the order of starts needs that; returns the bytes."""
-        before = self.buffered_bytes
+    def drop_pages(self) -> None:
+        """Drop the page with the lowest offsets, or its node if the order of starts needs that."""
         node = self._first()
         run, following = node.item, node.following()
         if len(run.pages) == 1 or (following is not None and following.item.start <= run.pages[1].start):
@@ -347,7 +344,6 @@ class KernelQueue(Disputed):
             self.buffered_bytes -= run.pages[0].start - run.start
             run.start = run.pages[0].start
             run.put_fins([fin for fin in run.fins if fin >= run.start])
-        return before - self.buffered_bytes
 
     def check(self) -> None:
         """Verify the invariants above. O(pages)."""

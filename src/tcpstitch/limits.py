@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any, Optional, Union
 
-from .errors import LimitsError, whole
+from .errors import LimitsError, is_number, whole
 from .page import page_cost
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
@@ -18,7 +18,8 @@ HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 OPENING_BYTES = 1024  # a segment that has opened no connection, with its options and keys
 _PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
-_LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": 1 << 17}  # 1 elsewhere; the latter: one datagram
+LEAST_FRAGMENT_BYTES = 1 << 17  # of all incomplete datagrams: room for one of the largest size
+_LEAST = {"max_history_bytes_per_connection": 0, "max_fragment_bytes": LEAST_FRAGMENT_BYTES}  # 1 elsewhere
 
 
 def parse_bytes(size: Union[int, str]) -> int:
@@ -136,7 +137,7 @@ class Limits:
                 f"{size!r} is too small for max_history_bytes_per_connection={max_history_bytes_per_connection}"
             )
         fragments = int(budget * _FRAGMENT_SHARE)
-        fragment_bytes = min(4 << 20, max(_LEAST["max_fragment_bytes"], fragments // 2))
+        fragment_bytes = min(4 << 20, max(LEAST_FRAGMENT_BYTES, fragments // 2))
         beyond = max(0, fragment_bytes - fragments // 2)  # of a small budget one datagram takes more than its share
         pages = (int(budget * _PAGE_SHARE) - beyond) // page_cost(page_size)
         return cls(
@@ -178,6 +179,5 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (number and value >= 0):
+            if value is not None and not (is_number(value) and value >= 0):
                 raise LimitsError(f"{field.name}={value!r}: give seconds of at least 0, or None for never")

@@ -24,6 +24,7 @@ from .segment import (
     OPTION_WINDOW_SCALE,
     SYN,
     SYN_ACK,
+    TIMESTAMP_LAYOUT,
     UnreadSegment,
     even_sum,
     parse_options,
@@ -35,7 +36,7 @@ from .sequencing import same_line, ttl_of
 from .state import StreamState
 from .timers import BACK_SECONDS
 from .uncut import PYPY
-from .validate import OLD_TIMESTAMP, TIMESTAMP_LAYOUT, TTL_MARGIN, VERIFY_BYTES
+from .validate import OLD_TIMESTAMP, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")

@@ -25,7 +25,7 @@ from .assembler import Assembler
 from .capture import Capture, ahead
 from .capture.share import MOST_SHARES
 from .errors import TcpStitchError, UsageError, whole
-from .limits import Limits
+from .limits import LEAST_FRAGMENT_BYTES, Limits
 from .statistics import Statistics
 from .stream import StreamFactory
 from .worker import Answer, Failure, MakeFactory, Task, unpack, work, work_and_pack
@@ -182,7 +182,7 @@ def divided(limits: Limits, workers: int) -> Limits:
         max_connections=connections,
         # Each worker meets the fragments of all, so it needs room for what travels at the same time.
         max_fragments=min(limits.max_fragments, max(64, limits.max_fragments // workers)),
-        max_fragment_bytes=max(1 << 17, limits.max_fragment_bytes // workers),  # not less than the largest datagram
+        max_fragment_bytes=max(LEAST_FRAGMENT_BYTES, limits.max_fragment_bytes // workers),
     )
 
 

@@ -41,7 +41,7 @@ def _conversation(port: int) -> Iterator[Tuple[float, bytes]]:
         total = word_sum(ends + rest) + 6 + 20 + size
         rest = rest[:12] + pack("!H", 0xFFFF - total % 0xFFFF) + rest[14:]
         head = pack("!12xHBBHHHBBH", 0x800, 0x45, 0, 40 + size, 0, 0, 64, 6, 0)
-        return head + ends[:8] + ends[8:] + rest
+        return head + ends + rest
 
     yield 1.0, frame(0, SYN, 0, 0, 0)
     yield 1.0, frame(1, SYN | ACK, 0, 0, 0)

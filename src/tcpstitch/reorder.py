@@ -300,8 +300,7 @@ class ReorderQueue(Disputed):
         parts: List[bytes] = []
         marks: List[Mark] = []
         for page in self._index:
-            at = page.at - page.base
-            parts.append(page.slab.memory[at + page.start : at + page.end])
+            parts.append(page.read(page.start, page.end))
             page.add_origins(marks, page.start, page.end)
         return parts, marks
 
@@ -330,9 +329,8 @@ class ReorderQueue(Disputed):
         if done:
             self._release(self._index.pop_first(done))
 
-    def discard_from(self, offset: int) -> int:
-        """Drop what is buffered at or above `offset`; returns the bytes dropped. O(pages dropped)."""
-        before = self.buffered_bytes
+    def discard_from(self, offset: int) -> None:
+        """Drop what is buffered at or above `offset`. O(pages dropped)."""
         while self.buffered_bytes and self._index.last().end > offset:
             page = self._index.last()
             covered = page.covered_bytes()
@@ -347,7 +345,6 @@ class ReorderQueue(Disputed):
                 break
             self.buffered_bytes -= covered
             self._release([self._index.pop_last()])
-        return before - self.buffered_bytes
 
     def clear(self) -> None:
         """Drop everything."""

@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from .apart import apart
 from .decode import PacketDecoder, as_ethernet
-from .details import Waiting
+from .details import Pending
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED, HalfStream
 from .limits import key_cost
@@ -52,12 +52,10 @@ class Routing(Timers):
         self._packets += 1
         self._taken += 1
         self._present = timestamp
-        if kind is bytes:
+        if kind is bytes or isinstance(packet, (bytes, bytearray, memoryview)):
             segments = self._decoder.decode(packet, timestamp)
         elif issubclass(kind, Segment):
             segments = (usable(packet),)
-        elif isinstance(packet, (bytes, bytearray, memoryview)):
-            segments = self._decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", None))
         elif hasattr(packet, "__hdr__"):
             segments = self._decoder.from_dpkt(packet, timestamp)
         else:
@@ -68,8 +66,9 @@ class Routing(Timers):
         try:
             for segment in segments:
                 self._route(segment, timestamp)
-            if not segments and getattr(self._decoder, "last_bad_key", None) is not None:
-                self._bad_header(timestamp)
+            bad_key = None if segments else self._decoder.last_bad_key
+            if bad_key is not None:
+                self._bad_header(bad_key, timestamp)
             if self._gauge is not None:
                 self._watch_pressure()
         finally:
@@ -80,9 +79,7 @@ class Routing(Timers):
     @apart
     def _route(self, segment: Segment, timestamp: float) -> None:
         self._counters.segments += 1
-        half = self._halves.get(segment.key)
-        if half is None and self._closed:
-            half = self._whole_again(segment.key)
+        half = self._direction(segment.key)
         if half is not None and half.state.closed:
             half = self._after_close(half, segment, timestamp)
         if half is None:
@@ -91,6 +88,11 @@ class Routing(Timers):
                 self._counters.ignored += 1
                 return
         self._apply(half, segment, timestamp)
+
+    def _direction(self, key: FlowKey) -> Optional[HalfStream]:
+        """The direction with this key of a connection that is open, or lingers; None where there is none. O(1)."""
+        half = self._halves.get(key)
+        return self._whole_again(key) if half is None and self._closed else half
 
     def _apply(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         state = half.state
@@ -205,9 +207,7 @@ class Routing(Timers):
         if flags & (SYN | FIN | RST) == SYN and segment.checksum_ok() is not False:
             opening = state.opens_anew(half, segment, timestamp)
             if opening is not None:
-                self._forget(state)
-                half = self._open(*opening)
-                half.anomaly("tuple_reuse", 0, opening.timestamp)
+                half = self._open_again(state, opening)
                 if opening.segment is segment:
                     return half
                 self._apply(half, *opening)
@@ -221,20 +221,21 @@ class Routing(Timers):
             state.late_data(half, segment, timestamp)
         return half
 
-    def _replace(self, state: StreamState, syn: Waiting, segment: Optional[Segment] = None) -> None:
+    def _replace(self, state: StreamState, syn: Pending, segment: Optional[Segment] = None) -> None:
         """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`, if it had to be."""
         self._complete(state, self._end_of(state, "replaced"))
-        self._forget(state)
-        half = self._open(*syn)
-        half.anomaly("tuple_reuse", 0, syn.timestamp)
-        self._apply(half, *syn)
+        self._apply(self._open_again(state, syn), *syn)
         if segment is not None and segment.key in self._halves:
             self._apply(self._halves[segment.key], segment, self._present)
 
-    def _bad_header(self, timestamp: float) -> None:
-        key = self._decoder.last_bad_key
-        half = self._halves.get(key) if key is not None else None
-        if half is None and key is not None:
-            half = self._whole_again(key)
+    def _open_again(self, state: StreamState, opening: Pending) -> HalfStream:
+        """Let another connection have the addresses of one that is over: the direction of what opens it."""
+        self._forget(state)
+        half = self._open(*opening)
+        half.anomaly("tuple_reuse", 0, opening.timestamp)
+        return half
+
+    def _bad_header(self, key: FlowKey, timestamp: float) -> None:
+        half = self._direction(key)
         if half is not None:
             half.anomaly("bad_header", half.max_offset, timestamp)

@@ -16,6 +16,7 @@ _FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E"
 
 OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS = 2, 3, 4, 8
 OPTION_MD5, OPTION_FAST_OPEN = 19, 34
+TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # how options begin that are timestamps and nothing else (RFC 7323 appendix A)
 
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
@@ -294,7 +295,7 @@ class Segment:
     def timestamps(self) -> Optional[Tuple[int, int]]:
         """(TSval, TSecr) of RFC 7323 3.2, or None."""
         options = self.options
-        if options[:4] == b"\x01\x01\x08\x0a" and len(options) >= 12:  # the layout of RFC 7323 appendix A
+        if options[:4] == TIMESTAMP_LAYOUT and len(options) >= 12:
             value: Optional[bytes] = options[4:12]
         else:
             value = self.option(OPTION_TIMESTAMPS)

@@ -10,6 +10,7 @@ from .sequence import MASK, NEVER, unwrap
 from .shifted import shifted
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
+NEAR = 65535  # the largest without a scale: what lies within it may be on its way, whatever the window
 
 # What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and
 # protocol, in IPv6 the 16 bits of next header and hop limit. One object for each of the few that mean TCP in one piece.

@@ -83,9 +83,8 @@ class Shifted:
     def discard_below(self, offset: int) -> None:
         self.queue.discard_below(offset + self.ahead)
 
-    def discard_from(self, offset: int) -> int:
-        dropped: int = self.queue.discard_from(offset + self.ahead)
-        return dropped
+    def discard_from(self, offset: int) -> None:
+        self.queue.discard_from(offset + self.ahead)
 
 
 def shifted(queue: Any, delta: int) -> Any:

@@ -6,7 +6,7 @@ would not have accepted becomes evidence, and FIN and RST take effect at their p
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 from .apart import apart
 from .details import NOTHING, unusual
@@ -15,6 +15,7 @@ from .overlap import Sent
 from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
+from .sequencing import NEAR
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal, refusal_detail
 
 SMALL_IN_FLIGHT = 16
@@ -86,7 +87,7 @@ class StreamState(Resets):
             if not self._syn(half, segment, timestamp) or self.closed:
                 return
         if flags & ACK:
-            self._acknowledgement(half, segment.ack, segment, timestamp)
+            self._acknowledgement(half, segment, timestamp)
         if flags & URG and not flags & SYN:
             note_urgent(half, segment)
         if flags & SYN and not segment.length:
@@ -99,7 +100,7 @@ class StreamState(Resets):
                 self._data(half, segment, timestamp)
         elif half.known and not half.holding and half.keeps_alive(half.offset_of(segment.seq), 0):
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
-        self.after_segment(half, timestamp)
+        self.after_segment(timestamp)
 
     def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
@@ -143,7 +144,7 @@ class StreamState(Resets):
             half.ttl = waiting.segment.ttl
             self._data(half, *waiting)
 
-    def after_segment(self, half: HalfStream, timestamp: float) -> None:
+    def after_segment(self, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
         if not self.page_count and self.client.details is self.server.details:
             return  # of NOTHING
@@ -170,9 +171,9 @@ class StreamState(Resets):
 
     # -- acknowledgements
 
-    def _acknowledgement(self, half: HalfStream, ack: int, segment: Optional[Segment], timestamp: float) -> None:
-        """`half` confirms bytes of its peer up to `ack`."""
-        peer = half.peer
+    def _acknowledgement(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """`half` confirms bytes of its peer."""
+        peer, ack = half.peer, segment.ack
         if not peer.known:
             half.last_ack = ack
             return
@@ -184,20 +185,20 @@ class StreamState(Resets):
             offset = peer.acked = 0
         if self.syn_data is not None and peer.syn_seen:
             waiting, self.syn_data = self.syn_data, None
-            if offset > 0 and half is not peer and waiting.segment.key != getattr(segment, "key", None):
+            if offset > 0 and waiting.segment.key != segment.key:
                 self._data(peer, *waiting)
             else:
                 peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
         if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.highest_sent:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
-        span = max(half.max_window, 65535)
+        span = max(half.max_window, NEAR)
         if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
-            if not (segment is not None and segment.flags & SYN):
+            if not segment.flags & SYN:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return
         half.last_ack = ack if ack != peer.expected_seq else peer.expected_seq
-        if offset >= 0 and half.known and segment is not None and not segment.flags & SYN:
+        if offset >= 0 and half.known and not segment.flags & SYN:
             if self.crossed_syn == 1 and half is self.server:
                 self.crossed_syn = 2
                 half.anomaly("split_handshake", 0, timestamp)
@@ -231,7 +232,7 @@ class StreamState(Resets):
                 return
             half.expected_seq = seq
             half.holding = True
-            if not -65535 <= difference(seq, half.peer.last_ack) <= 0:
+            if not -NEAR <= difference(seq, half.peer.last_ack) <= 0:
                 half.peer.last_ack = NEVER  # it was taken on trust; the rules are to look at the next one
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
@@ -245,7 +246,9 @@ class StreamState(Resets):
         end = start + segment.length
         if half.stopped and half.peer.stopped:  # nobody counts the bytes, but where they end
             half._advance(max(half.next_offset, end))
-            return self._fin(half, end, segment, timestamp) if flags & FIN else None
+            if flags & FIN:
+                self._fin(half, end, segment, timestamp)
+            return
         if start < 0 < end and half.syn_seen:
             half.anomaly("overlap_syn", start, timestamp)
         at_next = self.host._strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
@@ -335,13 +338,11 @@ class StreamState(Resets):
 
     # -- the end
 
-    def finish(self, reason: str) -> int:
-        """Deliver all that is held; returns the number of directions that had something."""
-        flushed = 0
+    def finish(self, reason: str) -> None:
+        """Deliver all that is held."""
         for half in (self.client, self.server):
             if self.stream is not None and self.host._strict and half.doubtful and half.doubtful.segment.ttl < half.ttl:
                 self._trust(half)
-            had = bool(half.queue)
             while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
                 if not half.skip_hole(reason):
                     break
@@ -350,8 +351,6 @@ class StreamState(Resets):
                 half.drain()
             if half.held:
                 half.hand_over()
-            flushed += had
-        return flushed
 
     def release_pages(self) -> None:
         self.client.release_pages()

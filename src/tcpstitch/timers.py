@@ -156,5 +156,5 @@ class Timers(Lingering):
                 elif gap is not None and age >= gap:
                     half.skip_hole("aged")
                 elif grace is not None and half.acked > half.next_offset and not half.holding:
-                    state.after_segment(half, timestamp)
+                    state.after_segment(timestamp)
             state.refresh()

@@ -20,16 +20,17 @@ from .segment import (
     OPTION_WINDOW_SCALE,
     RST,
     SYN,
+    TIMESTAMP_LAYOUT,
     URG,
     Segment,
     parse_options,
 )
 from .sequence import MASK, NEVER, difference
+from .sequencing import NEAR
 
 MAX_URGENT = 16  # received, but not acknowledged
 TTL_MARGIN = 3  # a control segment whose TTL is this far below the direction's may not reach the receiver
 VERIFY_BYTES = 64  # data up to this length has its checksum verified: decoys are short, and a short sum costs little
-TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # RFC 7323 appendix A
 # Ticks (1 ms in most stacks): the receiver allows 1, but a tap before it sees another order than it does.
 PAWS_SLACK = 1000
 OLD_TIMESTAMP = 100_000  # what is older by more was not merely overtaken, or lost and sent again
@@ -86,7 +87,7 @@ def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
         return None  # the latter says which of several SYNs of the peer counts
     offset = peer.offset_of(segment.ack)
     highest = max(peer.highest_sent, peer.max_offset + (peer.fin_offset is not None))
-    lowest = peer.acked - max(half.max_window, 65535)
+    lowest = peer.acked - max(half.max_window, NEAR)
     if peer.syn_seen and lowest < 0:
         lowest = 0  # what was never sent cannot be acknowledged
     return None if lowest <= offset <= highest else "bad_ack"

@@ -15,6 +15,7 @@ from .half import PLAIN, STAMPED, WAITS, HalfStream, make_queue
 from .ordinary import Ordinary
 from .overlap import Sent
 from .sequence import HALF, MASK
+from .sequencing import NEAR
 from .validate import VERIFY_BYTES
 
 
@@ -134,7 +135,7 @@ class Waiting(Ordinary):
             if data:
                 half._deliver(data, timestamp, None)
                 half.drain()
-            state.after_segment(half, timestamp)
+            state.after_segment(timestamp)
             state.refresh()
         finally:
             self._busy = None
@@ -203,7 +204,7 @@ class Waiting(Ordinary):
         if peer.plain < 0 and peer.plain != WAITS:
             return False
         offset = peer.next_offset + beyond
-        span = max(half.max_window, 0xFFFF)
+        span = max(half.max_window, NEAR)
         if not peer.acked - span <= offset <= peer.max_offset + span:
             return False
         half.last_ack = ack
@@ -217,7 +218,7 @@ class Waiting(Ordinary):
         highest = peer.acked
         if before < HALF and highest < peer.next_offset - before:
             highest = peer.next_offset - before
-        if peer.next_offset - behind < highest - max(half.max_window, 0xFFFF):
+        if peer.next_offset - behind < highest - max(half.max_window, NEAR):
             return False
         if before >= HALF:
             half.last_ack = ack

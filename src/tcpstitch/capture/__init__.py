@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Type, Union
 
-from ..errors import UsageError
+from ..errors import UsageError, is_number
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
@@ -141,9 +141,9 @@ def open_capture(
     wanted = checked_sources(source)
     if follow and len(wanted) > 1:
         raise UsageError("follow takes one source: merging cannot wait for several at once")
-    if not _is_number(poll_seconds) or not 0 < poll_seconds <= _DAY:
+    if not is_number(poll_seconds) or not 0 < poll_seconds <= _DAY:
         raise UsageError(f"poll_seconds={poll_seconds!r}: give seconds above 0, a day of them at most")
-    if idle_seconds is not None and (not _is_number(idle_seconds) or not idle_seconds >= 0):
+    if idle_seconds is not None and (not is_number(idle_seconds) or not idle_seconds >= 0):
         raise UsageError(f"idle_seconds={idle_seconds!r}: give seconds of at least 0, or None for ever")
     if share is not None and not isinstance(share, Share):
         raise UsageError(f"share={share!r}: give a Share(index, count), or None for all packets")
@@ -159,10 +159,6 @@ def open_capture(
             part.close()
         raise
     return Capture(parts, share)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def checked_sources(source: Sources) -> List[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Dict, Optional, Tuple
 
-from ..errors import LimitsError, PacketTypeError, UsageError, whole
+from ..errors import LimitsError, PacketTypeError, UsageError, is_number, whole
+from ..limits import LEAST_FRAGMENT_BYTES
 from ..segment import FlowKey, Segment
 from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
 from .link import RAW
@@ -45,7 +46,7 @@ class PacketDecoder:
         if linktype.__class__ is not int or linktype < 0:
             raise UsageError(f"linktype {linktype!r}: use a number of tcpdump.org's registry, such as 1 for Ethernet")
         whole("max_fragments", max_fragments, 1, LimitsError)
-        whole("max_fragment_bytes", max_fragment_bytes, 1 << 17, LimitsError)  # one datagram
+        whole("max_fragment_bytes", max_fragment_bytes, LEAST_FRAGMENT_BYTES, LimitsError)
         if whole("max_depth", max_depth, 1) > _MAX_DEPTH:
             raise UsageError(f"max_depth {max_depth!r}: use 1 to {_MAX_DEPTH}")
         self.linktype = linktype
@@ -162,7 +163,7 @@ class PacketDecoder:
 def _timeout(seconds: Optional[float]) -> float:
     if seconds is None:
         return float("inf")
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+    if not is_number(seconds) or not seconds >= 0:
         raise UsageError(f"fragment_timeout {seconds!r}: use seconds of at least 0, or None for never")
     return seconds
 
