@@ -51,8 +51,8 @@ class Factory(StreamFactory):
 class Here(Executor):
     """Does in this process what others would be sent, and what they would do with it."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        future: "Future[Any]" = Future()
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
         function, given = pickle.loads(pickle.dumps((fn, args)))
         future.set_result(pickle.loads(pickle.dumps(function(*given))))
         return future

@@ -24,7 +24,7 @@ class Side:
 
     __slots__ = ("key", "_ports", "_link", "_ip", "_ip_sum", "_pseudo_sum", "_v6")
 
-    def __init__(self, source: bytes, destination: bytes, ports: "tuple[int, int]", vlan: Optional[int] = None) -> None:
+    def __init__(self, source: bytes, destination: bytes, ports: tuple[int, int], vlan: Optional[int] = None) -> None:
         self.key = source + destination + struct.pack("!HH", *ports)
         self._ports = ports
         self._v6 = len(source) == 16
@@ -72,12 +72,12 @@ class Connection:
         self.next_seq[direction] = seq + len(payload) + (1 if flags & (SYN | FIN) else 0)
         return self.sides[direction].frame(seq, ack, flags, payload, options)
 
-    def handshake(self) -> "list[bytes]":
+    def handshake(self) -> list[bytes]:
         """SYN, SYN/ACK, ACK."""
         mss = b"\x02\x04\x05\xb4"
         return [self.segment(0, flags=SYN, options=mss), self.segment(1, flags=SYN | ACK, options=mss), self.segment(0)]
 
-    def goodbye(self) -> "list[bytes]":
+    def goodbye(self) -> list[bytes]:
         """FIN from both ends and the last ACK."""
         return [self.segment(0, flags=FIN | ACK), self.segment(1, flags=FIN | ACK), self.segment(0)]
 

@@ -89,7 +89,7 @@ def measure(path: str) -> Tuple[List[Tuple[int, float]], int]:
     with open_capture(path) as capture:
         for timestamp, packet in capture:
             clock = max(clock, timestamp)  # a tap that reorders may also step back in time
-            for segment in decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", capture.linktype)):
+            for segment in decoder.decode(packet, timestamp):
                 key, flags = segment.key, segment.flags
                 if flags & SYN and key in directions:
                     lost += directions.pop(key).never_came()

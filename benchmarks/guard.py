@@ -35,9 +35,9 @@ CONNECTIONS = 2000
 Figures = Dict[str, Dict[str, float]]
 
 
-def instructions(work: Callable[[], Any]) -> "Counter[Any]":
+def instructions(work: Callable[[], Any]) -> Counter[Any]:
     """Bytecode instructions that `work` executes, by code object, in whatever code."""
-    count: "Counter[Any]" = Counter()
+    count: Counter[Any] = Counter()
 
     def each(frame: Any, event: str, argument: Any) -> Any:
         if event == "opcode":

@@ -206,8 +206,8 @@ def rows(subjects: List[str]) -> Iterator[Tuple[str, float]]:
             bytes_each, assembler = added(lone_pages, overlap=overlap)
             count = assembler.statistics().pages_used
             yield f"records of a page alone in its direction, {overlap}", (bytes_each * count - idle * COUNT) / count
-        tight, _ = added(lambda assembler: segments(assembler), overlap="linux")
-        loose, _ = added(lambda assembler: segments(assembler))
+        tight, _ = added(segments, overlap="linux")
+        loose, _ = added(segments)
         yield "an owner, of a single byte", tight - loose
 
 

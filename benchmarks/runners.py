@@ -32,7 +32,7 @@ def memory_kib(name: str) -> int:
 
 
 @functools.cache
-def counting() -> "tuple[Any, List[int]]":
+def counting() -> tuple[Any, List[int]]:
     """A factory whose streams count bytes. Made once: a program's handlers are not new classes for each capture, which
     a tracing compiler would have to learn anew."""
     from tcpstitch import Chunk, Stream, StreamFactory
@@ -52,7 +52,7 @@ def counting() -> "tuple[Any, List[int]]":
     return Factory(), total
 
 
-def hashing(digest: Digest) -> "tuple[Any, List[int]]":
+def hashing(digest: Digest) -> tuple[Any, List[int]]:
     """A factory whose streams digest bytes."""
     from tcpstitch import Chunk, Stream, StreamFactory
     from tcpstitch.segment import reverse_key
@@ -76,7 +76,7 @@ def hashing(digest: Digest) -> "tuple[Any, List[int]]":
     return Factory(), total
 
 
-def own_factory(digest: Optional[Digest]) -> "tuple[Any, List[int]]":
+def own_factory(digest: Optional[Digest]) -> tuple[Any, List[int]]:
     """A factory whose streams count bytes, or digest them, and where they count."""
     factory, total = counting() if digest is None else hashing(digest)
     total[0] = 0

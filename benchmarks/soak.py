@@ -113,7 +113,7 @@ def quarters(samples: List[int]) -> List[float]:
     return [statistics.mean(samples[turn * size : (turn + 1) * size]) / 1024 for turn in range(4)]
 
 
-def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
+def soak(source: BinaryIO, seconds: float, budget: str) -> dict[str, Any]:
     from tcpstitch import Assembler, Limits
 
     sent, received = hashlib.sha256(), hashlib.sha256()
@@ -155,7 +155,7 @@ def soak(source: BinaryIO, seconds: float, budget: str) -> "dict[str, Any]":
     }  # fmt: skip
 
 
-def in_own_process(seconds: float, budget: str) -> "dict[str, Any]":
+def in_own_process(seconds: float, budget: str) -> dict[str, Any]:
     program = [sys.executable, os.path.abspath(__file__)]
     with subprocess.Popen([*program, "--produce"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as producer:
         words = [*program, "--here", "--seconds", str(seconds), "--budget", budget]

@@ -63,7 +63,7 @@ def union(path: str) -> Answer:
 
     with open_capture(path) as capture:
         for timestamp, packet in capture:
-            for segment in decoder.decode(bytes(packet), timestamp, getattr(packet, "linktype", capture.linktype)):
+            for segment in decoder.decode(packet, timestamp):
                 key, syn = segment.key, bool(segment.flags & SYN)
                 first = (segment.seq + syn) % (1 << 32)
                 if segment.flags & (SYN | ACK) == SYN and key in now and now[key][0].first != first:

@@ -19,11 +19,11 @@ COMMAND = [sys.executable, "-m", "tcpstitch", "list"]
 LINE = b"10.0.0.1:40000 > 10.0.0.2:80  client 11 bytes 0 missing  server 7 bytes 0 missing  fin\n"
 
 
-def started(*arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
+def started(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
 
 
-def out(process: "subprocess.Popen[bytes]") -> "IO[bytes]":
+def out(process: subprocess.Popen[bytes]) -> IO[bytes]:
     assert process.stdout is not None
     return process.stdout
 

@@ -13,7 +13,7 @@ from tcpstitch import Assembler, Chunk
 HEADERS = 14 + 20 + 20
 
 
-def opened() -> "tuple[Assembler, Recorder]":
+def opened() -> tuple[Assembler, Recorder]:
     recorder = Recorder()
     assembler = Assembler(recorder)
     assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S"), 1.0)

@@ -76,7 +76,7 @@ def test_a_stream_can_veto_by_the_state_machine(name: str) -> None:
         assert (sum(factory.stream.accepted) > before) is step[-1], f"step {index}"
 
 
-def options(sender: str, seq: int, length: int = 0, **fields: Any) -> "Tuple[Segment, Direction]":
+def options(sender: str, seq: int, length: int = 0, **fields: Any) -> Tuple[Segment, Direction]:
     ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
     return Segment.make(*ends, seq, length * b"x", **fields), Direction("cs".index(sender))
 

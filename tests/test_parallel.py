@@ -30,7 +30,7 @@ class LastFirst(Executor):
     def __init__(self) -> None:
         self.waiting: List[Tuple[Future, Any]] = []
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> "Future[Any]":
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         executor = self
 
         class Lazy(Future):  # type: ignore[type-arg]

@@ -163,7 +163,7 @@ def closed(path: Path) -> Any:
         return file
 
 
-WRONG: "Dict[str, Callable[[], Any]]" = {
+WRONG: Dict[str, Callable[[], Any]] = {
     "limits that are none": lambda: Assembler(Recorder(), limits=100),  # type: ignore[arg-type]
     "timeouts that are none, while running": lambda: setattr(Assembler(Recorder()), "timeouts", 100),
     "timeouts that are none": lambda: Assembler(Recorder(), timeouts=100),  # type: ignore[arg-type]

@@ -220,19 +220,19 @@ def _looked_ahead(executor: Executor, tasks: List[Task]) -> List[Task]:
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
 
 
-def _submit(executor: Executor, function: Callable[[Task], Any], tasks: Iterable[Task]) -> "List[Future[Any]]":
-    futures: "List[Future[Any]]" = []
+def _submit(executor: Executor, function: Callable[[Task], Any], tasks: Iterable[Task]) -> List[Future[Any]]:
+    futures: List[Future[Any]] = []
     for task in tasks:
         try:
             futures.append(executor.submit(function, task))
         except Exception as error:  # an executor that broke takes no more
-            failed: "Future[Any]" = Future()
+            failed: Future[Any] = Future()
             failed.set_exception(error)
             futures.append(failed)
     return futures
 
 
-def _answer(task: Task, future: "Future[Any]", packed: bool) -> Answer:
+def _answer(task: Task, future: Future[Any], packed: bool) -> Answer:
     try:
         answer = future.result()
         return unpack(answer) if packed else answer
@@ -250,7 +250,7 @@ def _in_processes(tasks: List[Task], workers: int) -> List[Answer]:
     return answers
 
 
-def _pooled(tasks: List[Task], workers: int) -> "List[Future[Tuple[bytes, Answer]]]":
+def _pooled(tasks: List[Task], workers: int) -> List[Future[Tuple[bytes, Answer]]]:
     """What became of the tasks, all of them done, in a pool of their own."""
     pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
     try:

@@ -97,7 +97,7 @@ def _guess(block: Block, start: int) -> Optional[int]:
     return None
 
 
-def looks(executor: Executor, paths: Sequence[Any], count: int, captures: int) -> "List[Future[Optional[Range]]]":
+def looks(executor: Executor, paths: Sequence[Any], count: int, captures: int) -> List[Future[Optional[Range]]]:
     """A look at each range of one of so many captures, on its way; none at a small file, or at several."""
     try:
         if len(paths) == 1 and os.path.getsize(paths[0]) >= LEAST_BYTES:
@@ -108,7 +108,7 @@ def looks(executor: Executor, paths: Sequence[Any], count: int, captures: int) -
     return []
 
 
-def found(futures: "Sequence[Future[Optional[Range]]]", count: int) -> List[List[Piece]]:
+def found(futures: Sequence[Future[Optional[Range]]], count: int) -> List[List[Piece]]:
     """Of each share the pieces, the last one first, from the file's beginning to the first guess that was wrong."""
     pieces: List[List[Piece]] = [[] for _ in range(count)]
     end: Optional[int] = None
