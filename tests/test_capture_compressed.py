@@ -155,3 +155,15 @@ def test_a_followed_compressed_file_goes_on_wherever_it_was_cut(tmp_path, compre
                 more.write(second[cut:])
             assert list(capture) == PACKETS
         assert capture.warnings == []
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_followed_compressed_file_that_is_still_being_written_is_not_damaged(tmp_path, compress):
+    raw = pcap()
+    path = tmp_path / "grows"
+    for rest in (raw[60:], raw[60:100]):
+        path.write_bytes(compress(raw[:60]) + compress(rest)[:-9])
+        with open_capture(path, follow=True, poll_seconds=0.001, idle_seconds=0.02) as capture:
+            got = list(capture)
+            assert got == PACKETS[: len(got)]
+        assert capture.warnings == []

@@ -63,7 +63,8 @@ class Source:
         except UsageError:
             raise
         except Exception as error:  # each library has exceptions of its own, some of them plain RuntimeError
-            if self.damage is None:  # else it could not be read, and only ends early
+            # What could not be read, or is still being written, only ends early.
+            if self.damage is None and not (self.follow and isinstance(error, EOFError)):
                 self.damage = f"damaged {self._decompressor.kind} data: {error}"
         return b""
 
