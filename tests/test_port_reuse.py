@@ -144,6 +144,22 @@ def test_a_late_copy_of_a_whole_handshake_opens_nothing(end: str, checks: str, f
 
 @FORMS
 @CHECKS
+def test_a_connection_whose_early_data_was_refused_is_none_that_has_half_closed(checks: str, form: str) -> None:
+    recorder = Recorder()
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    assembler = Assembler(recorder, checks=checks)
+    refused: List[Packet] = [("c", "FA", 1001, 9, b"early"), ("s", "R", 9, 0, b"")]
+    for number, (sender, flags, seq, ack, payload) in enumerate(refused + exchange(1000, 5000, b"one", b"ONE")):
+        ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+        assembler.assemble(make(*ends, seq, payload, flags, ack=ack), 1000.0 + number / 100)
+    for minutes in (5, 10):
+        assembler.assemble(make(CLIENT, SERVER, 999 + minutes, b"later", "A", ack=5004), 1000.0 + 60 * minutes)
+    assembler.flush_all()
+    assert streams(recorder) == [("onelaterlater", "ONE", ["flushed"])]
+
+
+@FORMS
+@CHECKS
 @pytest.mark.parametrize("again", [0, 1], ids=["SYN", "SYN/ACK"])
 def test_what_goes_on_after_a_refusal_is_a_connection_of_its_own(again: int, checks: str, form: str) -> None:
     """The refusal ends the first at once (RFC 9293 3.10.7.3). The same SYN may come again, and succeed; or the client

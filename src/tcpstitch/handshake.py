@@ -44,6 +44,7 @@ class Handshake(TouchedState):
         peer = half.peer
         if segment.flags & ACK and self._replacement_confirmed(half, segment):
             return False  # not this connection's, also where its sender has sent nothing yet
+        anew = self.host._strict and self.half_open_reset
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
         if half.ended and not peer.known and not _is_of(half, base):
@@ -62,7 +63,7 @@ class Handshake(TouchedState):
             taken = self.embryonic
         elif not half.started and (self.embryonic or not half.acked) and not self._answers_another(half, segment):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            half.isns = array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
+            half.isns = () if anew else array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
             taken = bool(segment.flags & ACK or self.embryonic)
             if taken:
                 self._begin(half, base)
@@ -86,7 +87,10 @@ class Handshake(TouchedState):
         """Whether a SYN of the client can mean anything, before its number is looked at."""
         peer = half.peer
         if not half.syn_seen:
-            return True
+            if not segment.flags & ACK or not self.restartable or peer.syn_seen:
+                return True
+            half.anomaly("synack_wrong_direction", 0, timestamp)  # the port that refused its data refuses this too
+            return False
         ahead = (segment.seq + 1 - half.base_seq) & MASK
         if segment.flags & ACK and not self.crossed_syn:
             half.anomaly("synack_wrong_direction", half.next_offset, timestamp)
@@ -97,7 +101,10 @@ class Handshake(TouchedState):
         if self.half_open_reset and not segment.flags & ACK:
             half.rst_offset = None  # the port listens again
             peer.syn_seen = self.restartable = False
-        elif self.host._strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window:
+        elif (
+            self.host._strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window
+            and (not segment.flags & ACK or segment.ack == peer.base_seq)
+        ):  # fmt: skip
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             self.reset_half_open(half)  # RFC 9293 3.10.7.4, fourth check, in SYN-RECEIVED
             return False
@@ -116,7 +123,7 @@ class Handshake(TouchedState):
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         base = (segment.seq + 1) & MASK
         peer = half.peer
-        if half.holding and self.host._start_any and not _may_begin(half, base):
+        if half.holding and self.host._start_any and not self.restartable and not _may_begin(half, base):
             for side in (half, peer):
                 if side.holding and not self.closed:
                     side.release_hold()
@@ -138,7 +145,8 @@ class Handshake(TouchedState):
         if had_data and self.restartable:
             half.anomaly("data_before_handshake", 0, timestamp)
             half.release_pages()
-            self.restartable = False
+            half.fin_offset, half.cuts, half.ahead = None, (), -1
+            self.host._established(self)  # it does not end with the refusal
         half.holding = False
         half.held_segments = 0
         half.skip = 0

@@ -38,13 +38,13 @@ class Openings:
     def _remember(self, key: FlowKey, before: _Before) -> None:
         self._take(key)
         self.table[key] = before
-        self.bytes += _cost(key)
+        self.bytes += _cost(key, before)
         self.limit(self._bound)
 
     def _take(self, key: FlowKey) -> Optional[_Before]:
         before = self.table.pop(key, None)
         if before is not None:
-            self.bytes -= _cost(key)
+            self.bytes -= _cost(key, before)
         return before
 
     def knows(self, key: FlowKey) -> bool:
@@ -60,7 +60,7 @@ class Openings:
             self._remember(segment.key, _Before("bad_checksum", segment.seq, timestamp))
         elif flags & (RST | FIN):
             self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp, None, {"flags": flags}))
-        elif flags & ACK and not segment.length:
+        elif flags & ACK:
             segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
             self._remember(segment.key, _Before("", segment.seq, timestamp, segment))
         else:
@@ -98,5 +98,5 @@ class Openings:
         self.bytes = 0
 
 
-def _cost(key: FlowKey) -> int:
-    return OPENING_BYTES + key_cost(key)
+def _cost(key: FlowKey, before: _Before) -> int:
+    return OPENING_BYTES + key_cost(key) + (len(before.segment.payload) if before.segment else 0)

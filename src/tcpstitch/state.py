@@ -92,7 +92,7 @@ class StreamState(Resets):
             note_urgent(half, segment)
         if flags & SYN and not segment.length:
             return
-        if flags & SYN and self.host._strict and not flags & ACK:
+        if flags & SYN and self.host._strict and (half is self.client or not flags & ACK):
             self.host._hold(self, "syn_data", segment, timestamp)  # taken only if the SYN/ACK covers it (RFC 7413)
         elif segment.length or flags & FIN:
             may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
@@ -111,7 +111,8 @@ class StreamState(Resets):
             half.anomaly(reason, half.offset_of(segment.seq), timestamp, **refusal_detail(reason, half, segment))
         if reason == "zero_window_probe" and half.doubtful is None:  # who takes it all the same acknowledges it
             self.host._hold(half, "doubtful", segment, timestamp)
-        half.note_refused(half.offset_of(segment.seq), segment.payload, timestamp)
+        if half.known:
+            half.note_refused(half.offset_of(segment.seq), segment.payload, timestamp)
         return True
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:

@@ -44,8 +44,10 @@ def refusal(half: HalfStream, segment: Segment) -> Optional[str]:
     flags = segment.flags
     if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
         return "unexpected_md5"
-    if flags & (SYN | RST) or not half.known or half.holding:
+    if flags & (SYN | RST):
         return None
+    if not half.known or half.holding:
+        return None if flags & ACK else "no_ack_flag"
     stamps = segment.timestamps
     if stamps is not None and half.ts_recent >= 0 and difference(half.ts_recent, stamps[0]) < -PAWS_SLACK:
         return "paws_old_timestamp"  # RFC 7323 5.3 R1
@@ -145,9 +147,9 @@ def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optio
     if flags & SYN:
         scale = found.get(OPTION_WINDOW_SCALE)
         half.scale = min(scale[0], 14) if scale is not None and len(scale) == 1 else -1  # RFC 7323 2.3
-        if half.sends_md5 and OPTION_MD5 not in found:
-            half.anomaly("unexpected_md5", 0, timestamp)  # the SYN before it
-        half.sends_md5 = OPTION_MD5 in found
+        if half.sends_md5 != (OPTION_MD5 in found) and (half.sends_md5 or half.syn_seen):
+            half.anomaly("unexpected_md5", 0, timestamp)  # of this SYN, or of the one before it
+        half.sends_md5 = OPTION_MD5 in found and (half.sends_md5 or not half.syn_seen)
         half.max_window = segment.window
         half.shown = half.peer.shown = -1
         half.last_ack = NEVER  # the short steps are to look at the next ones
