@@ -6,7 +6,7 @@ from typing import Any, List, Tuple
 
 import pytest
 
-from support.frames import CLIENT, SERVER, tcp_frame
+from support.frames import CLIENT, SERVER, fast_open_option, tcp_frame
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Segment, StreamFactory
 
@@ -160,14 +160,19 @@ def test_a_connection_whose_early_data_was_refused_is_none_that_has_half_closed(
 
 @FORMS
 @CHECKS
-@pytest.mark.parametrize("again", [0, 1], ids=["SYN", "SYN/ACK"])
-def test_what_goes_on_after_a_refusal_is_a_connection_of_its_own(again: int, checks: str, form: str) -> None:
-    """The refusal ends the first at once (RFC 9293 3.10.7.3). The same SYN may come again, and succeed; or the client
-    has never heard of the refusal, and the handshake goes on."""
-    refused = [("c", "S", 1000, 0, b""), ("s", "RA", 0, 1001, b"")]
-    assert [heard for _, _, heard in streams(assembled(2 * refused, form, checks=checks))] == [["rst"], ["rst"]]
-    recorder = assembled(refused + exchange(1000, 80_000, b"two", b"TWO")[again:], form, checks=checks)
-    assert streams(recorder) == [("", "", ["rst"]), ("two", "TWO", ["flushed"])]
+@pytest.mark.parametrize("opening", ["", "early"])
+def test_a_refused_syn_is_over_by_its_reset_in_the_end(opening: str, checks: str, form: str) -> None:
+    """Whether the RST acknowledges the data that came with the SYN as well, or not."""
+    cookie = {"options": fast_open_option()} if opening else {}
+    for acked in {0, len(opening)}:
+        recorder = Recorder()
+        make: Any = tcp_frame if form == "frame" else Segment.make
+        with Assembler(recorder, checks=checks) as assembler:
+            assembler.assemble(make(CLIENT, SERVER, 1000, opening.encode(), "S", **cookie), 1000.0)
+            assembler.assemble(make(SERVER, CLIENT, 0, b"", "RA", ack=1001 + acked), 1000.1)
+        assert recorder.only.completions == ["rst"]
+        assert recorder.kinds == set()
+        assert recorder.only.text(C2S) == (opening if checks == "lenient" else "")
 
 
 @FORMS

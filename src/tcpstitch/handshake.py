@@ -32,7 +32,6 @@ class Handshake(TouchedState):
     watcher: Any
     closed: bool
     embryonic: bool
-    reason: str
     restartable: bool
     crossed_syn = unusual("crossed_syn")
     pending_syn = unusual("pending_syn")
@@ -172,11 +171,7 @@ class Handshake(TouchedState):
         """What opens a new connection, now that this one is over and a SYN or SYN/ACK came on its addresses, or None.
 
         The SYN, unless its number is that of the first one: then it is a late copy, or the server's SYN/ACK has another
-        number than before. A SYN/ACK of the server by itself, where the capture has not got the SYN. Either, where the
-        first SYN was refused: the client tries again, or never heard of the refusal."""
-        refused = self.embryonic and self.reason == "rst" and not self.server.known
-        if refused and not (segment.flags & ACK and half is self.client):
-            return Pending(segment, timestamp)
+        number than before. A SYN/ACK of the server by itself, where the capture has not got the SYN."""
         again = half.known and half.syn_seen and half.base_seq == (segment.seq + 1) & MASK
         if not segment.flags & ACK:
             if again and self.watcher is not None:
