@@ -75,8 +75,6 @@ class Assembler(ShortPath):
         # RFC 6093: data marked urgent is in line; sockets without SO_OOBINLINE take one byte out all the same.
         self.urgent = ("oob" if checks == "strict" else "inline") if urgent is None else urgent
         limits = Limits() if limits is None else limits
-        if not isinstance(limits, Limits):
-            raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
         timeouts = _checked(Timeouts() if timeouts is None else timeouts)
         gauge = PressureGauge(on_pressure, pressure_marks)
         super().__init__(limits, Policies(overlap), timeouts, start == "any")

@@ -53,6 +53,7 @@ class Bounds(Settings):
     _openings: Openings
 
     def __init__(self, limits: Limits) -> None:
+        _check(limits)
         self._counters = Counters()
         self._pages = PageCache(limits.page_size, limits.max_buffered_pages_total)
         self._gauge: Optional[PressureGauge] = None
@@ -179,8 +180,7 @@ class Bounds(Settings):
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        if not isinstance(limits, Limits):
-            raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
+        _check(limits)
         if limits.page_size != self._limits.page_size:
             raise UsageError("the page size cannot change while running: give the limits the same, or start anew")
         self._limits = limits
@@ -293,6 +293,11 @@ class Bounds(Settings):
             elif self._error is None:
                 self._error = StreamCallbackError(f"on_pressure raised {error!r}")
                 self._error.__cause__ = error
+
+
+def _check(limits: Any) -> None:
+    if not isinstance(limits, Limits):
+        raise UsageError(f"limits={limits!r}: give a Limits(...) or Limits.from_memory(...)")
 
 
 def _cost(segment: Segment) -> int:

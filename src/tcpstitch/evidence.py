@@ -25,7 +25,7 @@ class Evidence:
 
     def anomaly(self, kind: str, offset: int, timestamp: float, **detail: Any) -> None:
         host = self.state.host
-        host._counters.anomalies[kind] = host._counters.anomalies.get(kind, 0) + 1
+        host._counters.anomalies[kind] += 1
         host._call(self.state, "anomaly", Anomaly(kind, self.direction, offset, timestamp, detail))
 
     def _report_conflicts(self, found: Sequence[Conflict], timestamp: float) -> None:

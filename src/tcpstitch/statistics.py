@@ -80,19 +80,20 @@ class Counters:
         self.bytes = self.chunks = self.segments = self.gaps = self.missing_bytes = 0
         self.retransmissions = self.ignored = self.opened = self.evicted = 0
         self.evictions = self.page_limit_hits = self.kept_bytes_dropped = self.connections_peak = 0
-        self.anomalies: Dict[str, int] = {}
-        self.gap_reasons: Dict[str, int] = {}
+        self.anomalies: Dict[str, int] = defaultdict(int)
+        self.gap_reasons: Dict[str, int] = defaultdict(int)
         self.completion_reasons: Dict[str, int] = defaultdict(int)
-        self.eviction_kinds: Dict[str, int] = {}
+        self.eviction_kinds: Dict[str, int] = defaultdict(int)
 
     def count_gap(self, reason: str, length: int) -> None:
         self.gaps += 1
         self.missing_bytes += length
-        self.gap_reasons[reason] = self.gap_reasons.get(reason, 0) + 1
+        self.gap_reasons[reason] += 1
 
     def count_eviction(self, kind: str, key: FlowKey) -> None:
         """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""
-        count = self.eviction_kinds[kind] = self.eviction_kinds.get(kind, 0) + 1
+        self.eviction_kinds[kind] += 1
+        count = self.eviction_kinds[kind]
         if kind == "page_limit":
             self.page_limit_hits += 1
         elif kind == "total_limit":
