@@ -13,6 +13,7 @@ from typing import Any, Iterator, List, Optional
 import pytest
 
 from support.frames import tcp_frame
+from support.holding import feed
 from support.recorder import Recorder
 from tcpstitch import Assembler, Flow, Limits, Segment, Stream, StreamCallbackError, StreamFactory
 
@@ -60,15 +61,10 @@ def behind_a_hole(number: int, size: int = 100) -> Iterator[Segment]:
     yield piece(number, 1, bytes(size))
 
 
-def everything(assembler: Assembler, segments: Iterator[Segment], timestamp: float = 1.0) -> None:
-    for segment in segments:
-        assembler.assemble(segment, timestamp)
-
-
 def test_slabs_go_back_after_a_burst_without_a_call_but_for_the_stated_reserve() -> None:
     assembler = Assembler(SilentFactory(), limits=Limits())
     for number in range(2000):
-        everything(assembler, behind_a_hole(number))
+        feed(assembler, *behind_a_hole(number))
     assert assembler.statistics().pages_allocated >= 2000
     for number in range(2000):
         assembler.assemble(piece(number, 0, b"!"), 1.0)
@@ -158,7 +154,7 @@ def test_a_forked_process_does_not_write_into_the_pages_of_its_parent() -> None:
     if child == 0:
         assembler.assemble(piece(0, 16, b"child"), 1.0)
         assembler.flush_all()
-        everything(assembler, (segment for number in range(50) for segment in behind_a_hole(number)))
+        feed(assembler, *(segment for number in range(50) for segment in behind_a_hole(number)))
         os._exit(0)
     os.waitpid(child, 0)
     assembler.assemble(piece(0, 0, b"0123456789"), 1.0)
@@ -169,7 +165,7 @@ def traffic(assembler: Assembler, count: int) -> None:
     """Every kind of ending and waiting, `count` connections of it."""
     for number in range(count):
         kind = number % 6
-        everything(assembler, behind_a_hole(number) if kind else iter([syn(number)]), 1.0 + number / 1000)
+        feed(assembler, *(behind_a_hole(number) if kind else [syn(number)]), timestamp=1.0 + number / 1000)
         if kind == 2:
             assembler.assemble(piece(number, 0, b"!"), 1.0 + number / 1000)
         elif kind == 3:
@@ -244,7 +240,7 @@ def test_a_chunk_that_the_user_keeps_does_not_keep_the_pages_or_the_stream(no_co
             return stream
 
     assembler = Assembler(Factory())
-    everything(assembler, (segment for number in range(100) for segment in behind_a_hole(number)))
+    feed(assembler, *(segment for number in range(100) for segment in behind_a_hole(number)))
     assembler.flush_all()
     assert len(chunks) == 100
     assert all(stream() is None for stream in streams)
