@@ -15,7 +15,8 @@ import warnings
 import pytest
 
 from support.files import PACKETS, block, damaged, enhanced, interface, pcap, pcapng, section, snoop
-from tcpstitch import Assembler, StreamFactory
+from support.recorder import Recorder
+from tcpstitch import Assembler
 from tcpstitch.capture import open_capture
 from tcpstitch.errors import CaptureError, CaptureWarning
 
@@ -55,7 +56,7 @@ def test_a_cut_header_behind_a_packet_that_fills_the_reader_s_memory_is_reported
     path.write_bytes(whole + b"abc")
     with open_capture(path) as capture, pytest.warns(CaptureWarning, match=f"at byte {len(whole)}: the file ends"):
         if way == "run":
-            Assembler(StreamFactory()).run(capture)
+            Assembler(Recorder()).run(capture)
         else:
             assert len(list(capture)[-1][1]) == 300_000
     path.write_bytes(whole)

@@ -100,7 +100,7 @@ def test_timeouts_set_while_running_end_what_is_over_by_them() -> None:
     assert [gap.reason for gap in connections[1].gaps] == ["aged"]
 
 
-@pytest.mark.parametrize("far", [2 * HOUR, 30 * 86400.0, 1e12, -120.0, -30 * 86400.0, float("inf"), float("-inf")])
+@pytest.mark.parametrize("far", [2 * HOUR, 30 * 86400.0, 1e12, -120.0, -30 * 86400.0])
 def test_a_few_packets_with_a_wrong_time_move_nothing(far: float) -> None:
     clocked = Clocked()
     clocked.talk(0.1)

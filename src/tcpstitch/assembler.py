@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .apart import set_apart
 from .decode import PacketDecoder
-from .errors import ReentrantCallError, UsageError, whole
+from .errors import ReentrantCallError, UsageError, shown, whole
 from .hostpolicy import Overlap, Policies
 from .layouts import ALONE, usual
 from .limits import Limits, Timeouts
@@ -104,7 +104,7 @@ class Assembler(ShortPath):
         """
         given: Any = capture
         if isinstance(given, (str, bytes)) or hasattr(given, "read") or not hasattr(given, "__iter__"):
-            raise UsageError(f"capture={capture!r}: give open_capture(path), or an iterable of (timestamp, packet)")
+            raise UsageError(f"capture={shown(given)}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
         assemble = self.assemble
         if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
@@ -122,7 +122,7 @@ class Assembler(ShortPath):
         except (TypeError, ValueError) as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 raise  # out of what was called
-            raise UsageError(f"capture={capture!r}: give pairs of (timestamp, packet): {error}") from error
+            raise UsageError(f"capture={shown(capture)}: give pairs of (timestamp, packet): {error}") from error
 
     def watch_drops(self, source: Any) -> None:
         """Let `statistics().dropped` include `source.dropped`, what a live capture lost. `run` calls this."""
@@ -137,8 +137,8 @@ class Assembler(ShortPath):
 
         Raises `UsageError` for something that is no time in seconds, and what `flush_all` raises.
         """
-        timestamp = seconds(timestamp)
-        close_before = None if close_before is None else seconds(close_before)
+        timestamp = seconds(timestamp, endless=True)
+        close_before = None if close_before is None else seconds(close_before, endless=True)
         if self._busy is not None:
             raise ReentrantCallError
         flushed = closed = 0

@@ -5,6 +5,7 @@ What arguments in several places have to be is checked here as well.
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Any, Type
 
 
@@ -65,3 +66,11 @@ def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError
 def is_number(value: Any) -> bool:
     """Whether it is one; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def shown(value: Any) -> str:
+    """`repr(value)` for a message, which is no place for a whole packet or for all packets of a list."""
+    short = Repr()
+    short.maxother = short.maxstring = 80
+    short.maxlist = short.maxtuple = 2
+    return short.repr(value)

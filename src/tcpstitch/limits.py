@@ -180,4 +180,4 @@ class Timeouts:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None and not (is_number(value) and value >= 0):
-                raise LimitsError(f"{field.name}={value!r}: give seconds of at least 0, or None for never")
+                raise LimitsError(f"{field.name}={value!r}: give seconds, an int or float from 0 on, or None for never")

@@ -19,6 +19,7 @@ except ImportError as error:
     raise ImportError("tcpstitch.metrics needs prometheus_client: pip install 'tcpstitch[metrics]'") from error
 
 from .assembler import Assembler
+from .errors import UsageError, shown
 from .statistics import Statistics
 
 _Sample = Tuple[Tuple[str, ...], Statistics]  # label values
@@ -46,6 +47,9 @@ class AssemblerCollector:
     """
 
     def __init__(self, assemblers: Union[Assembler, Mapping[str, Assembler]]) -> None:
+        every = assemblers.values() if isinstance(assemblers, Mapping) else [assemblers]
+        if not all(isinstance(assembler, Assembler) for assembler in every):
+            raise UsageError(f"assemblers={shown(assemblers)}: give an Assembler, or a mapping from names to them")
         self._assemblers = assemblers
 
     def collect(self) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Se
 from .assembler import Assembler
 from .capture import Capture, ahead
 from .capture.share import MOST_SHARES
-from .errors import TcpStitchError, UsageError, whole
+from .errors import TcpStitchError, UsageError, shown, whole
 from .limits import LEAST_FRAGMENT_BYTES, Limits
 from .statistics import Statistics
 from .stream import StreamFactory
@@ -97,7 +97,7 @@ def run(
     work, before anything is read.
     """
     if not callable(make_factory):
-        raise UsageError(f"make_factory={make_factory!r}: give a class or function that makes a StreamFactory")
+        raise UsageError(f"make_factory={shown(make_factory)}: give a class or function that makes a StreamFactory")
     _check_takes_emit(make_factory)
     if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "submit", None))):
         raise UsageError(f"executor={executor!r}: give a concurrent.futures.Executor, or None for processes")
@@ -128,7 +128,7 @@ def _wanted(sources: Any) -> List[Any]:
     if isinstance(sources, (str, os.PathLike)):
         sources = [sources]
     elif isinstance(sources, (Capture, bytes)) or hasattr(sources, "read") or not hasattr(sources, "__iter__"):
-        raise UsageError(f"sources={sources!r}: give paths, as each process opens the captures itself")
+        raise UsageError(f"sources={shown(sources)}: give paths, as each process opens the captures itself")
     wanted = list(sources)
     for source in wanted:
         if source in ([], ()):
@@ -166,8 +166,13 @@ def _checked(
         raise UsageError("linktype: captures name it themselves")
     at_once = max(1, min(workers, len(sources) * parts))
     limits = options.get("limits")
-    Assembler(StreamFactory(), **options)  # refuses what cannot work
+    Assembler(_NoStreams(), **options)  # refuses what cannot work
     return {**options, "limits": divided(Limits() if limits is None else limits, at_once)}
+
+
+class _NoStreams(StreamFactory):
+    def new(self, flow: Any, segment: Any, timestamp: float) -> None:
+        return None
 
 
 def divided(limits: Limits, workers: int) -> Limits:

@@ -59,8 +59,10 @@ class Routing(Timers):
         elif hasattr(packet, "__hdr__"):
             segments = self._decoder.from_dpkt(packet, timestamp)
         else:
+            name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
             raise PacketTypeError(
-                f"packet of type {kind.__name__}: give a frame as bytes, a dpkt packet, or a tcpstitch.Segment"
+                f"packet of type {name}: give a frame as bytes (of scapy, bytes(packet)), a dpkt packet, or a "
+                "tcpstitch.Segment"
             )
         self._busy = self
         try:
@@ -194,7 +196,7 @@ class Routing(Timers):
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
         """Follow the connection only so far; False where that is no number of bytes."""
         if not isinstance(depth, int) or isinstance(depth, bool) or depth < 0:
-            error = UsageError(f"depth={depth!r}: give a number of bytes, or None for all")
+            error = UsageError(f"depth={depth!r}: give a whole number of bytes, or None for all")
             self._handler_failed(state, state.stream, error)
             return False
         state.depth = depth

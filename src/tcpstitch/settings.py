@@ -32,6 +32,8 @@ class Settings:
             raise UsageError(f"factory={factory!r}: give an object, {factory.__name__}(...), not the class")
         if not callable(getattr(factory, "new", None)):
             raise UsageError(f"factory={factory!r}: give a StreamFactory with a method new(flow, segment, timestamp)")
+        if getattr(factory.new, "__func__", None) is StreamFactory.new:
+            raise UsageError(f"factory={factory!r}: give its class a method new(flow, segment, timestamp) of its own")
         self._factory = factory
 
     @property

@@ -26,7 +26,7 @@ class Statistics(NamedTuple):
     Memory: pages now, where `pages_used` + `pages_free` == `pages_allocated`; `pages_peak`, the most used.
     `page_limit_hits`: times a connection reached its own bound. `evictions`: times the total page bound made a
     connection give something up. `evictions_by_kind`: `page_limit`, `total_limit`, `connection_lingering`,
-    `connection_embryonic`, `connection_idle`. `kept_bytes_dropped`: what `keep_from` asked for and the bounds refused.
+    `connection_embryonic`, `connection_idle`. `kept_bytes_dropped`: what a bound or a gap took of kept ones.
     `fragments`: incomplete IP datagrams now, in `fragment_bytes`, records included. `memory_bytes` held now, estimated
     from above; `memory_bound`, the most that the limits allow; `pressure`, how full the fullest bound is now: 1.0 means
     that something is given up for the next.

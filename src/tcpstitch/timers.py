@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import inf, nan
 from typing import Any, Optional
 
-from .errors import UsageError
+from .errors import UsageError, shown
 from .lingering import Lingering
 
 TIMER_STEP = 1.0  # seconds of capture time between looks at the timers
@@ -14,18 +14,24 @@ BACK_SECONDS = 60.0  # so is a jump back by more; by less, the clock just stands
 JUMP_PACKETS = 16  # so many in a row
 
 
-def seconds(stamp: Any) -> float:
-    """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none."""
-    if isinstance(stamp, float) and stamp == stamp:
+def seconds(stamp: Any, endless: bool = False) -> float:
+    """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none,
+    as infinity is unless it may be `endless`."""
+    if isinstance(stamp, float) and abs(stamp) < inf:
         return stamp
     try:
         number = hasattr(stamp, "__float__") and not isinstance(stamp, (bool, str))  # numpy's strings have that too
         value = float(stamp) if number else nan
     except (TypeError, ValueError, ArithmeticError):  # an array, a `Decimal` that signals, an int beyond all floats
         value = nan
-    if value == value:
+    if abs(value) < inf or endless and value == value:
         return value
-    raise UsageError(f"{stamp!r} is no time: give seconds since the epoch, as the packets' timestamps are")
+    advice = "give seconds since the epoch, as the packets' timestamps are"
+    if callable(getattr(stamp, "timestamp", None)):  # a datetime
+        advice = "give seconds since the epoch, its timestamp()"
+    elif isinstance(stamp, (bytes, bytearray, memoryview)):
+        advice = "assemble takes (packet, timestamp), run pairs of (timestamp, packet): give seconds as timestamp"
+    raise UsageError(f"{shown(stamp)} is no time: {advice}")
 
 
 def blame(stamp: Any, error: Exception) -> Exception:
@@ -54,7 +60,7 @@ class Timers(Lingering):
     def _run_timers(self, timestamp: float) -> None:
         """Advance the capture clock and let what is due happen. Constant cost per packet, amortised."""
         self._shrink()
-        if not abs(timestamp) < float("inf") or self._clock_started and not self._clock_allows(timestamp):
+        if self._clock_started and not self._clock_allows(timestamp):
             return
         self._clock_started = True
         self._now = self._present = timestamp
