@@ -30,20 +30,19 @@ class Capture:
     """Packets of one or several captures, to be iterated once; a context manager that closes what it opened.
 
     Yields `(timestamp, packet)`: seconds as a float and the captured bytes. Packets whose link type is not Ethernet
-    are instances of a `bytes` subclass with the attribute `linktype`. Memory does not grow with the capture.
+    are instances of a `bytes` subclass with the attribute `linktype`. Memory does not grow with the capture. A loop
+    that an exception left goes on in the next one, also where a signal's handler raised it during a wait for more.
     """
 
     def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
         self._parts = parts
         self._begun = self._closed = self._lent = False
         self._report = parts[0].report
-        if len(parts) == 1:
-            self._records = parts[0].records()
-        else:
+        if len(parts) > 1:
             self._report = Report(", ".join(part.report.name for part in parts), parts[0].report)
             self._report.linktype = parts[0].report.linktype
             merged = merge(self._report, parts)
-            self._records = merged if share is None else share.of(merged)
+            self._merged = merged if share is None else share.of(merged)
 
     @property
     def name(self) -> str:
@@ -84,7 +83,11 @@ class Capture:
 
     def __iter__(self) -> Iterator[Record]:
         self._begin()
-        return self._records
+        if len(self._parts) == 1:
+            return self._parts[0].records()
+        if any(part.broken for part in self._parts):
+            raise UsageError(f"{self.name}: an exception ended the wait for more: open them again")
+        return self._merged
 
     def packet_blocks(self) -> Iterator[Any]:
         """For `Assembler.run`, instead of iteration: pieces of the file, each to be used up before the next is asked

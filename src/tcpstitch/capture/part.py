@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from ..errors import CaptureError
 from . import pcap
-from .report import ETHERNET, Record, Report
+from .report import ETHERNET, Begin, Record, Report
 from .share import Share
 from .source import Source
 
@@ -28,30 +28,39 @@ class Part:
         self.start: Optional[float] = None
         self.source: Optional[Source] = Source(*self._arguments)
         self.report = Report(self.source.name, shared)
+        self._begin: Optional[Begin] = None
         self._records: Optional[Iterator[Record]] = None
         self.block: Any = None
         try:
             # A pipe with a path cannot be read twice.
             if later and isinstance(what, (str, os.PathLike)) and what != "-" and os.path.isfile(what):
                 probe = Report(self.source.name, quiet=True)
-                first = next(find_reader(self.source, probe, None, True)[0], None)
+                first = next(find_reader(self.source, probe, None, True)[0](), None)
                 self.start = None if first is None else first[0]
                 self.report.linktype, self.report.fcs_bytes = probe.linktype, probe.fcs_bytes
                 self.source.close()
                 self.source = None
             else:
-                self._records, self.block = find_reader(self.source, self.report, share)
+                self._begin, self.block = find_reader(self.source, self.report, share)
         except BaseException:
             self.close()
             raise
 
     def records(self) -> Iterator[Record]:
+        """The packets that are left, also behind an exception that ended the wait for more."""
         if self._closed:
-            return iter(())
-        if self._records is None:
+            return self._records or iter(())
+        if self._begin is None:
             self.source = Source(*self._arguments)
-            self._records, _ = find_reader(self.source, self.report, None, True)
+            self._begin, _ = find_reader(self.source, self.report, None, True)
+        if self._records is None or self.broken:
+            self._records = self._begin()
         return self._records
+
+    @property
+    def broken(self) -> bool:
+        """Whether an exception ended the wait for more, as a signal's handler may raise one."""
+        return getattr(self._records, "gi_frame", self) is None and self.source is not None and not self.source.stopped
 
     def close(self) -> None:
         self._closed = True
@@ -61,13 +70,13 @@ class Part:
 
 def find_reader(
     source: Source, report: Report, share: Optional[Share] = None, may_be_empty: bool = False
-) -> Tuple[Iterator[Record], Any]:
+) -> Tuple[Begin, Any]:
     """The packets of `source`, or of a share of it, and where it can be had the same in blocks; `CaptureError` if its
     format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
     if not held and may_be_empty and source.damage is None:
         pcap.end(source, report, 0, "the file is empty")
-        return iter(()), None
+        return lambda: iter(()), None
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)
     from . import pcapng, snoop  # here: most captures need neither
@@ -76,7 +85,7 @@ def find_reader(
         return pcapng.read_pcapng(source, held, report, share)
     if held[:8] == snoop.MAGIC and len(held) >= snoop.HEADER_BYTES:
         records = snoop.read_snoop(source, held, report)
-        return records if share is None else share.of(records), None
+        return records if share is None else lambda: share.of(records()), None
     if len(held) < pcap.HEADER_BYTES and held[:4] in (*pcap.MAGICS, pcapng.MAGIC, snoop.MAGIC[:4]):
         found = "ends inside the header of the file, before any packet"
     else:

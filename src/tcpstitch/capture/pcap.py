@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Any, Callable, Iterator, Optional, Tuple
 
 from ..uncut import PYPY
 from .block import Block
-from .report import CUT, MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Begin, Record, Report, packet_class
 from .share import HEAD, Share
 from .source import Source
 from .variants import aix_linktype, record_bytes, unpacker
@@ -30,7 +31,7 @@ MAGICS = {
 
 def read_pcap(
     source: Source, held: bytes, report: Report, share: Optional[Share] = None
-) -> Tuple[Iterator[Record], Optional[Block]]:
+) -> Tuple[Begin, Optional[Block]]:
     """Packets of a pcap file whose first bytes, at least `HEADER_BYTES`, are `held`, one by one; and the same in
     blocks, for as long as none was taken one by one, where they are Ethernet frames behind the usual headers."""
     order, units, sizes, first = MAGICS[held[:4]]
@@ -48,11 +49,11 @@ def read_pcap(
     scale = 1e-6 if units == 10**6 else 1e-9
     buffer = memoryview(held) if PYPY else held
     block = Block(source, buffer, first, unpacker(order, head, version), scale, share, order)
-    records = _records(block, report, head, memoryview.tobytes if make is None and PYPY else make)
+    records = partial(_records, block, report, head, memoryview.tobytes if make is None and PYPY else make)
     usual = make is None and head == HEAD and version == (2, 4)
     if PYPY and (order != "<" or share is not None):
         usual = False  # what reads these from memory makes objects there
-    return records if share is None else share.of(records), block if usual else None
+    return records if share is None else lambda: share.of(records()), block if usual else None
 
 
 def _records(block: Block, report: Report, head: int, make: Optional[Callable[[Any], bytes]]) -> Iterator[Record]:

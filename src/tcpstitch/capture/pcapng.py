@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 from ..layouts import ENHANCED, PCAPNG, Mode, usual
 from ..uncut import PYPY, Uncut
 from .pcap import end
-from .report import CUT, MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Begin, Record, Report, packet_class
 from .share import Share
 from .source import Source
 
@@ -341,10 +341,10 @@ class Blocks:
 
 def read_pcapng(
     source: Source, held: bytes, report: Report, share: Optional[Share] = None
-) -> Tuple[Iterator[Record], Optional[Blocks]]:
+) -> Tuple[Begin, Optional[Blocks]]:
     """Packets of a pcapng file whose first bytes, at least 12, are `held`, one by one; and the same in place."""
     blocks = Blocks(source, held, report, share)
-    return blocks.records(), blocks if blocks.usable else None
+    return blocks.records, blocks if blocks.usable else None
 
 
 def _bad_length(kind: int, length: int) -> str:

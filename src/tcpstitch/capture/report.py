@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
 
 from ..errors import CaptureWarning, UsageError
 
@@ -18,6 +18,7 @@ MAX_CLASSES = 256  # there are fewer than 300 link types, and a file has few of 
 
 CUT = "the file ends in the middle of a "  # packet, or block
 Record = Tuple[float, bytes]
+Begin = Callable[[], Iterator[Record]]  # gives the packets that are left
 
 
 class Comment(NamedTuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Iterator
+from functools import partial
+from typing import Any, Iterator, List
 
 from .pcap import end
-from .report import CUT, MAX_RECORD, Record, Report, packet_class
+from .report import CUT, MAX_RECORD, Begin, Record, Report, packet_class
 from .source import Source
 
 MAGIC = b"snoop\0\0\0"
@@ -16,17 +17,17 @@ LINKTYPES = {0: 1, 2: 6, 4: 1, 5: 104, 8: 10, 18: 123, 0x19: 226}
 _RECORD = struct.Struct(">xxxxIIxxxxII")
 
 
-def read_snoop(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+def read_snoop(source: Source, held: bytes, report: Report) -> Begin:
     """Packets of a snoop file whose first bytes are `held`."""
     datalink = int.from_bytes(held[12:16], "big")
     # Unknown codes lie outside of pcap's range, so that they are not taken for something else.
     report.linktype = LINKTYPES.get(datalink, 0x10000 + datalink)
-    return _records(source, held, report)
+    return partial(_records, source, [held, HEADER_BYTES, 0], report)
 
 
-def _records(source: Source, held: bytes, report: Report) -> Iterator[Record]:
+def _records(source: Source, place: List[Any], report: Report) -> Iterator[Record]:
     make = packet_class(report.linktype)
-    buffer, pos, base = held, HEADER_BYTES, 0
+    buffer, pos, base = place
     head = _RECORD.size
     problem = ""
     while True:
@@ -47,7 +48,9 @@ def _records(source: Source, held: bytes, report: Report) -> Iterator[Record]:
             problem = CUT + "packet"
             break
         base += pos
-        buffer, pos = source.at_least(buffer[pos:], need), 0
+        buffer, pos = buffer[pos:], 0
+        place[:] = buffer, pos, base  # for an exception that ends the wait
+        buffer = source.at_least(buffer, need)
         if len(buffer) < need:
             problem = CUT + "packet"
             break
