@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import socket
 import sys
 from typing import Any, Iterator
@@ -54,6 +55,33 @@ def test_closing_a_live_capture_while_it_is_iterated_ends_that_quietly(live: Liv
         live.close()
         count += 1
     assert count == 1 and list(live) == []
+
+
+@linux
+def test_the_next_loop_goes_on_where_a_signals_handler_ended_the_wait(live: Live) -> None:
+    """And a third one ends at once, where the second was stopped."""
+
+    def alarm(number: int, frame: Any) -> None:
+        raise TimeoutError
+
+    sent = [bytes([at]) * 100 for at in range(20)]
+    got = []
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        for data in sent:
+            send_to_itself(data)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(TimeoutError):
+                got.extend(live)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    send_to_itself(b"last" * 25)
+    live.stop()
+    got.extend(live)
+    assert [packet[-100:] for _, packet in got if packet[-100:] in sent] == sent
+    assert any(packet.endswith(b"last" * 25) for _, packet in got)
+    assert list(live) == []
 
 
 @linux

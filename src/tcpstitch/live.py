@@ -50,7 +50,8 @@ class Live:
 
     Yields `(timestamp, packet)` as `open_capture` does, VLAN tags back in their place; `linktype` is theirs.
     The iteration ends after `stop`, which a signal handler or another thread may call, with the packets that had come
-    until then, as far as two seconds are enough to read them. Costs some microseconds per packet. `sniff` makes it.
+    until then, as far as two seconds are enough to read them. A loop that an exception left goes on in the next one.
+    Costs some microseconds per packet. `sniff` makes it.
     """
 
     def __init__(self, name: str, sock: socket.socket, linktype: int, snaplen: int, signals: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class Live:
         self._snaplen = snaplen
         self._signals = signals
         self._received = self._dropped = 0
-        self._begun = False
+        self._begun = self._over = False
         self._stopped: Optional[float] = None  # on the monotonic clock
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
@@ -71,6 +72,8 @@ class Live:
         if self._socket.fileno() < 0 and not self._begun:
             raise UsageError(f"{self.name}: the capture is closed, nothing was read of it: call sniff() again")
         self._begun = True
+        if getattr(self._packets, "gi_frame", None) is None and not self._over and self._socket.fileno() >= 0:
+            self._packets = self._read()  # an exception had ended the wait for more
         return self._packets
 
     @property
@@ -125,8 +128,9 @@ class Live:
             for timestamp, packet in self._receive():
                 # Not by timestamps: the kernel makes them when packets are read until its own are switched on.
                 if self._stopped is not None and time.monotonic() > self._stopped + _DRAIN_SECONDS:
-                    return
+                    break
                 yield timestamp, packet if make is bytes else make(packet)
+        self._over = True
 
     def _receive(self) -> Iterator[Tuple[float, bytes]]:
         buffer = bytearray(self._snaplen)
