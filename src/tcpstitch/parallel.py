@@ -6,7 +6,7 @@ worker reads the whole and skips what belongs to other parts. Packets that must 
 tunnels) are decoded by each. A part's timers run on its own packets.
 
 Any executor of PEP 3148 will do: `concurrent.futures.ProcessPoolExecutor`, which is the default, or, beyond one
-machine, `distributed.Client(...).get_executor()` (`pip install tcpstitch[dask]`); see docs/parallel.md.
+machine, `distributed.Client(...).get_executor()` (the extra `dask`); see docs/parallel.md.
 """
 
 from __future__ import annotations

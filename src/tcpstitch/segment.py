@@ -245,8 +245,8 @@ class Segment:
         urgent_pointer: int = 0,
         context: Any = None,
     ) -> Segment:
-        """A segment from plain values, its ends as (address, port); `flags` as bits or letters of FSRPAUEC. `context`
-        comes back in `packet_at`. Raises `UsageError` for what no packet could hold."""
+        """A segment from plain values, its ends as (address, port); `flags` as bits or letters of FSRPAUEC, `seq` and
+        `ack` modulo 2**32. `context` comes back in `packet_at`. Raises `UsageError` for what no packet could hold."""
         if isinstance(flags, str):
             try:
                 flags = sum({_FLAG_LETTERS[letter] for letter in flags})
