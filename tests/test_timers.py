@@ -173,6 +173,21 @@ def test_data_in_order_alone_delays_the_timers_by_no_more_than_the_clock_was_set
     assert second <= 500 + TIMEOUTS.gap + 5
 
 
+def test_data_out_of_order_alone_shows_that_the_clock_was_set_back() -> None:
+    """The hole that it waits behind is given up by the clock as it is now."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, timeouts=TIMEOUTS)
+    for source, target, fields in ((CLIENT, SERVER, (100, b"", "S")), (SERVER, CLIENT, (500, b"", "SA", 101))):
+        assembler.assemble(tcp_frame(source, target, *fields), HOUR)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 101, b"x" * 100, ack=501), HOUR)
+    for second in range(100):
+        data = tcp_frame(CLIENT, SERVER, 301 + 100 * second, b"y" * 100, ack=501)
+        assembler.assemble(data, HOUR - 500 + second)
+    gap = recorder.only.gaps[0]
+    assert (gap.offset, gap.length, gap.reason) == (100, 100, "aged")
+    assert gap.timestamp <= HOUR - 500 + TIMEOUTS.gap + 5
+
+
 @pytest.mark.parametrize("back", [0.001, 1.0, 30.0])
 def test_a_small_step_back_makes_the_timers_wait_that_long(back: float) -> None:
     clocked = Clocked()

@@ -16,6 +16,7 @@ from .ordinary import Ordinary
 from .overlap import Sent
 from .sequence import HALF, MASK
 from .sequencing import NEAR
+from .timers import BACK_SECONDS
 from .validate import VERIFY_BYTES
 
 
@@ -36,6 +37,8 @@ class Waiting(Ordinary):
             return False
         if type(timestamp) is not float:
             return False  # an exact time, with which the queue's times cannot be compared
+        if timestamp < self._now - BACK_SECONDS:
+            return False  # a clock that was set back: the rules have the timers look at it
         if not length:
             return behind != 1 and self._lone_ack(packet, timestamp, half, tcp, ack, word, window)
         if length <= VERIFY_BYTES:
