@@ -254,3 +254,12 @@ def test_a_fin_with_a_low_ttl_ends_its_direction_once_the_receiver_has_it(acked:
     )
     assert recorder.only.data(C2S) == (b"data" if ends else b"datamore")
     assert recorder.only.completions[:1] == (["fin"] if ends else ["flushed"])
+
+
+def test_a_fin_with_a_low_ttl_that_nobody_refuted_counts_at_the_end_of_input() -> None:
+    recorder = answered(
+        Segment.make(CLIENT, SERVER, 100, b"data", ack=500),
+        Segment.make(CLIENT, SERVER, 104, flags="FA", ack=500, ttl=50),
+        Segment.make(SERVER, CLIENT, 500, b"answer", ack=104),
+    )
+    assert recorder.only.ended == {C2S}
