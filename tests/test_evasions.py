@@ -263,3 +263,19 @@ def test_a_fin_with_a_low_ttl_that_nobody_refuted_counts_at_the_end_of_input() -
         Segment.make(SERVER, CLIENT, 500, b"answer", ack=104),
     )
     assert recorder.only.ended == {C2S}
+
+
+def test_a_decoy_that_is_repeated_is_no_new_path() -> None:
+    """Another segment with a low TTL is one (the route has changed); the same again may be the same attempt."""
+    decoy = Segment.make(CLIENT, SERVER, 100, b"XXX", ack=500, ttl=5)
+    recorder = answered(decoy, decoy, Segment.make(CLIENT, SERVER, 100, b"abc", ack=500))
+    assert recorder.only.data() == b"abc"
+    other = Segment.make(CLIENT, SERVER, 103, b"def", ack=500, ttl=5)
+    assert answered(decoy, other).only.data() == b"XXXdef"
+
+
+def test_a_reset_with_a_low_ttl_is_refuted_by_what_follows_and_confirmed_by_silence() -> None:
+    start = [Segment.make(CLIENT, SERVER, 100, b"abc", ack=500), Segment.make(CLIENT, SERVER, 103, flags="R", ttl=5)]
+    assert answered(*start).only.completions == ["rst"]
+    recorder = answered(*start, Segment.make(CLIENT, SERVER, 103, b"def", ack=500))
+    assert (recorder.only.data(), recorder.only.completions) == (b"abcdef", ["flushed"])
