@@ -83,3 +83,31 @@ def test_a_call_back_into_the_assembler_is_refused_when_a_failed_stream_is_compl
         for packet in talk(form, 1000, b"fail"):
             assembler.assemble(packet, 1.0)
     assert len(refused) == 2
+
+
+@pytest.mark.parametrize("method", ["reassembled", "gap", "anomaly"])
+def test_an_interrupt_in_a_handler_abandons_its_stream_and_no_other(method: str) -> None:
+    """It passes through `assemble` as it is; pages come back, and the other connection goes on."""
+
+    def interrupted(argument: Any) -> None:
+        raise KeyboardInterrupt
+
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    client, other = ("10.0.0.1", 1000), ("10.0.0.1", 1001)
+    for end in (client, other):
+        assembler.assemble(Segment.make(end, SERVER, 99, flags="S"), 1.0)
+        assembler.assemble(Segment.make(SERVER, end, 499, flags="SA", ack=100), 1.0)
+        assembler.assemble(Segment.make(end, SERVER, 110, b"later", ack=500), 1.0)
+    hooked: Any = recorder.connections[0]
+    setattr(hooked, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        assembler.assemble(Segment.make(client, SERVER, 104, b"old", ack=500), 1.1)  # data behind a hole
+        assembler.assemble(Segment.make(client, SERVER, 104, b"OLD", ack=500), 1.1)  # a conflict
+        assembler.assemble(Segment.make(SERVER, client, 500, ack=115), 1.2)
+        assembler.assemble(Segment.make(SERVER, client, 500, ack=115), 2.2)
+    assembler.check()
+    assert hooked.completions == ["abandoned"]
+    assert assembler.statistics().pages_used == 1
+    assembler.assemble(Segment.make(other, SERVER, 100, b"0123456789", ack=500), 2.3)
+    assert recorder.connections[1].data() == b"0123456789later"
