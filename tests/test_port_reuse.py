@@ -67,6 +67,20 @@ def test_a_connection_of_which_only_a_part_was_seen_gives_way(
     assert recorder.connections[1].kinds == {"tuple_reuse"}
 
 
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("held", [b"", b"held"], ids=["nothing was sent", "data waits behind a hole"])
+@pytest.mark.parametrize("client_isn, server_isn", [(70_000, 900_000), (3 * 10**9, 5000), (1050, 5050)])
+def test_an_open_connection_that_delivered_nothing_gives_way(
+    client_isn: int, server_isn: int, held: bytes, checks: str, form: str
+) -> None:
+    old = handshake(1000, 5000) + ([("c", "A", 1011, 5001, held)] if held else [])
+    recorder = assembled(old + exchange(client_isn, server_isn, b"new", b"reply"), form, checks=checks)
+    before = "[10 bytes missing]held" if held else ""
+    assert streams(recorder) == [(before, "", ["replaced"]), ("new", "reply", ["flushed"])]
+    assert recorder.connections[1].kinds == {"tuple_reuse"}
+
+
 @pytest.mark.parametrize("client_isn", [70_000, 3 * 10**9, 1004])
 @pytest.mark.parametrize("sender", SEEN_IN_PART)
 def test_data_behind_the_new_syn_tells_where_no_answer_was_captured(sender: str, client_isn: int) -> None:

@@ -60,7 +60,7 @@ class Handshake(TouchedState):
             if not segment.flags & ACK and (half.started or peer.started or not self.embryonic):
                 half.anomaly("syn_in_established", 0, timestamp, isn=segment.seq)
             taken = self.embryonic
-        elif not half.started and (self.embryonic or not half.acked) and not self._answers_another(half, segment):
+        elif not half.started and self.embryonic and not self._answers_another(half, segment):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
             half.isns = () if anew else array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
             taken = bool(segment.flags & ACK or self.embryonic)
