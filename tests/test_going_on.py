@@ -1,8 +1,10 @@
-"""A loop over a capture goes on where an exception ended its wait for more, as a signal's handler may raise one."""
+"""A loop over a capture goes on where an exception ended the one before, as a signal's handler may raise one."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 from typing import Any, Iterator, List, Tuple
 
 import pytest
@@ -11,6 +13,7 @@ from support.files import enhanced, interface, pcap, section, snoop
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import Assembler, Capture, CaptureWarning, UsageError, open_capture
+from tcpstitch.capture import Share
 
 PACKETS = [(1000.0 + at, tcp_frame(CLIENT, SERVER, 100 + 7 * at, bytes(7))) for at in range(30)]
 FILES = {
@@ -59,6 +62,38 @@ def test_the_next_loop_goes_on_where_an_exception_ended_the_wait(kind: str, ever
 
 
 @pytest.mark.parametrize("kind", FILES)
+def test_a_share_goes_on_as_well(kind: str) -> None:
+    packets: List[Any] = []
+    for index in range(2):
+        share = Share(index, 2)
+        packets += in_loops(open_capture(Interrupted(FILES[kind], 3), share=share))
+        assert share.number == len(PACKETS)
+    assert packets == PACKETS  # they are of one connection
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+@pytest.mark.parametrize("kind", FILES)
+def test_the_exception_is_not_taken_for_damage_of_compressed_data(kind: str, compress: Any) -> None:
+    capture = open_capture(Interrupted(compress(FILES[kind]), 3))
+    assert list(in_loops(capture)) == PACKETS
+    assert list(capture) == [] and capture.warnings == []
+
+
+@pytest.mark.parametrize("share", [None, Share(0, 1)])
+@pytest.mark.parametrize("kind", FILES)
+def test_no_packet_comes_twice_where_the_exception_came_between_two(kind: str, share: Any) -> None:
+    """A signal's handler may run there."""
+    capture = open_capture(io.BytesIO(FILES[kind]), share=share)
+    packets: List[Any] = []
+    for count in range(1, 6):
+        loop: Any = iter(capture)
+        packets += [next(loop) for _ in range(count)]
+        with pytest.raises(Signalled):
+            loop.throw(Signalled)
+    assert [*packets, *capture] == PACKETS
+
+
+@pytest.mark.parametrize("kind", FILES)
 def test_a_capture_that_is_cut_says_so_once(kind: str) -> None:
     capture = open_capture(Interrupted(FILES[kind][:-9], 3))
     with pytest.warns(CaptureWarning):
@@ -102,5 +137,15 @@ def test_several_captures_cannot_go_on_and_say_so() -> None:
     capture = open_capture([Interrupted(FILES["pcap"], 5), io.BytesIO(FILES["snoop"])])
     with pytest.raises(Signalled):
         list(capture)
-    with pytest.raises(UsageError, match="an exception ended the wait for more: open them again"):
+    with pytest.raises(UsageError, match="an exception ended the reading: open them again"):
+        list(capture)
+
+
+def test_nor_where_the_exception_came_between_two_packets_of_theirs() -> None:
+    capture = open_capture([io.BytesIO(FILES["pcap"]), io.BytesIO(FILES["snoop"])])
+    loop: Any = iter(capture)
+    next(loop)
+    with pytest.raises(Signalled):
+        loop.throw(Signalled)
+    with pytest.raises(UsageError, match="an exception ended the reading: open them again"):
         list(capture)

@@ -31,7 +31,7 @@ class Capture:
 
     Yields `(timestamp, packet)`: seconds as a float and the captured bytes. Packets whose link type is not Ethernet
     are instances of a `bytes` subclass with the attribute `linktype`. Memory does not grow with the capture. A loop
-    that an exception left goes on in the next one, also where a signal's handler raised it during a wait for more.
+    that an exception left goes on in the next one, also where a signal's handler raised it between two packets.
     """
 
     def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
@@ -85,8 +85,8 @@ class Capture:
         self._begin()
         if len(self._parts) == 1:
             return self._parts[0].records()
-        if any(part.broken for part in self._parts):
-            raise UsageError(f"{self.name}: an exception ended the wait for more: open them again")
+        if getattr(self._merged, "gi_frame", None) is None and not all(part.over for part in self._parts):
+            raise UsageError(f"{self.name}: an exception ended the reading: open them again")
         return self._merged
 
     def packet_blocks(self) -> Iterator[Any]:

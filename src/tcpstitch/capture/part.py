@@ -47,20 +47,20 @@ class Part:
             raise
 
     def records(self) -> Iterator[Record]:
-        """The packets that are left, also behind an exception that ended the wait for more."""
+        """The packets that are left, also where an exception, of a signal's handler perhaps, ended a loop."""
         if self._closed:
             return self._records or iter(())
         if self._begin is None:
             self.source = Source(*self._arguments)
             self._begin, _ = find_reader(self.source, self.report, None, True)
-        if self._records is None or self.broken:
+        if self._records is None or getattr(self._records, "gi_frame", self) is None and not self.over:
             self._records = self._begin()
         return self._records
 
     @property
-    def broken(self) -> bool:
-        """Whether an exception ended the wait for more, as a signal's handler may raise one."""
-        return getattr(self._records, "gi_frame", self) is None and self.source is not None and not self.source.stopped
+    def over(self) -> bool:
+        """Whether all was read, or it is closed."""
+        return self._closed or self.source is not None and bool(self.source.stopped)
 
     def close(self) -> None:
         self._closed = True

@@ -76,12 +76,9 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
                 break
             if seconds != second:
                 second, time = seconds, float(seconds)
-            if make is None:
-                yield time + scale * fraction, buffer[start:stop]
-            else:
-                yield time + scale * fraction, make(buffer[start:stop])
-            pos = stop
-        block.pos = pos
+            data = buffer[start:stop] if make is None else make(buffer[start:stop])
+            block.pos = pos = stop  # whatever ends this loop, the next one begins here
+            yield time + scale * fraction, data
         if need > MAX_RECORD:
             problem = f"a packet of {need - head} bytes is claimed: damaged, the rest is not read"
         elif block.over or not (source.can_hold(need - (size - pos)) and block.refill(need)):

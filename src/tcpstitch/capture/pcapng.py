@@ -287,11 +287,14 @@ class Blocks:
                 if kind != ENHANCED or index not in like or after > self.size or length != captured + 35 & -4:
                     break
                 section.timestamp = timestamp = (high << 32 | low) / units + shift
+                pos = after
                 if share is None or share.takes(buffer, start, captured, report.linktype):
                     data = buffer[start : start + captured]
-                    yield timestamp, data if make is bytes else make(data)
-                pos = after
-            self.pos = pos - 4
+                    packet = data if make is bytes else make(data)
+                    self.pos = pos - 4  # whatever ends this loop, the next one begins there
+                    yield timestamp, packet
+                else:
+                    self.pos = pos - 4
             record = self._step()
             if record and (share is None or share.takes_record(record)):
                 yield record

@@ -41,15 +41,15 @@ def _records(source: Source, place: List[Any], report: Report) -> Iterator[Recor
             if len(buffer) - pos >= need:
                 start = pos + head
                 data = buffer[start : start + length]
+                place[1] = pos = pos + record  # for an exception that ends the loop
                 yield seconds + micros * 1e-6, data if make is bytes else make(data)
-                pos += record
                 continue
         if not source.can_hold(need - (len(buffer) - pos)):
             problem = CUT + "packet"
             break
         base += pos
         buffer, pos = buffer[pos:], 0
-        place[:] = buffer, pos, base  # for an exception that ends the wait
+        place[:] = buffer, pos, base  # or the wait
         buffer = source.at_least(buffer, need)
         if len(buffer) < need:
             problem = CUT + "packet"

@@ -39,6 +39,7 @@ class Source:
         self._ahead = b""
         self._unwanted = 0  # bytes to be skipped before anything else is read
         self._consumed = 0
+        self._reading = False  # or what read raised
         self.name, self._file, self._owned = open_file(what)
         self._read: Callable[[int], Any] = getattr(self._file, "read1", None) or self._file.read
         self._size = regular_size(self._file)
@@ -57,23 +58,24 @@ class Source:
             return self._read_raw(size)
         if self.damage is not None:
             return b""
+        self._reading = False
         try:
             data: bytes = self._decompressor.read(size)
             return data
-        except UsageError:
-            raise
         except Exception as error:  # each library has exceptions of its own, some of them plain RuntimeError
+            if self._reading:
+                raise  # the file's, or that of a signal's handler
             # What could not be read, or is still being written, only ends early.
             if self.damage is None and not (self.follow and isinstance(error, EOFError)):
                 self.damage = f"damaged {self._decompressor.kind} data: {error}"
         return b""
 
     def _read_raw(self, size: int = BLOCK) -> bytes:
-        data = self._attempt(self._read, size)
-        if not data:
-            return b""
+        self._reading = True
+        data = self._attempt(self._read, size) or b""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UsageError(f"{self.name}: open the file in binary mode, not as text")
+        self._reading = False
         self._consumed += len(data)
         return data if data.__class__ is bytes else bytes(data)
 
