@@ -31,7 +31,8 @@ class Capture:
 
     Yields `(timestamp, packet)`: seconds as a float and the captured bytes. Packets whose link type is not Ethernet
     are instances of a `bytes` subclass with the attribute `linktype`. Memory does not grow with the capture. A loop
-    that an exception left goes on in the next one, also where a signal's handler raised it between two packets.
+    that an exception left goes on in the next one, also where a signal's handler raised it between two packets or
+    during a wait for more.
     """
 
     def __init__(self, parts: Sequence[Part], share: Optional[Share] = None) -> None:
