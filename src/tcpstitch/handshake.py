@@ -49,6 +49,13 @@ class Handshake(TouchedState):
         if half.ended and not peer.known and not _is_of(half, base):
             self.host._replace(self, Pending(segment, timestamp))  # it waited for nothing but a word of the other side
             return False
+        if not (segment.flags & ACK or half.known or peer.started) and (
+            peer.holding or half is self.server and (self.restartable or not peer.syn_seen)
+        ):
+            if self.restartable:
+                self._drop_refused(peer, timestamp)
+            self.host._replace(self, Pending(segment, timestamp))  # what came before this SYN does not answer it
+            return False
         taken = True
         if not half.syn_seen:
             if half.isns and half.isns[0] != segment.seq:
@@ -62,8 +69,9 @@ class Handshake(TouchedState):
             taken = self.embryonic
         elif not half.started and self.embryonic and not self._answers_another(half, segment):
             half.anomaly("syn_isn_change", 0, timestamp, isn=segment.seq)
-            half.isns = () if anew else array("I", (*half.isns, (half.base_seq - 1) & MASK)[-MAX_ISNS:])
-            taken = bool(segment.flags & ACK or self.embryonic)
+            taken = not half.confirmed if segment.flags & ACK else self.embryonic
+            other = half.base_seq - 1 if taken else segment.seq
+            half.isns = () if anew else array("I", (*half.isns, other & MASK)[-MAX_ISNS:])
             if taken:
                 self._begin(half, base)
                 half.acked = 0
@@ -142,9 +150,7 @@ class Handshake(TouchedState):
         if had_data:
             half.anomaly("overlap_syn", 0, timestamp)
         if had_data and self.restartable:
-            half.anomaly("data_before_handshake", 0, timestamp)
-            half.release_pages()
-            half.fin_offset, half.cuts, half.ahead = None, (), -1
+            self._drop_refused(half, timestamp)
             self.host._established(self)  # it does not end with the refusal
         half.holding = False
         half.held_segments = 0
@@ -154,6 +160,14 @@ class Handshake(TouchedState):
         if had_data:
             half.drain()
         return True
+
+    @staticmethod
+    def _drop_refused(half: HalfStream, timestamp: float) -> None:
+        """What waited for its start met nobody."""
+        if half.holding:
+            half.anomaly("data_before_handshake", 0, timestamp)
+            half.release_pages()
+            half.fin_offset, half.cuts, half.ahead = None, (), -1
 
     def _begin(self, half: HalfStream, base: int) -> None:
         half.set_base(base)
@@ -203,14 +217,13 @@ class Handshake(TouchedState):
             ahead = (segment.ack - base) & MASK
             if not segment.flags & ACK:
                 confirmed = False
-            elif syn.flags & ACK:
-                confirmed = segment.seq == syn.ack and ahead <= NEAR
-            elif segment.flags & SYN:  # and not a copy of the one that was seen
+            elif segment.flags & SYN and not syn.flags & ACK:  # and not a copy of the one that was seen
                 known = _begins_at(half, segment) and _begins_at(half.peer, syn)
                 confirmed = _answers(segment, syn) and not known
             else:  # an acknowledgement of what only the new connection can have sent
                 margin = 0 if self.host._strict else max(half.max_window, NEAR)
                 confirmed = ahead <= NEAR and not _acknowledges(half.peer, segment.ack, margin)
+                confirmed = confirmed and (not syn.flags & ACK or segment.seq == syn.ack)
         elif self.host._strict or syn.flags & ACK and half.peer.known:
             confirmed = False  # only what the other side says counts
         else:  # it goes on with data, which are not just the next ones of the old connection

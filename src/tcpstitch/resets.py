@@ -27,8 +27,7 @@ class Resets(Handshake):
             return
         if peer.syn_seen and not half.known and not peer.started:
             # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
-            sent = max(peer.max_offset, self.syn_data.segment.length if self.syn_data else 0)
-            if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= sent:
+            if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.highest_sent:
                 self.restartable = True  # refused; but a forged refusal does not end what goes on after it
                 self.host._half_closed(self)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from .details import NOTHING
-from .segment import FIN
+from .segment import FIN, SYN
 from .sequence import MASK, NEVER, unwrap
 from .shifted import shifted
 
@@ -68,6 +68,10 @@ class Sequencing(TouchedHalf):
         self.line = same_line(line, line)
 
     @property
+    def key(self) -> Any:
+        return self.state.key if self is self.state.client else self.state.reverse
+
+    @property
     def known(self) -> bool:
         return self.expected_seq >= 0
 
@@ -75,6 +79,11 @@ class Sequencing(TouchedHalf):
     def base_seq(self) -> int:
         """The sequence number of offset 0; only once `known`."""
         return (self.expected_seq - self.next_offset) & MASK
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the last acknowledgement was of the SYN: the receiver counts from its number."""
+        return bool(self.known and self.peer.last_ack == self.base_seq)
 
     @property
     def max_offset(self) -> int:
@@ -86,12 +95,14 @@ class Sequencing(TouchedHalf):
     def highest_sent(self) -> int:
         """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
         that waits. Data that was refuted was not sent, for the receiver."""
-        waits = self.doubtful
-        if waits is None:
-            return self.max_offset
-        segment = waits.segment
-        end: int = self.offset_of(segment.seq) + segment.length + bool(segment.flags & FIN)
-        return max(self.max_offset, end)
+        end = self.max_offset
+        for waits in (self.doubtful, self.state.syn_data):
+            if waits is not None and waits.segment.key == self.key:
+                segment = waits.segment
+                flags = segment.flags
+                past = self.offset_of(segment.seq) + segment.length + bool(flags & SYN) + bool(flags & FIN)
+                end = max(end, past)
+        return end
 
     def seq_at(self, offset: int) -> int:
         return (self.expected_seq + offset - self.next_offset) & MASK

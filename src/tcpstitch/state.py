@@ -76,7 +76,11 @@ class StreamState(Resets):
         note_header(half, segment, timestamp)
         if self.pending_syn is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
             return
-        if flags & (SYN | FIN | RST) == SYN | FIN or self.host._strict and self._refused(half, segment, timestamp):
+        if flags & (SYN | FIN | RST) == SYN | FIN:
+            if half is self.client or half.known or not half.peer.syn_seen:
+                return
+            segment.flags = flags = flags & ~FIN  # who waits for a SYN takes it, and no FIN yet (RFC 9293 3.10.7.3)
+        if self.host._strict and self._refused(half, segment, timestamp):
             return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
@@ -92,8 +96,8 @@ class StreamState(Resets):
             note_urgent(half, segment)
         if flags & SYN and not segment.length:
             return
-        if flags & SYN and self.host._strict and (half is self.client or not flags & ACK):
-            self.host._hold(self, "syn_data", segment, timestamp)  # taken only if the SYN/ACK covers it (RFC 7413)
+        if flags & SYN and self.host._strict:
+            self.host._hold(self, "syn_data", segment, timestamp)  # taken only if the answer covers it (RFC 7413)
         elif segment.length or flags & FIN:
             may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
             if not (may_doubt and self._doubted(half, segment, timestamp)):
@@ -108,7 +112,8 @@ class StreamState(Resets):
         if reason is None:
             return False
         if reason not in HEADER_ANOMALIES:
-            half.anomaly(reason, half.offset_of(segment.seq), timestamp, **refusal_detail(reason, half, segment))
+            offset = half.offset_of(segment.seq) if half.known else 0
+            half.anomaly(reason, offset, timestamp, **refusal_detail(reason, half, segment))
         if reason == "zero_window_probe" and half.doubtful is None:  # who takes it all the same acknowledges it
             self.host._hold(half, "doubtful", segment, timestamp)
         if half.known:
@@ -214,14 +219,11 @@ class StreamState(Resets):
                 peer.drain()
             if peer.held:
                 peer.hand_acked()
-        if peer.fin_unsure and peer.fin_offset is not None:
+        if peer.fin_unsure and peer.fin_offset is not None and offset > peer.fin_offset:
             if offset > peer.fin_offset + 1:
                 peer.fin_offset = None
-                peer.fin_unsure = False
-                peer.drain()
-            elif offset == peer.fin_offset + 1:
-                peer.fin_unsure = False
-                peer.drain()
+            peer.fin_unsure = False
+            peer.drain()
 
     # -- data and FIN
 
@@ -237,7 +239,7 @@ class StreamState(Resets):
                 half.peer.last_ack = NEVER  # it was taken on trust; the rules are to look at the next one
             half.anomaly("midstream", 0, timestamp)
         elif half.isns and not half.started and not half.holding and (seq - 1) & MASK in half.isns:
-            if seq != half.base_seq and half.acked == 0:
+            if seq != half.base_seq and half.acked == 0 and not half.confirmed:
                 half.set_base(seq)
         if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
             half.anomaly("one_sided", 0, timestamp)

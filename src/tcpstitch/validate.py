@@ -20,6 +20,7 @@ from .segment import (
     OPTION_WINDOW_SCALE,
     RST,
     SYN,
+    SYN_ACK,
     TIMESTAMP_LAYOUT,
     URG,
     Segment,
@@ -44,8 +45,14 @@ def refusal(half: HalfStream, segment: Segment) -> Optional[str]:
     flags = segment.flags
     if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
         return "unexpected_md5"
+    peer = half.peer
+    answers = half is peer.state.server and peer.syn_seen
+    if flags & SYN_ACK == SYN_ACK and answers and half.state.embryonic:
+        return None if _acknowledges_syn(peer, segment.ack) else "bad_ack"
     if flags & (SYN | RST):
         return None
+    if answers and not half.known and peer.last_ack < 0 and segment.length:
+        return "data_before_handshake"  # RFC 9293 3.10.7.3: the client waits for a SYN
     if not half.known or half.holding:
         return None if flags & ACK else "no_ack_flag"
     stamps = segment.timestamps
@@ -54,6 +61,11 @@ def refusal(half: HalfStream, segment: Segment) -> Optional[str]:
     if half.stopped and half.peer.stopped:
         return None  # nobody counted what came before
     return _outside_window(half, segment) or _wrong_ack(half, segment)
+
+
+def _acknowledges_syn(half: HalfStream, ack: int) -> bool:
+    """RFC 9293 3.10.7.3, first check: of a SYN, or of its data as well."""
+    return 0 <= half.offset_of(ack) <= half.highest_sent or (ack - 1) & MASK in half.isns
 
 
 def refusal_detail(reason: str, half: HalfStream, segment: Segment) -> Dict[str, int]:
@@ -90,8 +102,8 @@ def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
     offset = peer.offset_of(segment.ack)
     highest = max(peer.highest_sent, peer.max_offset + (peer.fin_offset is not None))
     lowest = peer.acked - max(half.max_window, NEAR)
-    if peer.syn_seen and lowest < 0:
-        lowest = 0  # what was never sent cannot be acknowledged
+    if peer.syn_seen and lowest < 0:  # what was never sent cannot be acknowledged; a client's SYN was
+        lowest = 0 if peer is peer.state.server else -1
     return None if lowest <= offset <= highest else "bad_ack"
 
 
@@ -149,7 +161,8 @@ def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optio
         half.scale = min(scale[0], 14) if scale is not None and len(scale) == 1 else -1  # RFC 7323 2.3
         if half.sends_md5 != (OPTION_MD5 in found) and (half.sends_md5 or half.syn_seen):
             half.anomaly("unexpected_md5", 0, timestamp)  # of this SYN, or of the one before it
-        half.sends_md5 = OPTION_MD5 in found and (half.sends_md5 or not half.syn_seen)
+        begins = not half.syn_seen and (half.peer.sends_md5 or not half.peer.syn_seen)
+        half.sends_md5 = OPTION_MD5 in found and (half.sends_md5 or begins)
         half.max_window = segment.window
         half.shown = half.peer.shown = -1
         half.last_ack = NEVER  # the short steps are to look at the next ones

@@ -1,4 +1,4 @@
-"""The running kernel as the receiver: segments go in through a TUN device, an application reads what comes out."""
+"""The running kernel as the receiver: segments go in through a TUN device, an application, server or client, reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import Callable, Iterable, List, NamedTuple, Tuple
+from typing import Callable, Iterable, List, NamedTuple, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
 import record  # noqa: E402
@@ -81,7 +81,7 @@ class Peer:
         segment = Segment.make(("0.0.0.0", 0), ("0.0.0.0", 0), 0, options=reply[40 : 20 + (reply[32] >> 4) * 4])
         if segment.timestamps:
             self.tsval = segment.timestamps[0]
-        if reply[33] & (SYN | ACK) == SYN | ACK:
+        if reply[33] & SYN:
             (self.isn,) = struct.unpack_from("!I", reply, 24)
 
 
@@ -156,7 +156,7 @@ class Kernel:
         return Outcome(data, end, [(index * _SPACING, packet) for index, packet in enumerate(packets)])
 
     def replay(
-        self, build: Callable[[Address, Address, List[int]], Iterable[bytes]]
+        self, build: Callable[[Address, Address, Peer], Iterable[bytes]]
     ) -> Tuple[List[bytes], List[bytes]]:
         """Send what `build(client, server, peer)` yields, `peer` being up to date at each step. Returns what the
         application read from each accepted connection, and all packets of both sides."""
@@ -180,6 +180,30 @@ class Kernel:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 if address[1] == port:
                     read.append(self._read(connection)[0])
+
+    def replay_to_client(
+        self, build: Callable[[Address, Address, Peer], Iterable[Optional[bytes]]]
+    ) -> Tuple[bytes, List[bytes]]:
+        """As `replay`, with the kernel as the client: the packets are a server's, and None is when the application
+        connects to it. Returns what that read."""
+        host, port = self._next_client()
+        packets: List[bytes] = []
+        peer = Peer()
+        with self._space.socket(4) as client:
+            client.setblocking(False)
+            client.bind((SERVER, 0))
+            server = socket.inet_ntoa(host), port
+            for packet in build(client.getsockname(), server, peer):
+                if packet is None:
+                    client.connect_ex(server)
+                else:
+                    packets.append(packet)
+                    os.write(self._tun, packet)
+                for reply in self._replies(port):
+                    packets.append(reply)
+                    peer.note(reply)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return self._read(client)[0], packets
 
     def _accept(self, source: bytes, port: int) -> socket.socket:
         while True:

@@ -39,10 +39,12 @@ class Case(NamedTuple):
 
 
 class Ours(Stream):
-    """What we deliver of the client's direction up to its first gap, and how it ended.
+    """What we deliver of one direction up to its first gap, and how it ended.
 
     An application never reads what lies behind a hole, so neither the bytes nor the FIN there count.
     """
+
+    heard = Direction.CLIENT_TO_SERVER
 
     def __init__(self) -> None:
         self.data = b""
@@ -50,13 +52,13 @@ class Ours(Stream):
         self._hole = False
 
     def reassembled(self, chunk: Chunk) -> None:
-        if chunk.direction == Direction.CLIENT_TO_SERVER and not self._hole:
+        if chunk.direction == self.heard and not self._hole:
             self.data += bytes(chunk.data)
             if chunk.end:
                 self.end = "fin"
 
     def gap(self, gap: Gap) -> None:
-        self._hole = self._hole or gap.direction == Direction.CLIENT_TO_SERVER
+        self._hole = self._hole or gap.direction == self.heard
 
     def complete(self, reason: str) -> None:
         if self.end == "open":
@@ -64,11 +66,12 @@ class Ours(Stream):
 
 
 class Factory(StreamFactory):
-    def __init__(self) -> None:
+    def __init__(self, stream: Callable[[], Ours] = Ours) -> None:
         self.streams: List[Ours] = []
+        self._stream = stream
 
     def new(self, flow: Flow, segment: Segment, timestamp: float) -> Ours:
-        self.streams.append(Ours())
+        self.streams.append(self._stream())
         return self.streams[-1]
 
 
