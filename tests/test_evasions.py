@@ -269,11 +269,11 @@ def test_a_fin_with_a_low_ttl_that_nobody_refuted_counts_at_the_end_of_input() -
 
 def test_a_decoy_that_is_repeated_is_no_new_path() -> None:
     """Another segment with a low TTL is one (the route has changed); the same again may be the same attempt."""
-    decoy = Segment.make(CLIENT, SERVER, 100, b"XXX", ack=500, ttl=5)
+    decoy = Segment.make(CLIENT, SERVER, 100, b"bad", ack=500, ttl=5)
     recorder = answered(decoy, decoy, Segment.make(CLIENT, SERVER, 100, b"abc", ack=500))
     assert recorder.only.data() == b"abc"
     other = Segment.make(CLIENT, SERVER, 103, b"def", ack=500, ttl=5)
-    assert answered(decoy, other).only.data() == b"XXXdef"
+    assert answered(decoy, other).only.data() == b"baddef"
 
 
 def test_a_reset_with_a_low_ttl_is_refuted_by_what_follows_and_confirmed_by_silence() -> None:
