@@ -25,7 +25,7 @@ from support.frames import (
     timestamps_option,
 )
 from support.recorder import C2S, S2C, Recorder, Recording
-from tcpstitch import Assembler, Direction, Gap, Limits, Segment
+from tcpstitch import Assembler, Direction, Gap, Limits, Segment, Timeouts
 
 CASES = {**load("evasions.json"), **load("evasions_measured.json")}
 MODES = ("strict", "lenient")
@@ -281,3 +281,37 @@ def test_a_reset_with_a_low_ttl_is_refuted_by_what_follows_and_confirmed_by_sile
     assert answered(*start).only.completions == ["rst"]
     recorder = answered(*start, Segment.make(CLIENT, SERVER, 103, b"def", ack=500))
     assert (recorder.only.data(), recorder.only.completions) == (b"abcdef", ["flushed"])
+
+
+OVERTAKEN = {
+    "acknowledged": [Segment.make(SERVER, CLIENT, 500, ack=103)],
+    "acknowledged by the answer": [Segment.make(SERVER, CLIENT, 499, flags="SA", ack=103)],
+    "more behind it": [Segment.make(CLIENT, SERVER, 103, b"def", ack=500)],
+    "a FIN behind it": [Segment.make(CLIENT, SERVER, 103, flags="FA", ack=500)],
+    "the same again": [Segment.make(CLIENT, SERVER, 100, b"abc", ack=500)],
+}
+
+
+@pytest.mark.parametrize("why", OVERTAKEN)
+def test_data_that_overtook_its_syn_counts_as_soon_as_something_tells_that_it_was_sent(why: str) -> None:
+    recorder = Recorder()
+    early = Segment.make(CLIENT, SERVER, 100, b"abc", ack=500)
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate((early, Segment.make(CLIENT, SERVER, 99, flags="S"), *OVERTAKEN[why])):
+            assembler.assemble(segment, 1000.0 + number / 1000)
+            assembler.check()
+        assert recorder.only.data()[:3] == b"abc"
+        later = Segment.make(CLIENT, SERVER, 103, b"def", ack=500)
+        assembler.assemble(later, 1000.1)
+        assert recorder.only.data() == (b"abc" if "FIN" in why else b"abcdef")
+
+
+def test_data_that_overtook_its_syn_counts_where_nothing_else_is_known() -> None:
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict", timeouts=Timeouts(gap=5)) as assembler:
+        assembler.assemble(Segment.make(CLIENT, SERVER, 100, b"abc", ack=500), 1000.0)
+        assembler.assemble(Segment.make(CLIENT, SERVER, 99, flags="S"), 1000.1)
+        assert recorder.only.data() == b""
+        other = Segment.make((CLIENT[0], 7), SERVER, 1, b"x")
+        assembler.assemble(other, 1010.0)
+        assert recorder.connections[0].data() == b"abc"

@@ -118,6 +118,11 @@ class HalfStream(Delivery):
         if self.held:
             self.revise(start, data, sent, timestamp, context)
 
+    def note_fin_ahead(self, start: int, timestamp: float) -> None:
+        """A FIN ahead of everything seen: reordered, its data lost, or meant to end the stream for an observer only."""
+        if start > self.next_offset and not self.holding and not (self.queue and self.queue.first_offset < start):
+            self.anomaly("fin_ahead", start, timestamp)
+
     def queue_fin(self, start: int, segment: Segment, timestamp: float) -> None:
         """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
         data = segment.payload + b"\0"
@@ -195,7 +200,7 @@ class HalfStream(Delivery):
     @apart
     def drain(self) -> None:
         """Deliver what has become contiguous."""
-        if self.holding:
+        if self.holding or self.held_segments:
             return
         if not (self.queue or self.cuts):
             if self.fin_offset is not None or self.rst_offset is not None:
@@ -247,6 +252,7 @@ class HalfStream(Delivery):
     def release_hold(self) -> None:
         """Take the lowest byte held, or known to be cut off, for the start of a stream whose SYN was not seen."""
         self.holding = False
+        self.held_segments = 0
         self.skip = -1
         if self.queue or self.cuts:
             starts = [self.queue.first_offset] if self.queue else []
@@ -268,6 +274,7 @@ class HalfStream(Delivery):
         if self.holding:
             self.release_hold()
             return True
+        self.held_segments = 0
         if self.cuts and self._cross_cuts(self.max_offset):
             self.drain()
             return True
@@ -295,6 +302,7 @@ class HalfStream(Delivery):
     def jump_to_waiting(self, reason: str) -> None:
         """Let the stream go on at the segment that no bound has room for."""
         waiting = self.waiting_start
+        self.held_segments = 0
         if self.holding:
             self.holding = False
             self.skip = -1
@@ -341,7 +349,7 @@ class HalfStream(Delivery):
         if self.details is not NOTHING:
             if self.rst_offset is not None or self.cuts or self.skip or self.kept or self.urgent or self.held:
                 return NEEDS_RULES
-            if self.doubtful is not None:
+            if self.doubtful is not None or self.held_segments:
                 return NEEDS_RULES
             if self.queue:
                 return WAITS if self.queue.appends and not self.state.host._strict else NEEDS_RULES
@@ -352,7 +360,9 @@ class HalfStream(Delivery):
 
     def waits_for_ack(self) -> bool:
         """Whether an acknowledgement decides about something that was seen."""
-        return bool(self.fin_unsure or self.cuts or self.doubtful or self.isns and not self.started)
+        return bool(
+            self.fin_unsure or self.cuts or self.doubtful or self.held_segments or self.isns and not self.started
+        )
 
     def _settle_details(self) -> None:
         """No hole any more: keep nothing of it."""

@@ -7,7 +7,8 @@ from typing import Any, Optional
 
 from .details import Pending, unusual
 from .half import HalfStream
-from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
+from .overlap import Sent
+from .segment import ACK, FIN, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 
@@ -153,21 +154,44 @@ class Handshake(TouchedState):
             self._drop_refused(half, timestamp)
             self.host._established(self)  # it does not end with the refusal
         half.holding = False
-        half.held_segments = 0
         half.skip = 0
         half.syn_seen = True
+        answered = peer.last_ack >= 0 and difference(base, peer.last_ack) > 0
         self._begin(half, base)
-        if had_data:
-            half.drain()
+        if had_data and (answered or not half.queue or not self.host._strict):  # gopacket delivers at the SYN
+            self._believe_overtaker(half)
         return True
+
+    @staticmethod
+    def _believe_overtaker(half: HalfStream) -> None:
+        """Data that came ahead of its SYN was overtaken in the capture only."""
+        half.held_segments = 0
+        half.drain()
+
+    def _compare_overtaker(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
+        """Strict checks: what came ahead of the SYN may be meant for observers only. Another copy tells, since a port
+        that listens takes no data (RFC 9293 3.10.7.2); so does what goes on behind it, and an acknowledgement."""
+        queue = half.queue
+        end = start + len(segment.payload)
+        if queue and start < queue.end_offset and end > max(start, queue.first_offset):
+            queue.overlay(segment.payload, Sent(start, end, 0), (start, timestamp, None))
+            found = queue.take_conflicts()
+            if found:
+                half._report_conflicts(found, timestamp)
+                self._drop_refused(half, timestamp)
+        elif queue and end <= queue.first_offset:
+            if segment.flags & FIN:  # below which nothing else may come
+                half.held_segments = 0
+            return
+        self._believe_overtaker(half)
 
     @staticmethod
     def _drop_refused(half: HalfStream, timestamp: float) -> None:
         """What waited for its start met nobody."""
-        if half.holding:
+        if half.holding or half.held_segments:
             half.anomaly("data_before_handshake", 0, timestamp)
             half.release_pages()
-            half.fin_offset, half.cuts, half.ahead = None, (), -1
+            half.fin_offset, half.cuts, half.ahead, half.held_segments = None, (), -1, 0
 
     def _begin(self, half: HalfStream, base: int) -> None:
         half.set_base(base)

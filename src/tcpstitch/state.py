@@ -215,6 +215,8 @@ class StreamState(Resets):
             doubted = peer.doubtful and peer.doubtful.segment
             if doubted and peer.offset_of(doubted.seq) + doubted.length <= offset:
                 self._trust(peer)
+            if peer.held_segments and not peer.holding and offset > 0:
+                self._believe_overtaker(peer)
             if peer.cuts:
                 peer.drain()
             if peer.held:
@@ -254,12 +256,14 @@ class StreamState(Resets):
             return
         if start < 0 < end and half.syn_seen:
             half.anomaly("overlap_syn", start, timestamp)
+        if half.held_segments and not half.holding:
+            self._compare_overtaker(half, start, segment, timestamp)
         at_next = self.host._strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
             if self.host._policies.of(half).name == "linux-kernel" and end <= half.window_end():
-                self._note_fin_ahead(half, start, timestamp)
+                half.note_fin_ahead(start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
         if end <= half.next_offset and not half.holding and segment.length:
@@ -314,7 +318,7 @@ class StreamState(Resets):
             if half.fin_offset != offset:
                 half.anomaly("fin_out_of_window", offset, timestamp)
             return
-        self._note_fin_ahead(half, offset - segment.length, timestamp)
+        half.note_fin_ahead(offset - segment.length, timestamp)
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
@@ -326,11 +330,6 @@ class StreamState(Resets):
             half.anomaly("fin_below_queued_data", offset, timestamp)
             half.queue.discard_from(offset)
         half.drain()
-
-    def _note_fin_ahead(self, half: HalfStream, start: int, timestamp: float) -> None:
-        """A FIN ahead of everything seen: reordered, its data lost, or meant to end the stream for an observer only."""
-        if start > half.next_offset and not half.holding and not (half.queue and half.queue.first_offset < start):
-            half.anomaly("fin_ahead", start, timestamp)
 
     def half_ended(self) -> None:
         """A direction came to its FIN; the connection is over when both have."""
