@@ -128,7 +128,7 @@ def test_without_rights_one_line_says_what_is_needed(monkeypatch: pytest.MonkeyP
 
 def test_another_system_is_told_what_works_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("socket.AF_PACKET", raising=False)
-    with pytest.raises(CaptureError, match=r"needs Linux; elsewhere use: tcpdump -U -w - \| tcpstitch list -"):
+    with pytest.raises(CaptureError, match=r"needs Linux; elsewhere use: tcpdump -B 65536 -U -w - \| tcpstitch list -"):
         sniff("en0")
 
 

@@ -1,6 +1,6 @@
 """Packets from a network interface of Linux, through a packet socket of the standard library (packet(7)).
 
-Elsewhere, or without the rights, let another program capture: `tcpdump -U -w - | tcpstitch list -`.
+Elsewhere, or without the rights, let another program capture: `tcpdump -B 65536 -U -w - | tcpstitch list -`.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def sniff(
     another system, no such interface, an interface that is down, no rights.
     """
     if not hasattr(socket, "AF_PACKET"):
-        raise CaptureError("live capture needs Linux; elsewhere use: tcpdump -U -w - | tcpstitch list -")
+        raise CaptureError("live capture needs Linux; elsewhere use: tcpdump -B 65536 -U -w - | tcpstitch list -")
     if not isinstance(interface, str) or not interface:
         raise UsageError(f"interface {interface!r}: give the name of a network interface, or 'any'")
     if snaplen.__class__ is not int or not 64 <= snaplen <= _MAX_SNAPLEN:
