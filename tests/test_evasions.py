@@ -283,35 +283,87 @@ def test_a_reset_with_a_low_ttl_is_refuted_by_what_follows_and_confirmed_by_sile
     assert (recorder.only.data(), recorder.only.completions) == (b"abcdef", ["flushed"])
 
 
-OVERTAKEN = {
-    "acknowledged": [Segment.make(SERVER, CLIENT, 500, ack=103)],
+ANSWER = Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100)
+BELIEVED = {
+    "acknowledged": [ANSWER, Segment.make(SERVER, CLIENT, 500, ack=103)],
     "acknowledged by the answer": [Segment.make(SERVER, CLIENT, 499, flags="SA", ack=103)],
-    "more behind it": [Segment.make(CLIENT, SERVER, 103, b"def", ack=500)],
-    "a FIN behind it": [Segment.make(CLIENT, SERVER, 103, flags="FA", ack=500)],
-    "the same again": [Segment.make(CLIENT, SERVER, 100, b"abc", ack=500)],
+    "the same again": [ANSWER, Segment.make(CLIENT, SERVER, 100, b"abc", ack=500)],
+    "one side, and more": [Segment.make(CLIENT, SERVER, 103, b"", ack=500), Segment.make(CLIENT, SERVER, 103, b"d")],
+    "one side, and a FIN": [Segment.make(CLIENT, SERVER, 103, flags="FA", ack=500)],
+}
+IN_DOUBT = {
+    "more that nobody acknowledges": [ANSWER, Segment.make(CLIENT, SERVER, 103, b"def", ack=500)],
+    "an ACK of the handshake": [ANSWER, Segment.make(CLIENT, SERVER, 100, ack=500)],
 }
 
 
-@pytest.mark.parametrize("why", OVERTAKEN)
-def test_data_that_overtook_its_syn_counts_as_soon_as_something_tells_that_it_was_sent(why: str) -> None:
+def overtaken(segments: List[Segment], until: float = 0) -> Recorder:
+    """What strict checks make of data that came ahead of its SYN, and these behind it, up to a time; not flushed."""
     recorder = Recorder()
+    assembler = Assembler(recorder, checks="strict", timeouts=Timeouts(gap=5))
     early = Segment.make(CLIENT, SERVER, 100, b"abc", ack=500)
-    with Assembler(recorder, checks="strict") as assembler:
-        for number, segment in enumerate((early, Segment.make(CLIENT, SERVER, 99, flags="S"), *OVERTAKEN[why])):
-            assembler.assemble(segment, 1000.0 + number / 1000)
-            assembler.check()
-        assert recorder.only.data()[:3] == b"abc"
-        later = Segment.make(CLIENT, SERVER, 103, b"def", ack=500)
-        assembler.assemble(later, 1000.1)
-        assert recorder.only.data() == (b"abc" if "FIN" in why else b"abcdef")
+    for number, segment in enumerate((early, Segment.make(CLIENT, SERVER, 99, flags="S"), *segments)):
+        assembler.assemble(segment, 1000.0 + number / 1000)
+        assembler.check()
+    if until:
+        assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), until)
+    return recorder
 
 
-def test_data_that_overtook_its_syn_counts_where_nothing_else_is_known() -> None:
+@pytest.mark.parametrize("why", BELIEVED)
+def test_data_that_overtook_its_syn_counts_once_something_tells_that_it_was_sent(why: str) -> None:
+    assert overtaken(BELIEVED[why]).only.data()[:3] == b"abc"
+
+
+@pytest.mark.parametrize("why", IN_DOUBT)
+def test_data_that_overtook_its_syn_waits_where_nothing_tells(why: str) -> None:
+    """A hole's time is its time."""
+    assert overtaken(IN_DOUBT[why]).only.data() == b""
+    assert overtaken(IN_DOUBT[why], until=1010.0).connections[0].data()[:3] == b"abc"
+
+
+def test_data_that_overtook_its_syn_is_compared_at_its_place_once_the_server_chose_another_number() -> None:
+    """Of two SYNs it takes the one whose checksum was made wrong on the way to the capture."""
     recorder = Recorder()
-    with Assembler(recorder, checks="strict", timeouts=Timeouts(gap=5)) as assembler:
-        assembler.assemble(Segment.make(CLIENT, SERVER, 100, b"abc", ack=500), 1000.0)
-        assembler.assemble(Segment.make(CLIENT, SERVER, 99, flags="S"), 1000.1)
-        assert recorder.only.data() == b""
-        other = Segment.make((CLIENT[0], 7), SERVER, 1, b"x")
-        assembler.assemble(other, 1010.0)
-        assert recorder.connections[0].data() == b"abc"
+    packets = [
+        tcp_frame(CLIENT, SERVER, 95, flags="S", bad_checksum=True),
+        tcp_frame(CLIENT, SERVER, 100, b"abc", ack=500),
+        tcp_frame(CLIENT, SERVER, 99, flags="S"),
+        tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=96),
+        tcp_frame(CLIENT, SERVER, 96, b"1234567", ack=500),
+    ]
+    assembler = Assembler(recorder, checks="strict")
+    for number, packet in enumerate(packets):
+        assembler.assemble(packet, 1000.0 + number / 1000)
+    assert recorder.only.data() == b"1234567"
+    assert "overlap_conflict" in recorder.kinds
+
+
+def test_a_hole_before_data_that_overtook_its_syn_is_not_taken_for_acknowledged() -> None:
+    recorder = Recorder()
+    segments = [
+        Segment.make(CLIENT, SERVER, 104, b"efg", ack=500),
+        Segment.make(CLIENT, SERVER, 99, flags="S"),
+        Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100),
+        Segment.make(CLIENT, SERVER, 107, b"hij", ack=500),
+        Segment.make(CLIENT, SERVER, 110, b"kl", ack=500),
+        Segment.make(CLIENT, SERVER, 100, b"abcd", ack=500),
+    ]
+    assembler = Assembler(recorder, timeouts=Timeouts(acknowledged=0.1))
+    for number, segment in enumerate(segments):
+        assembler.assemble(segment, 1000.0 + number / 5)
+    assert recorder.only.data() == b"abcdefghijkl"
+
+
+def test_a_fin_of_low_ttl_is_over_where_its_sender_goes_on_even_by_a_byte() -> None:
+    """The receiver's number is the same for the byte as for the FIN."""
+    recorder = answered(
+        Segment.make(CLIENT, SERVER, 100, b"abc", ack=500),
+        Segment.make(SERVER, CLIENT, 500, ack=103),
+        Segment.make(CLIENT, SERVER, 103, flags="FA", ack=500, ttl=5),
+        Segment.make(CLIENT, SERVER, 103, b"d", ack=500),
+        Segment.make(SERVER, CLIENT, 500, ack=104),
+        Segment.make(CLIENT, SERVER, 104, b"ef", ack=500),
+        Segment.make(SERVER, CLIENT, 500, ack=106),
+    )
+    assert recorder.only.data() == b"abcdef"

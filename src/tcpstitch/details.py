@@ -23,9 +23,9 @@ class DirectionDetails:
     """One direction's unusual values."""
 
     __slots__ = (
-        "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "fin_unsure", "held", "held_segments", "history",
-        "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent", "waiting_start", "window",
-        "window_edge",
+        "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "early_end", "fin_unsure", "held", "held_segments",
+        "history", "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent", "waiting_start",
+        "window", "window_edge",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -35,6 +35,7 @@ class DirectionDetails:
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
         # Data that waits for the receiver's ACK: with a wrong checksum (lenient checks), or a low TTL (strict ones).
         self.doubtful: Any = None  # as `Pending`
+        self.early_end = 0  # strict checks: where data ends that came ahead of the SYN and may be a decoy
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
         self.held_segments = 0
@@ -87,7 +88,7 @@ def settled(details: Any) -> bool:
     that closes."""
     return bool(
         details.acked_since is None and details.acked_mark == 0 and details.ahead == -1 and not details.cuts
-        and details.doubtful is None and not details.fin_unsure and details.held is None
+        and details.doubtful is None and details.early_end == 0 and not details.fin_unsure and details.held is None
         and details.held_segments == 0 and not details.history and not details.isns and details.kept is None
         and details.refused is None and details.rst_offset is None and not details.sack and not details.sends_md5
         and details.skip == 0 and not details.urgent and details.waiting_start is None and details.window == -1

@@ -49,6 +49,7 @@ class HalfStream(Delivery):
     ahead = unusual("ahead")
     cuts = unusual("cuts")
     doubtful = unusual("doubtful")
+    early_end = unusual("early_end")
     fin_unsure = unusual("fin_unsure")
     held_segments = unusual("held_segments")
     isns = unusual("isns")
@@ -200,8 +201,12 @@ class HalfStream(Delivery):
     @apart
     def drain(self) -> None:
         """Deliver what has become contiguous."""
-        if self.holding or self.held_segments:
+        if self.holding:
             return
+        if self.early_end:
+            if self.acked < self.early_end and self.queue and self.queue.first_offset < self.early_end:
+                return
+            self.early_end = 0
         if not (self.queue or self.cuts):
             if self.fin_offset is not None or self.rst_offset is not None:
                 self._settle()
@@ -274,7 +279,7 @@ class HalfStream(Delivery):
         if self.holding:
             self.release_hold()
             return True
-        self.held_segments = 0
+        self.early_end = 0
         if self.cuts and self._cross_cuts(self.max_offset):
             self.drain()
             return True
@@ -302,9 +307,10 @@ class HalfStream(Delivery):
     def jump_to_waiting(self, reason: str) -> None:
         """Let the stream go on at the segment that no bound has room for."""
         waiting = self.waiting_start
-        self.held_segments = 0
+        self.early_end = 0
         if self.holding:
             self.holding = False
+            self.held_segments = 0
             self.skip = -1
             if waiting is not None:
                 self.set_base(self.seq_at(waiting))
@@ -349,7 +355,7 @@ class HalfStream(Delivery):
         if self.details is not NOTHING:
             if self.rst_offset is not None or self.cuts or self.skip or self.kept or self.urgent or self.held:
                 return NEEDS_RULES
-            if self.doubtful is not None or self.held_segments:
+            if self.doubtful is not None or self.early_end:
                 return NEEDS_RULES
             if self.queue:
                 return WAITS if self.queue.appends and not self.state.host._strict else NEEDS_RULES
@@ -361,7 +367,7 @@ class HalfStream(Delivery):
     def waits_for_ack(self) -> bool:
         """Whether an acknowledgement decides about something that was seen."""
         return bool(
-            self.fin_unsure or self.cuts or self.doubtful or self.held_segments or self.isns and not self.started
+            self.fin_unsure or self.cuts or self.doubtful or self.early_end or self.isns and not self.started
         )
 
     def _settle_details(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from .details import Pending, unusual
 from .half import HalfStream
 from .overlap import Sent
-from .segment import ACK, FIN, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
+from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 
@@ -154,44 +154,53 @@ class Handshake(TouchedState):
             self._drop_refused(half, timestamp)
             self.host._established(self)  # it does not end with the refusal
         half.holding = False
+        half.held_segments = 0
         half.skip = 0
         half.syn_seen = True
-        answered = peer.last_ack >= 0 and difference(base, peer.last_ack) > 0
+        acked = difference(base, peer.last_ack) if peer.last_ack >= 0 else 0
         self._begin(half, base)
-        if had_data and (answered or not half.queue or not self.host._strict):  # gopacket delivers at the SYN
-            self._believe_overtaker(half)
+        if had_data:
+            if self.host._strict:
+                half.fin_unsure = half.fin_offset is not None and acked <= half.fin_offset
+                if half.queue and acked < half.queue.end_offset:
+                    half.early_end = half.queue.end_offset
+            half.drain()
         return True
 
     @staticmethod
-    def _believe_overtaker(half: HalfStream) -> None:
-        """Data that came ahead of its SYN was overtaken in the capture only."""
-        half.held_segments = 0
-        half.drain()
-
-    def _compare_overtaker(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
-        """Strict checks: what came ahead of the SYN may be meant for observers only. Another copy tells, since a port
-        that listens takes no data (RFC 9293 3.10.7.2); so does what goes on behind it, and an acknowledgement."""
+    def _compare_early(half: HalfStream, start: int, segment: Segment, timestamp: float) -> None:
+        """Strict checks: what came ahead of the SYN may be meant for observers only, since a port that listens takes no
+        data (RFC 9293 3.10.7.2). Until it is acknowledged other bytes take its place; where acknowledgements are not
+        seen, until its sender goes on behind it."""
         queue = half.queue
-        end = start + len(segment.payload)
-        if queue and start < queue.end_offset and end > max(start, queue.first_offset):
-            queue.overlay(segment.payload, Sent(start, end, 0), (start, timestamp, None))
-            found = queue.take_conflicts()
-            if found:
-                half._report_conflicts(found, timestamp)
-                self._drop_refused(half, timestamp)
-        elif queue and end <= queue.first_offset:
-            if segment.flags & FIN:  # below which nothing else may come
-                half.held_segments = 0
+        data = segment.payload[: max(0, half.early_end - start)]
+        end = start + len(data)
+        if not queue or end <= max(start, queue.first_offset):
+            if not half.peer.known and start >= half.early_end:
+                half.early_end = 0
+                half.drain()
             return
-        self._believe_overtaker(half)
+        queue.overlay(data, Sent(start, end, 0), (start, timestamp, None))
+        found = queue.take_conflicts()
+        if found:
+            half.anomaly("data_before_handshake", 0, timestamp)
+            half._report_conflicts(found, timestamp)
+            if half.fin_offset is not None and half.fin_offset <= half.early_end:
+                half.fin_offset, half.fin_unsure = None, False
+            end = half.early_end
+        if found or start <= half.next_offset:
+            queue.discard_below(end)
+        else:
+            half.early_end = 0  # these are its bytes again
+        half.drain()
 
     @staticmethod
     def _drop_refused(half: HalfStream, timestamp: float) -> None:
         """What waited for its start met nobody."""
-        if half.holding or half.held_segments:
+        if half.holding:
             half.anomaly("data_before_handshake", 0, timestamp)
             half.release_pages()
-            half.fin_offset, half.cuts, half.ahead, half.held_segments = None, (), -1, 0
+            half.fin_offset, half.cuts, half.ahead = None, (), -1
 
     def _begin(self, half: HalfStream, base: int) -> None:
         half.set_base(base)

@@ -53,6 +53,7 @@ class Sequencing(TouchedHalf):
     line: int  # of LINES: the usual one, -1 before the first packet
     syn_seen: bool
     ahead: Any
+    early_end: Any
     cuts: Any
     doubtful: Any
     fin_offset: Any
@@ -118,7 +119,9 @@ class Sequencing(TouchedHalf):
             if delta:
                 self.peer.last_ack = NEVER  # it was judged by another base
             self.ahead = self.ahead - delta if self.ahead > max(delta, 0) else -1
-            self.acked = max(0, self.acked - delta)
+            # 0 of these two is no place: nothing is acknowledged, nothing in doubt.
+            self.acked = max(0, self.acked - delta) if self.acked else 0
+            self.early_end = max(0, self.early_end - delta) if self.early_end else 0
             if self.queue:
                 self.queue = shifted(self.queue, delta)
             if self.cuts:

@@ -215,9 +215,7 @@ class StreamState(Resets):
             doubted = peer.doubtful and peer.doubtful.segment
             if doubted and peer.offset_of(doubted.seq) + doubted.length <= offset:
                 self._trust(peer)
-            if peer.held_segments and not peer.holding and offset > 0:
-                self._believe_overtaker(peer)
-            if peer.cuts:
+            if peer.cuts or peer.early_end:
                 peer.drain()
             if peer.held:
                 peer.hand_acked()
@@ -256,8 +254,8 @@ class StreamState(Resets):
             return
         if start < 0 < end and half.syn_seen:
             half.anomaly("overlap_syn", start, timestamp)
-        if half.held_segments and not half.holding:
-            self._compare_overtaker(half, start, segment, timestamp)
+        if half.early_end:
+            self._compare_early(half, start, segment, timestamp)
         at_next = self.host._strict and not (half.holding or half.stopped) and start <= half.next_offset <= end
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
@@ -297,7 +295,9 @@ class StreamState(Resets):
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
-            if self.host._strict and half.next_offset < half.fin_offset >= start and not half.fin_unsure:
+            if half.fin_unsure and start <= half.next_offset:
+                half.fin_offset, half.fin_unsure = None, False  # its sender goes on
+            elif self.host._strict and half.next_offset < half.fin_offset >= start and not half.fin_unsure:
                 half.fin_offset = None  # it waits behind a hole: what is queued over it takes its place
             elif half.ended or start >= half.fin_offset and not half.fin_unsure:
                 return
