@@ -10,19 +10,18 @@ from typing import Any
 
 from .apart import apart
 from .details import NOTHING, unusual
+from .doubts import Doubts, behind
 from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
-from .resets import Resets
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
-from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, refusal, refusal_detail
+from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent
 
 SMALL_IN_FLIGHT = 16
-HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 
 
-class StreamState(Resets):
+class StreamState(Doubts):
     """A connection. `stream` is the handler while the connection is followed; `closed` once it was completed."""
 
     __slots__ = (
@@ -106,50 +105,6 @@ class StreamState(Resets):
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(timestamp)
 
-    def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
-        reason = refusal(half, segment)
-        if reason is None:
-            return False
-        if reason not in HEADER_ANOMALIES:
-            offset = half.offset_of(segment.seq) if half.known else 0
-            half.anomaly(reason, offset, timestamp, **refusal_detail(reason, half, segment))
-        if reason == "zero_window_probe" and half.doubtful is None:  # who takes it all the same acknowledges it
-            self.host._hold(half, "doubtful", segment, timestamp)
-        if half.known:
-            half.note_refused(half.offset_of(segment.seq), segment.payload, timestamp)
-        return True
-
-    def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
-        on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
-        doubted, since = half.doubtful or (None, timestamp)
-        if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
-            if doubted is None or doubted.seq == segment.seq or doubted.ttl >= half.ttl:
-                self.host._hold(half, "doubtful", segment, timestamp)
-                return True
-            half.ttl = segment.ttl
-            self._trust(half)
-        elif doubted is not None and 0 <= (doubted.seq - segment.seq) & MASK < segment.length:
-            half.doubtful = None
-            if self.host._strict:
-                half.note_refused(half.offset_of(doubted.seq), doubted.payload, since)
-        return False
-
-    def _set_aside(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        """Lenient checks: data with a wrong checksum, which the capturing host or a tool that hides addresses may have
-        made wrong, counts where the receiver acknowledges it and no other copy came. Only the first such waits."""
-        if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
-            return
-        if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.segment.seq):
-            self.host._hold(half, "doubtful", segment, timestamp)
-
-    def _trust(self, half: HalfStream) -> None:
-        waiting, half.doubtful = half.doubtful, None
-        if waiting is not None:
-            half.ttl = waiting.segment.ttl
-            self._data(half, *waiting)
-
     def after_segment(self, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
         if not self.page_count and self.client.details is self.server.details:
@@ -212,8 +167,7 @@ class StreamState(Resets):
                 self.host._established(self)
         if offset > peer.acked:
             peer.acked = offset
-            doubted = peer.doubtful and peer.doubtful.segment
-            if doubted and peer.offset_of(doubted.seq) + doubted.length <= offset:
+            if peer.doubtful is not None and peer.offset_of(behind(peer.doubtful.segment)) <= offset:
                 self._trust(peer)
             if peer.cuts or peer.early_end:
                 peer.drain()

@@ -1,0 +1,69 @@
+"""Strict checks where the tap shows packets in another order than that in which the hosts met them."""
+
+from __future__ import annotations
+
+from typing import List
+
+import pytest
+
+from support.frames import CLIENT, SERVER
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, Segment
+
+SYN = Segment.make(CLIENT, SERVER, 99, flags="S")
+ANSWER = Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100)
+CONFIRM = Segment.make(CLIENT, SERVER, 100, ack=500)
+
+
+def client(start: int, data: bytes = b"", flags: str = "A", ack: int = 0) -> Segment:
+    return Segment.make(CLIENT, SERVER, 100 + start, data, flags=flags, ack=500 + ack)
+
+
+def server(start: int, data: bytes = b"", flags: str = "A", ack: int = 0) -> Segment:
+    return Segment.make(SERVER, CLIENT, 500 + start, data, flags=flags, ack=100 + ack)
+
+
+def seen(segments: List[Segment], checks: str = "strict") -> Recorder:
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    for number, segment in enumerate(segments):
+        assembler.assemble(segment, 1000.0 + number / 1000)
+        assembler.check()
+    return recorder
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_data_ahead_of_what_it_acknowledges_counts_once_it_is_acknowledged(checks: str) -> None:
+    question, answer = client(0, b"question"), server(0, b"answer", ack=8)
+    recorder = seen([SYN, ANSWER, CONFIRM, answer, question, client(8, ack=6), server(6, b"more", ack=8)], checks)
+    assert recorder.only.data(S2C) == b"answermore"
+    assert recorder.only.data(C2S) == b"question"
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_a_fin_ahead_of_what_it_acknowledges_does_not_lock_out_the_other_side(checks: str) -> None:
+    """From the FIN on the server acknowledges its number, and the client what the server sends."""
+    fin = client(0, b"bye", flags="FA", ack=6)
+    rest = [server(0, b"answer"), server(6, b"more", ack=4), client(4, ack=10), server(10, b"end", flags="FA", ack=4)]
+    recorder = seen([SYN, ANSWER, CONFIRM, fin, *rest, client(4, ack=14)], checks)
+    assert recorder.only.data(S2C) == b"answermoreend"
+    assert recorder.only.data(C2S) == b"bye"
+    assert recorder.only.completions == ["fin"]
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_data_of_the_server_ahead_of_its_syn_counts_once_it_is_acknowledged(checks: str) -> None:
+    recorder = seen([SYN, server(0, b"hello"), ANSWER, CONFIRM, client(0, ack=5), server(5, b" you")], checks)
+    assert recorder.only.data(S2C) == b"hello you"
+
+
+@pytest.mark.parametrize("start, decoy", [(-1, b"!!"), (-3, b"!!!!"), (0, b"!"), (2, b"!")])
+def test_a_decoy_with_a_fin_and_a_wrong_ack_ends_nothing_when_its_numbers_are_acknowledged(
+    start: int, decoy: bytes
+) -> None:
+    """Other data came in their place; the receiver's numbers are the same."""
+    honest = [client(0, b"ab"), server(0, ack=2), client(2, b"c"), server(0, ack=3), client(3, b"d"), server(0, ack=4)]
+    end = client(start, decoy, "FA", ack=1)
+    recorder = seen([SYN, ANSWER, CONFIRM, end, *honest, client(4, b"ef"), server(0, ack=6)])
+    assert recorder.only.data(C2S) == b"abcdef"
+    assert not recorder.only.ended
