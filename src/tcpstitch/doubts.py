@@ -8,16 +8,12 @@ from .half import HalfStream
 from .resets import Resets
 from .segment import FIN, Segment
 from .sequence import MASK
+from .sequencing import behind
 from .validate import TTL_MARGIN, refusal, refusal_detail
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 # Counts if it is acknowledged all the same: a byte beyond the window, or what the tap put ahead of what it follows.
 WEAK_REFUSALS = ("zero_window_probe", "bad_ack", "data_before_handshake")
-
-
-def behind(segment: Segment) -> int:
-    """The sequence number behind its data and its FIN."""
-    return (segment.seq + segment.length + bool(segment.flags & FIN)) & MASK
 
 
 class Doubts(Resets):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from .details import NOTHING
-from .segment import FIN, SYN
+from .segment import FIN, SYN, Segment
 from .sequence import MASK, NEVER, unwrap
 from .shifted import shifted
 
@@ -25,6 +25,12 @@ def ttl_of(line: int) -> int:
     if line & 0xFF == 6:
         return line >> 8 & 0xFF
     return line & 0xFF if line > 0 else 0
+
+
+def behind(segment: Segment) -> int:
+    """The sequence number behind all that the segment carries, its SYN and FIN included."""
+    flags = segment.flags
+    return (segment.seq + segment.length + bool(flags & SYN) + bool(flags & FIN)) & MASK
 
 
 class TouchedHalf:
@@ -99,10 +105,7 @@ class Sequencing(TouchedHalf):
         end = self.max_offset
         for waits in (self.doubtful, self.state.syn_data):
             if waits is not None and waits.segment.key == self.key:
-                segment = waits.segment
-                flags = segment.flags
-                past = self.offset_of(segment.seq) + segment.length + bool(flags & SYN) + bool(flags & FIN)
-                end = max(end, past)
+                end = max(end, self.offset_of(behind(waits.segment)))
         return end
 
     def seq_at(self, offset: int) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 
 from .apart import apart
 from .details import NOTHING, unusual
-from .doubts import Doubts, behind
+from .doubts import Doubts
 from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
-from .sequencing import NEAR
+from .sequencing import NEAR, behind
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent
 
 SMALL_IN_FLIGHT = 16
