@@ -67,3 +67,24 @@ def test_a_decoy_with_a_fin_and_a_wrong_ack_ends_nothing_when_its_numbers_are_ac
     recorder = seen([SYN, ANSWER, CONFIRM, end, *honest, client(4, b"ef"), server(0, ack=6)])
     assert recorder.only.data(C2S) == b"abcdef"
     assert not recorder.only.ended
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+@pytest.mark.parametrize("after", ["more packets", "silence"])
+def test_what_the_tap_missed_before_a_fin_is_a_gap_once_the_fin_is_acknowledged(checks: str, after: str) -> None:
+    recorder = Recorder()
+    segments = [
+        SYN, ANSWER, CONFIRM, client(0, b"abc"), server(0, ack=3), client(6, flags="FA"), server(0, ack=7),
+        server(0, b"x", flags="FA", ack=7), client(7, ack=2),
+    ]  # fmt: skip
+    step = 0.2 if after == "more packets" else 0.001
+    with Assembler(recorder, checks=checks) as assembler:
+        for number, segment in enumerate(segments):
+            assembler.assemble(segment, 1000.0 + number * step)
+        if after == "silence":
+            assert recorder.only.completions == []
+            assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1100.0)
+        first = recorder.connections[0]
+        assert first.completions == ["fin"]
+        assert [(gap.offset, gap.length) for gap in first.gaps] == [(3, 3)]
+        assert first.data(S2C) == b"x"

@@ -119,11 +119,6 @@ class HalfStream(Delivery):
         if self.held:
             self.revise(start, data, sent, timestamp, context)
 
-    def note_fin_ahead(self, start: int, timestamp: float) -> None:
-        """A FIN ahead of everything seen: reordered, its data lost, or meant to end the stream for an observer only."""
-        if start > self.next_offset and not self.holding and not (self.queue and self.queue.first_offset < start):
-            self.anomaly("fin_ahead", start, timestamp)
-
     def queue_fin(self, start: int, segment: Segment, timestamp: float) -> None:
         """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
         data = segment.payload + b"\0"
@@ -270,7 +265,9 @@ class HalfStream(Delivery):
         """Where the lowest missing range ends, as far as something is known to lie behind it; -1 if nothing is."""
         if self.queue:
             return self.queue.first_offset
-        return self.cuts.first()[0] if self.cuts else -1
+        if self.cuts or self.fin_offset is None:
+            return int(self.cuts.first()[0]) if self.cuts else -1
+        return self.fin_offset if self.fin_waits() else -1
 
     @apart
     def skip_hole(self, reason: str) -> bool:
@@ -290,6 +287,7 @@ class HalfStream(Delivery):
             elif start > self.next_offset:
                 self._give_up(start, reason)
                 self._cross_cuts(self.max_offset)
+                self.drain()
             return start >= 0
         first = queue.first_offset
         if first >= self.window_end() and first > self.next_offset and queue.buffered_bytes <= OUTAGE_BYTES:
@@ -348,6 +346,8 @@ class HalfStream(Delivery):
             or self.expected_seq < 0
             or not (self.window and self.peer.window)
             or not (self.started or self.peer.expected_seq >= 0)
+            or self.peer.fin_offset is not None
+            and not self.peer.ended
             or self.peer.details is not NOTHING
             and self.peer.waits_for_ack()
         ):

@@ -63,6 +63,7 @@ class Sequencing(TouchedHalf):
     cuts: Any
     doubtful: Any
     fin_offset: Any
+    stopped: bool
 
     @property
     def ttl(self) -> int:
@@ -107,6 +108,10 @@ class Sequencing(TouchedHalf):
             if waits is not None and waits.segment.key == self.key:
                 end = max(end, self.offset_of(behind(waits.segment)))
         return end
+
+    def fin_waits(self) -> bool:
+        """Whether a FIN that the receiver acknowledged lies behind a hole."""
+        return self.fin_offset is not None and self.next_offset < self.fin_offset < self.acked and not self.stopped
 
     def seq_at(self, offset: int) -> int:
         return (self.expected_seq + offset - self.next_offset) & MASK

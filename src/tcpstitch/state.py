@@ -107,12 +107,13 @@ class StreamState(Doubts):
 
     def after_segment(self, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough."""
-        if not self.page_count and self.client.details is self.server.details:
+        client, server = self.client, self.server
+        if not self.page_count and client.details is server.details and not (client.fin_waits() or server.fin_waits()):
             return  # of NOTHING
-        for side in (self.client, self.server):
+        for side in (client, server):
             if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host._start_any:
                 side.release_hold()
-            if side.acked > side.next_offset and not side.holding and (side.queue or side.cuts):
+            if side.acked > side.next_offset and not side.holding and side.hole_end() >= 0:
                 self._acknowledged_hole(side, timestamp)
 
     @apart
@@ -173,6 +174,8 @@ class StreamState(Doubts):
                 peer.drain()
             if peer.held:
                 peer.hand_acked()
+            if peer.fin_waits() and (half.ended or half.fin_waits()):
+                self.host._half_closed(self)  # what may yet come was sent before
         if peer.fin_unsure and peer.fin_offset is not None and offset > peer.fin_offset:
             if offset > peer.fin_offset + 1:
                 peer.fin_offset = None
@@ -215,7 +218,7 @@ class StreamState(Doubts):
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
             if self.host._policies.of(half).name == "linux-kernel" and end <= half.window_end():
-                half.note_fin_ahead(start, timestamp)
+                _note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
         if end <= half.next_offset and not half.holding and segment.length:
@@ -272,7 +275,7 @@ class StreamState(Doubts):
             if half.fin_offset != offset:
                 half.anomaly("fin_out_of_window", offset, timestamp)
             return
-        half.note_fin_ahead(offset - segment.length, timestamp)
+        _note_fin_ahead(half, offset - segment.length, timestamp)
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
@@ -287,9 +290,10 @@ class StreamState(Doubts):
 
     def half_ended(self) -> None:
         """A direction came to its FIN; the connection is over when both have."""
+        sides = self.client, self.server
         if self.client.ended and self.server.ended:
             self.host._complete(self, "fin")
-        elif self.stream is not None and (self.client.expected_seq < 0 or self.server.expected_seq < 0):
+        elif self.stream is not None and any(side.expected_seq < 0 or side.fin_waits() for side in sides):
             self.host._half_closed(self)  # a peer that was seen may go on for long (RFC 9293 3.6.1)
 
     # -- the end
@@ -299,7 +303,7 @@ class StreamState(Doubts):
         for half in (self.client, self.server):
             if self.stream is not None and self.host._strict and half.doubtful and half.doubtful.segment.ttl < half.ttl:
                 self._trust(half)
-            while self.stream is not None and not half.ended and (half.queue or half.holding or half.cuts):
+            while self.stream is not None and not half.ended and (half.holding or half.hole_end() >= 0):
                 if not half.skip_hole(reason):
                     break
             if self.stream is not None and half.fin_unsure and half.fin_offset is not None:
@@ -350,3 +354,9 @@ class StreamState(Doubts):
             server.fit_cuts()
         if not self.page_count:
             client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
+
+
+def _note_fin_ahead(half: HalfStream, start: int, timestamp: float) -> None:
+    """A FIN ahead of everything seen: reordered, its data lost, or meant to end the stream for an observer only."""
+    if start > half.next_offset and not half.holding and not (half.queue and half.queue.first_offset < start):
+        half.anomaly("fin_ahead", start, timestamp)

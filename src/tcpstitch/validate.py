@@ -100,7 +100,9 @@ def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
     if not peer.known or peer.isns and not peer.started and (segment.ack - 1) & MASK in peer.isns:
         return None  # the latter says which of several SYNs of the peer counts
     offset = peer.offset_of(segment.ack)
-    highest = max(peer.highest_sent, peer.max_offset + (peer.fin_offset is not None))
+    highest = peer.highest_sent
+    if peer.fin_offset is not None:
+        highest = max(highest, peer.max_offset + 1, peer.fin_offset + 1)
     lowest = peer.acked - max(half.max_window, NEAR)
     if peer.syn_seen and lowest < 0:  # what was never sent cannot be acknowledged; a client's SYN was
         lowest = 0 if peer is peer.state.server else -1
