@@ -33,7 +33,7 @@ class DirectionDetails:
         self.acked_mark = 0  # what it had then
         self.ahead = -1  # the highest offset seen beyond the next expected one
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
-        # Data that waits for the receiver's ACK: with a wrong checksum (lenient checks), or a low TTL (strict ones).
+        # What waits for the receiver's ACK: data with a wrong checksum (lenient checks), a low TTL, or weakly refused.
         self.doubtful: Any = None  # as `Pending`
         self.early_end = 0  # strict checks: where data ends that came ahead of the SYN and may be a decoy
         self.fin_unsure = False  # the FIN may have died on the way
