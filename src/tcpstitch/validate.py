@@ -85,11 +85,14 @@ def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
     start = half.offset_of(segment.seq)
     if start + segment.length <= half.next_offset:
         return None
-    if window == 0 and segment.length and start >= half.next_offset:
-        return "zero_window_probe" if segment.length == 1 else "out_of_window"
-    if start <= half.next_offset or start < max(half.next_offset + window, half.peer.window_edge):
+    if window == 0 and segment.length == 1 and start == half.next_offset:
+        return "zero_window_probe"
+    if start <= half.next_offset and (window or not segment.length):
         return None
-    return "out_of_window" if segment.length else "fin_out_of_window"
+    empty = not segment.length and not segment.flags & FIN  # its sender may have filled the window
+    if start - empty < max(half.next_offset + window, half.peer.window_edge):
+        return None
+    return "fin_out_of_window" if segment.flags & FIN and not segment.length else "out_of_window"
 
 
 def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
