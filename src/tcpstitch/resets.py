@@ -58,7 +58,7 @@ class Resets(Handshake):
             self.reset(timestamp)
         elif not lowest <= offset <= half.window_end():
             half.anomaly("rst_out_of_window", offset, timestamp)
-        elif self._answers_data_in_flight(half, offset):
+        elif offset < expected and not half.ended or self._answers_data_in_flight(half, offset):
             self.restartable = True
             self.host._half_closed(self)
         elif offset <= expected + half.fin_received or half.holding:
