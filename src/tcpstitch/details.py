@@ -24,8 +24,8 @@ class DirectionDetails:
 
     __slots__ = (
         "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "early_end", "fin_unsure", "held", "held_segments",
-        "history", "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent", "waiting_start",
-        "window", "window_edge",
+        "history", "isns", "kept", "refused", "refused_end", "rst_offset", "sack", "sends_md5", "skip", "urgent",
+        "waiting_start", "window", "window_edge",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -43,6 +43,7 @@ class DirectionDetails:
         self.isns: Any = ()  # other initial sequence numbers that it offered: nothing, or an array
         self.kept: Any = None  # what the handler holds back
         self.refused: Any = None  # bytes that the receiver did not take
+        self.refused_end = -1  # how far went what was sent, and refused for its place or its acknowledgement
         self.rst_offset: Any = None
         self.sack = self.sends_md5 = False
         self.skip = 0
@@ -90,9 +91,9 @@ def settled(details: Any) -> bool:
         details.acked_since is None and details.acked_mark == 0 and details.ahead == -1 and not details.cuts
         and details.doubtful is None and details.early_end == 0 and not details.fin_unsure and details.held is None
         and details.held_segments == 0 and not details.history and not details.isns and details.kept is None
-        and details.refused is None and details.rst_offset is None and not details.sack and not details.sends_md5
-        and details.skip == 0 and not details.urgent and details.waiting_start is None and details.window == -1
-        and details.window_edge == -1
+        and details.refused is None and details.refused_end == -1 and details.rst_offset is None
+        and not details.sack and not details.sends_md5 and details.skip == 0 and not details.urgent
+        and details.waiting_start is None and details.window == -1 and details.window_edge == -1
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from .validate import TTL_MARGIN, refusal, refusal_detail
 
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 # Counts if it is acknowledged all the same: a byte beyond the window, or what the tap put ahead of what it follows.
-WEAK_REFUSALS = ("zero_window_probe", "bad_ack", "data_before_handshake")
+WEAK_REFUSALS = ("zero_window_probe", "bad_ack", "data_before_handshake", "out_of_window", "fin_out_of_window")
 
 
 class Doubts(Resets):
@@ -31,9 +31,11 @@ class Doubts(Resets):
         start = half.offset_of(segment.seq) if half.known else 0
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
-        if reason in WEAK_REFUSALS and half.doubtful is None:
-            if start >= half.next_offset if segment.flags & FIN else segment.length:
+        if reason in WEAK_REFUSALS and (start >= half.next_offset if segment.flags & FIN else segment.length):
+            if half.doubtful is None:
                 self.host._hold(half, "doubtful", segment, timestamp)
+            if half.known:
+                half.refused_end = max(half.refused_end, half.offset_of(behind(segment)))
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
         return True

@@ -55,6 +55,7 @@ class HalfStream(Delivery):
     isns = unusual("isns")
     kept = unusual("kept")
     refused = unusual("refused")
+    refused_end = unusual("refused_end")
     rst_offset = unusual("rst_offset")
     sack = unusual("sack")
     sends_md5 = unusual("sends_md5")
@@ -364,17 +365,13 @@ class HalfStream(Delivery):
             return STRICTLY
         return PLAIN if self.ts_recent < 0 else STAMPED
 
-    def waits_for_ack(self) -> bool:
-        """Whether an acknowledgement decides about something that was seen."""
-        return bool(
-            self.fin_unsure or self.cuts or self.doubtful or self.early_end or self.isns and not self.started
-        )
-
     def _settle_details(self) -> None:
         """No hole any more: keep nothing of it."""
         details = self.details
         details.ahead, details.waiting_start, details.acked_since, details.acked_mark = -1, None, None, 0
         details.kept, details.held = details.kept or None, details.held or None
+        if details.refused_end <= self.next_offset:
+            details.refused_end = -1
         if settled(details):
             self.details = NOTHING
 

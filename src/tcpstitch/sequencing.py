@@ -60,9 +60,12 @@ class Sequencing(TouchedHalf):
     syn_seen: bool
     ahead: Any
     early_end: Any
+    refused_end: Any
     cuts: Any
     doubtful: Any
     fin_offset: Any
+    fin_unsure: Any
+    isns: Any
     stopped: bool
 
     @property
@@ -102,8 +105,8 @@ class Sequencing(TouchedHalf):
     @property
     def highest_sent(self) -> int:
         """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
-        that waits. Data that was refuted was not sent, for the receiver."""
-        end = self.max_offset
+        that waits, and what the receiver seemed to refuse. Data that was refuted was not sent, for the receiver."""
+        end: int = max(self.next_offset, self.ahead, self.refused_end)
         for waits in (self.doubtful, self.state.syn_data):
             if waits is not None and waits.segment.key == self.key:
                 end = max(end, self.offset_of(behind(waits.segment)))
@@ -112,6 +115,12 @@ class Sequencing(TouchedHalf):
     def fin_waits(self) -> bool:
         """Whether a FIN that the receiver acknowledged lies behind a hole."""
         return self.fin_offset is not None and self.next_offset < self.fin_offset < self.acked and not self.stopped
+
+    def waits_for_ack(self) -> bool:
+        """Whether an acknowledgement decides about something that was seen."""
+        return bool(
+            self.fin_unsure or self.cuts or self.doubtful or self.early_end or self.isns and not self.started
+        )
 
     def seq_at(self, offset: int) -> int:
         return (self.expected_seq + offset - self.next_offset) & MASK
@@ -130,6 +139,7 @@ class Sequencing(TouchedHalf):
             # 0 of these two is no place: nothing is acknowledged, nothing in doubt.
             self.acked = max(0, self.acked - delta) if self.acked else 0
             self.early_end = max(0, self.early_end - delta) if self.early_end else 0
+            self.refused_end = -1
             if self.queue:
                 self.queue = shifted(self.queue, delta)
             if self.cuts:
