@@ -10,7 +10,7 @@ import dataclasses
 from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple
 
-from .details import Pending
+from .details import Pending, without
 from .errors import StreamCallbackError, UsageError, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
@@ -153,10 +153,11 @@ class Bounds(Settings):
         return max(0, min(self._max_pages_per_connection - 1 - state.page_count, self._pages.room()))
 
     def _hold(self, owner: Any, name: str, segment: Segment, timestamp: float) -> None:
-        """Let the attribute `name` be this segment, as `Pending`, until it is taken. All such segments together have a
-        bound; the oldest give way. O(1) amortised."""
+        """Let the attribute `name` be this segment, as `Pending`, or have it behind others, until it is taken. All such
+        segments together have a bound; the oldest give way. O(1) amortised."""
         waiting = Pending(segment, timestamp)
-        setattr(owner, name, waiting)
+        before = getattr(owner, name)
+        setattr(owner, name, (*before, waiting) if before.__class__ is tuple else waiting)
         self._held.append((owner, name, waiting))
         self._held_bytes += _cost(segment)
         self._drop_held(self._limits.held_bytes)
@@ -165,8 +166,11 @@ class Bounds(Settings):
         while self._held_bytes > bound:
             owner, name, waiting = self._held.popleft()
             self._held_bytes -= _cost(waiting.segment)
-            if getattr(owner, name) is waiting:
+            value = getattr(owner, name)
+            if value is waiting:
                 setattr(owner, name, None)
+            elif value.__class__ is tuple:
+                setattr(owner, name, without(value, waiting))
 
     # -- limits, while running
 

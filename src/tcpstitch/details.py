@@ -7,7 +7,7 @@ the first unusual value makes it an object of its own. Rules read and write the 
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 from .uncut import PYPY
 
@@ -17,6 +17,10 @@ class Pending(NamedTuple):
 
     segment: Any
     timestamp: float
+
+
+def without(waiting: Tuple[Pending, ...], one: Pending) -> Tuple[Pending, ...]:
+    return tuple(other for other in waiting if other is not one)
 
 
 class DirectionDetails:
@@ -34,7 +38,7 @@ class DirectionDetails:
         self.ahead = -1  # the highest offset seen beyond the next expected one
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
         # What waits for the receiver's ACK: data with a wrong checksum (lenient checks), a low TTL, or weakly refused.
-        self.doubtful: Any = None  # as `Pending`
+        self.doubtful: Any = ()  # of `Pending`
         self.early_end = 0  # strict checks: where data ends that came ahead of the SYN and may be a decoy
         self.fin_unsure = False  # the FIN may have died on the way
         self.held: Any = None  # with delivery="acked": what waits for the receiver's acknowledgement
@@ -89,7 +93,7 @@ def settled(details: Any) -> bool:
     that closes."""
     return bool(
         details.acked_since is None and details.acked_mark == 0 and details.ahead == -1 and not details.cuts
-        and details.doubtful is None and details.early_end == 0 and not details.fin_unsure and details.held is None
+        and not details.doubtful and details.early_end == 0 and not details.fin_unsure and details.held is None
         and details.held_segments == 0 and not details.history and not details.isns and details.kept is None
         and details.refused is None and details.refused_end == -1 and details.rst_offset is None
         and not details.sack and not details.sends_md5 and details.skip == 0 and not details.urgent

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
+from .details import Pending, without
 from .half import HalfStream
 from .resets import Resets
 from .segment import FIN, Segment
@@ -11,17 +12,19 @@ from .sequence import MASK
 from .sequencing import behind
 from .validate import TTL_MARGIN, refusal, refusal_detail
 
+MAX_DOUBTS = 16  # in one direction
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
 # Counts if it is acknowledged all the same: a byte beyond the window, or what the tap put ahead of what it follows.
 WEAK_REFUSALS = ("zero_window_probe", "bad_ack", "data_before_handshake", "out_of_window", "fin_out_of_window")
 
 
 class Doubts(Resets):
-    """The part of a `StreamState` that sets segments aside, in `doubtful`: one in each direction."""
+    """The part of a `StreamState` that sets segments aside, in `doubtful`: a few in each direction."""
 
     __slots__ = ()
 
     _data: Any
+    stream: Any
 
     def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
@@ -32,28 +35,38 @@ class Doubts(Resets):
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
         if reason in WEAK_REFUSALS and (start >= half.next_offset if segment.flags & FIN else segment.length):
-            if half.doubtful is None:
-                self.host._hold(half, "doubtful", segment, timestamp)
+            self._doubt(half, segment, timestamp)
             if half.known:
                 half.refused_end = max(half.refused_end, half.offset_of(behind(segment)))
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
         return True
 
+    def _doubt(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """Set a segment aside, if it is none that waits already. O(MAX_DOUBTS)."""
+        doubts = half.doubtful
+        if half.known and doubts:
+            half.doubtful = doubts = tuple(doubt for doubt in doubts if self._end(half, doubt) > half.next_offset)
+        if len(doubts) < MAX_DOUBTS and not any(_same(doubt.segment, segment) for doubt in doubts):
+            self.host._hold(half, "doubtful", segment, timestamp)
+
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
         on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
-        doubted, since = half.doubtful or (None, timestamp)
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
-            if doubted is None or doubted.seq == segment.seq or doubted.ttl >= half.ttl:
-                self.host._hold(half, "doubtful", segment, timestamp)
+            low = [doubt for doubt in half.doubtful if doubt.segment.ttl < half.ttl]
+            if not low or low[0].segment.seq == segment.seq:
+                half.doubtful = tuple(doubt for doubt in half.doubtful if doubt not in low)
+                self._doubt(half, segment, timestamp)
                 return True
             half.ttl = segment.ttl
-            self._trust(half)
-        elif doubted is not None and _takes_place(segment, doubted):
-            half.doubtful = None
-            if self.host._strict:
-                half.note_refused(half.offset_of(doubted.seq), doubted.payload, since)
+            self._trust(half, low)
+        elif half.doubtful:
+            for doubt in half.doubtful:
+                if _takes_place(segment, doubt.segment):
+                    half.doubtful = without(half.doubtful, doubt)
+                    if self.host._strict:
+                        half.note_refused(half.offset_of(doubt.segment.seq), doubt.segment.payload, doubt.timestamp)
         return False
 
     def _set_aside(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
@@ -61,14 +74,28 @@ class Doubts(Resets):
         made wrong, counts where the receiver acknowledges it and no other copy came. Only the first such waits."""
         if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
             return
-        if half.doubtful is None or half.offset_of(segment.seq) < half.offset_of(half.doubtful.segment.seq):
-            self.host._hold(half, "doubtful", segment, timestamp)
+        if not half.doubtful or half.offset_of(segment.seq) < half.offset_of(half.doubtful[0].segment.seq):
+            half.doubtful = ()
+            self._doubt(half, segment, timestamp)
 
-    def _trust(self, half: HalfStream) -> None:
-        waiting, half.doubtful = half.doubtful, None
-        if waiting is not None:
-            half.ttl = waiting.segment.ttl
-            self._data(half, *waiting)
+    def _trust_acknowledged(self, half: HalfStream) -> None:
+        """Take what the receiver has, by its acknowledgement. O(MAX_DOUBTS)."""
+        self._trust(half, [doubt for doubt in half.doubtful if self._end(half, doubt) <= half.acked])
+
+    def _trust(self, half: HalfStream, doubts: List[Pending]) -> None:
+        for doubt in doubts:
+            if doubt in half.doubtful and self.stream is not None:
+                half.doubtful = without(half.doubtful, doubt)
+                half.ttl = doubt.segment.ttl
+                self._data(half, *doubt)
+
+    @staticmethod
+    def _end(half: HalfStream, doubt: Pending) -> int:
+        return half.offset_of(behind(doubt.segment))
+
+
+def _same(segment: Segment, other: Segment) -> bool:
+    return (segment.seq, segment.flags, segment.payload) == (other.seq, other.flags, other.payload)
 
 
 def _takes_place(segment: Segment, doubted: Segment) -> bool:

@@ -356,7 +356,7 @@ class HalfStream(Delivery):
         if self.details is not NOTHING:
             if self.rst_offset is not None or self.cuts or self.skip or self.kept or self.urgent or self.held:
                 return NEEDS_RULES
-            if self.doubtful is not None or self.early_end:
+            if self.doubtful or self.early_end:
                 return NEEDS_RULES
             if self.queue:
                 return WAITS if self.queue.appends and not self.state.host._strict else NEEDS_RULES

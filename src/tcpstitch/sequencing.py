@@ -66,6 +66,7 @@ class Sequencing(TouchedHalf):
     fin_offset: Any
     fin_unsure: Any
     isns: Any
+    started: bool
     stopped: bool
 
     @property
@@ -107,7 +108,7 @@ class Sequencing(TouchedHalf):
         """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
         that waits, and what the receiver seemed to refuse. Data that was refuted was not sent, for the receiver."""
         end: int = max(self.next_offset, self.ahead, self.refused_end)
-        for waits in (self.doubtful, self.state.syn_data):
+        for waits in (*self.doubtful, self.state.syn_data):
             if waits is not None and waits.segment.key == self.key:
                 end = max(end, self.offset_of(behind(waits.segment)))
         return end

@@ -15,7 +15,7 @@ from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
-from .sequencing import NEAR, behind
+from .sequencing import NEAR
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent
 
 SMALL_IN_FLIGHT = 16
@@ -168,8 +168,8 @@ class StreamState(Doubts):
                 self.host._established(self)
         if offset > peer.acked:
             peer.acked = offset
-            if peer.doubtful is not None and peer.offset_of(behind(peer.doubtful.segment)) <= offset:
-                self._trust(peer)
+            if peer.doubtful:
+                self._trust_acknowledged(peer)
             if peer.cuts or peer.early_end:
                 peer.drain()
             if peer.held:
@@ -301,8 +301,8 @@ class StreamState(Doubts):
     def finish(self, reason: str) -> None:
         """Deliver all that is held."""
         for half in (self.client, self.server):
-            if self.stream is not None and self.host._strict and half.doubtful and half.doubtful.segment.ttl < half.ttl:
-                self._trust(half)
+            if self.stream is not None and self.host._strict and half.doubtful:
+                self._trust(half, [doubt for doubt in half.doubtful if doubt.segment.ttl < half.ttl])
             while self.stream is not None and not half.ended and (half.holding or half.hole_end() >= 0):
                 if not half.skip_hole(reason):
                     break
