@@ -74,16 +74,6 @@ class HalfStream(Delivery):
 
     # -- data in
 
-    def keeps_alive(self, start: int, length: int) -> bool:
-        """Whether this is a keep-alive (RFC 9293 3.8.4): at the last byte, which is acknowledged; its own is garbage.
-
-        Before the acknowledgement it is that byte sent again; after a FIN the last number is the FIN's. Where
-        acknowledgements are not seen, or not counted, it may be either, and passes for a keep-alive.
-        """
-        if length > 1 or start != self.next_offset - 1 or self.ended:
-            return False
-        return self.acked > start or self.stopped or not self.peer.known
-
     @apart
     def receive(self, start: int, segment: Segment, timestamp: float) -> None:
         """Data at `start`. The next expected byte is delivered whatever the bounds; the rest waits in pages."""

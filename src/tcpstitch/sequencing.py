@@ -10,6 +10,7 @@ from .sequence import MASK, NEVER, unwrap
 from .shifted import shifted
 
 UNKNOWN_WINDOW = 1 << 30  # the largest window of RFC 7323 2.3
+KEEPALIVE_SILENCE = 0.5  # seconds: longer than a tap reorders, shorter than any keep-alive waits
 NEAR = 65535  # the largest without a scale: what lies within it may be on its way, whatever the window
 
 # What a direction's packets have in common where the TTL stands: in IPv4 the 32 bits of fragment word, TTL and
@@ -68,6 +69,7 @@ class Sequencing(TouchedHalf):
     isns: Any
     started: bool
     stopped: bool
+    ended: bool
 
     @property
     def ttl(self) -> int:
@@ -116,6 +118,19 @@ class Sequencing(TouchedHalf):
     def fin_waits(self) -> bool:
         """Whether a FIN that the receiver acknowledged lies behind a hole."""
         return self.fin_offset is not None and self.next_offset < self.fin_offset < self.acked and not self.stopped
+
+    def keeps_alive(self, start: int, length: int) -> bool:
+        """Whether this is a keep-alive (RFC 9293 3.8.4): at the last byte, which is acknowledged; its own is garbage.
+
+        Before the acknowledgement it is that byte sent again; after a FIN the last number is the FIN's. Where
+        acknowledgements are not seen, it may be either and passes for a keep-alive, as does, after a silence, an
+        acknowledged byte that was not captured.
+        """
+        if length > 1 or self.ended:
+            return False
+        if self.next_offset <= start == self.acked - 1:
+            return float(self.state.host._present) - float(self.state.last_seen) >= KEEPALIVE_SILENCE
+        return start == self.next_offset - 1 and (self.acked > start or self.stopped or not self.peer.known)
 
     def waits_for_ack(self) -> bool:
         """Whether an acknowledgement decides about something that was seen."""

@@ -190,6 +190,9 @@ class StreamState(Doubts):
         if not half.known:
             if not segment.length:
                 return
+            if segment.length == 1 and not flags & (SYN | FIN) and (seq + 1) & MASK == half.peer.last_ack:
+                half.anomaly("keepalive", 0, timestamp)  # the receiver has that byte, or it is the SYN's number
+                return
             half.expected_seq = seq
             half.holding = True
             if not -NEAR <= difference(seq, half.peer.last_ack) <= 0:
@@ -221,7 +224,7 @@ class StreamState(Doubts):
                 _note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
-        if end <= half.next_offset and not half.holding and segment.length:
+        if segment.length and not half.holding and (end <= half.next_offset or half.keeps_alive(start, segment.length)):
             self._old_data(half, start, segment, timestamp)
         elif segment.length:
             self._new_data(half, start, end, segment, timestamp)
