@@ -119,7 +119,7 @@ class Sequencing(TouchedHalf):
         """Whether a FIN that the receiver acknowledged lies behind a hole."""
         return self.fin_offset is not None and self.next_offset < self.fin_offset < self.acked and not self.stopped
 
-    def keeps_alive(self, start: int, length: int) -> bool:
+    def keeps_alive(self, start: int, length: int, timestamp: float) -> bool:
         """Whether this is a keep-alive (RFC 9293 3.8.4): at the last byte, which is acknowledged; its own is garbage.
 
         Before the acknowledgement it is that byte sent again; after a FIN the last number is the FIN's. Where
@@ -129,7 +129,7 @@ class Sequencing(TouchedHalf):
         if length > 1 or self.ended:
             return False
         if self.next_offset <= start == self.acked - 1:
-            return float(self.state.host._present) - float(self.state.last_seen) >= KEEPALIVE_SILENCE
+            return float(timestamp) - float(self.state.last_seen) >= KEEPALIVE_SILENCE
         return start == self.next_offset - 1 and (self.acked > start or self.stopped or not self.peer.known)
 
     def waits_for_ack(self) -> bool:

@@ -101,7 +101,7 @@ class StreamState(Doubts):
             may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
             if not (may_doubt and self._doubted(half, segment, timestamp)):
                 self._data(half, segment, timestamp)
-        elif half.known and not half.holding and half.keeps_alive(half.offset_of(segment.seq), 0):
+        elif half.known and not half.holding and half.keeps_alive(half.offset_of(segment.seq), 0, timestamp):
             half.anomaly("keepalive", half.next_offset - 1, timestamp)
         self.after_segment(timestamp)
 
@@ -224,7 +224,8 @@ class StreamState(Doubts):
                 _note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
-        if segment.length and not half.holding and (end <= half.next_offset or half.keeps_alive(start, segment.length)):
+        waits = end > half.next_offset and not half.keeps_alive(start, segment.length, timestamp)
+        if segment.length and not (half.holding or waits):
             self._old_data(half, start, segment, timestamp)
         elif segment.length:
             self._new_data(half, start, end, segment, timestamp)
@@ -235,7 +236,7 @@ class StreamState(Doubts):
         if half.ended and half.fin_offset is not None and start >= half.fin_offset:
             half.anomaly("data_after_fin", start, timestamp)
             return
-        if half.keeps_alive(start, segment.length):
+        if half.keeps_alive(start, segment.length, timestamp):
             half.anomaly("keepalive", start, timestamp)
             return
         self.host._counters.retransmissions += 1
