@@ -144,6 +144,37 @@ def test_one_byte_again_is_a_keep_alive_once_that_byte_is_acknowledged(delivery:
     assert wire.only.data(C2S) == (b"abd" if delivery == "acked" else b"abc")
 
 
+@pytest.mark.parametrize("silence, taken", [(1.0, b""), (0.01, b"X")])
+@pytest.mark.parametrize("missed", [b"d", b"def"])
+def test_the_garbage_of_a_keep_alive_is_not_taken_for_what_the_tap_missed(
+    silence: float, taken: bytes, missed: bytes
+) -> None:
+    """Without a silence before it, it may be that byte itself: a tap may show data behind its acknowledgement."""
+    recorder = Recorder()
+    last = 2 + len(missed)
+    with Assembler(recorder) as assembler:
+        for seq, data, flags, time in (
+            (-1, b"", "S", 0.0), (0, b"abc", "A", 0.0), (last, b"X", "A", silence), (last + 1, b"g", "A", 9.0),
+        ):  # fmt: skip
+            assembler.assemble(Segment.make(CLIENT, SERVER, seq, data, flags=flags, ack=500), 1000.0 + time)
+            assembler.assemble(Segment.make(SERVER, CLIENT, 500, ack=min(seq + len(data), 3)), 1000.0 + time)
+            if seq == 0:
+                assembler.assemble(Segment.make(SERVER, CLIENT, 500, ack=last + 1), 1000.0)
+    assert recorder.only.data(C2S) == b"abc" + taken + b"g"
+    assert ("keepalive" in recorder.kinds) == (not taken)
+
+
+def test_the_garbage_of_a_keep_alive_does_not_begin_a_stream() -> None:
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for source, target, seq, data, ack in (
+            (SERVER, CLIENT, 500, b"hello", 103), (CLIENT, SERVER, 102, b"\0", 505), (SERVER, CLIENT, 505, b"", 103),
+            (CLIENT, SERVER, 103, b"def", 505),
+        ):  # fmt: skip
+            assembler.assemble(Segment.make(source, target, seq, data, ack=ack), 1000.0)
+    assert {recorder.only.data(C2S), recorder.only.data(S2C)} == {b"hello", b"def"}
+
+
 def test_an_empty_segment_that_one_byte_overtook_is_no_keep_alive() -> None:
     wire = Wire(0)
     wire.send(0, b"a")

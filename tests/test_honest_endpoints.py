@@ -17,11 +17,19 @@ WIRES = {
     "loss behind the tap": Wire(lost_behind_tap=0.1),
     "loss on both sides, doubled, reordered": Wire(7, 10, 0.1, 0.1, 0.1, 0.02, 0.01),
     "reordered": Wire(jitter=0.01, segments_in_window=10),
+    "small windows": Wire(buffer=120, segments_in_window=10, jitter=0.01),
+    "small windows, loss": Wire(7, 10, lost_before_tap=0.1, lost_behind_tap=0.05, jitter=0.01, buffer=21),
+    "keep-alives": Wire(lost_before_tap=0.1, jitter=0.01, keep_alive=0.6),
     "reordered by the tap": Wire(jitter_of_tap=0.003, lost_behind_tap=0.05, segments_in_window=10),
 }
 MISSING = {
     "missed by the tap": Wire(missed_by_tap=0.02),
+    "keep-alives, and data missed by the tap": Wire(7, missed_by_tap=0.03, keep_alive=0.6),
     "many missed by the tap, lost and reordered": Wire(300, 10, 0.02, 0.1, 0.1, 0.02, 0.01, 0.1, 0.0005),
+}
+HASTY = {
+    "in order": Wire(hasty=True, segments_in_window=10),
+    "lost and reordered": Wire(7, 10, lost_before_tap=0.05, lost_behind_tap=0.05, jitter=0.004, hasty=True),
 }
 OPTIONS = [{}, {"delivery": "acked", "overlap": "bsd"}, {"start": "syn", "overlap": "last"}]
 CONNECTIONS = 25
@@ -89,3 +97,14 @@ def test_what_the_tap_missed_costs_little_else(name: str, options: Any) -> None:
                 assert right
                 delivered += size
     assert captured * 0.99 < delivered <= captured
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"checks": "strict"}], ids=str)
+@pytest.mark.parametrize("name", HASTY)
+def test_what_a_host_got_comes_out_where_the_other_one_reads_no_answer(name: str, options: Any) -> None:
+    for world in worlds(name, HASTY[name]):
+        only = assembled(world, options).only
+        for host, other in zip(world.hosts, world.hosts[::-1]):
+            size, right = placed(only, Direction(host.number), host.data)
+            assert right
+            assert size >= min(other.received, len(host.data))

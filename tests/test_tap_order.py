@@ -88,3 +88,28 @@ def test_what_the_tap_missed_before_a_fin_is_a_gap_once_the_fin_is_acknowledged(
         assert first.completions == ["fin"]
         assert [(gap.offset, gap.length) for gap in first.gaps] == [(3, 3)]
         assert first.data(S2C) == b"x"
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_a_rst_at_data_that_is_on_its_way_ends_nothing_that_goes_on(checks: str) -> None:
+    """RFC 9293 3.10.7.1: a closed host answers each segment with a RST at the number which that acknowledges. Its own
+    data may have arrived by then: the RST is old for the receiver, who acknowledges, and gets a RST at that number."""
+    sent = [client(0, b"question"), server(0, ack=8), client(8, b"more"), client(8, flags="R"), client(12, b"last")]
+    recorder = seen([SYN, ANSWER, CONFIRM, *sent, server(0, ack=16)], checks)
+    assert recorder.only.data(C2S) == b"questionmorelast"
+    assert not recorder.only.completions
+    recorder = seen([SYN, ANSWER, CONFIRM, *sent, server(0, ack=16), client(16, flags="R")], checks)
+    assert recorder.only.completions == ["rst"]
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_a_rst_at_data_that_is_on_its_way_ends_the_connection_once_silence_follows(checks: str) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    sent = [client(0, b"ques"), server(0, ack=4), client(4, b"tion"), client(4, flags="R")]
+    for segment in [SYN, ANSWER, CONFIRM, *sent]:
+        assembler.assemble(segment, 1000.0)
+    assert not recorder.only.completions
+    assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
+    assert recorder.connections[0].completions == ["rst"]
+    assert recorder.connections[0].data(C2S) == b"question"

@@ -27,8 +27,8 @@ class DirectionDetails:
     """One direction's unusual values."""
 
     __slots__ = (
-        "acked_since", "acked_mark", "ahead", "cuts", "doubtful", "early_end", "fin_unsure", "held", "held_segments",
-        "history", "isns", "kept", "refused", "refused_end", "rst_offset", "sack", "sends_md5", "skip", "urgent",
+        "acked_since", "acked_mark", "ahead", "claimed_end", "cuts", "doubtful", "early_end", "fin_unsure", "held",
+        "held_segments", "history", "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent",
         "waiting_start", "window", "window_edge",
     )  # fmt: skip
 
@@ -36,6 +36,7 @@ class DirectionDetails:
         self.acked_since: Any = None  # capture time since when the receiver is known to have what is missing here
         self.acked_mark = 0  # what it had then
         self.ahead = -1  # the highest offset seen beyond the next expected one
+        self.claimed_end = -1  # strict checks: how far the sender has come, by what was refused, and by numbers alone
         self.cuts: Any = ()  # ranges that the snap length cut off: nothing, or `Cuts`
         # What waits for the receiver's ACK: data with a wrong checksum (lenient checks), a low TTL, or weakly refused.
         self.doubtful: Any = ()  # of `Pending`
@@ -47,7 +48,6 @@ class DirectionDetails:
         self.isns: Any = ()  # other initial sequence numbers that it offered: nothing, or an array
         self.kept: Any = None  # what the handler holds back
         self.refused: Any = None  # bytes that the receiver did not take
-        self.refused_end = -1  # how far went what was sent, and refused for its place or its acknowledgement
         self.rst_offset: Any = None
         self.sack = self.sends_md5 = False
         self.skip = 0
@@ -95,7 +95,7 @@ def settled(details: Any) -> bool:
         details.acked_since is None and details.acked_mark == 0 and details.ahead == -1 and not details.cuts
         and not details.doubtful and details.early_end == 0 and not details.fin_unsure and details.held is None
         and details.held_segments == 0 and not details.history and not details.isns and details.kept is None
-        and details.refused is None and details.refused_end == -1 and details.rst_offset is None
+        and details.refused is None and details.claimed_end == -1 and details.rst_offset is None
         and not details.sack and not details.sends_md5 and details.skip == 0 and not details.urgent
         and details.waiting_start is None and details.window == -1 and details.window_edge == -1
     )  # fmt: skip

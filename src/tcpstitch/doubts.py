@@ -7,7 +7,7 @@ from typing import Any, List
 from .details import Pending, without
 from .half import HalfStream
 from .resets import Resets
-from .segment import FIN, Segment
+from .segment import FIN, RST, SYN, Segment
 from .sequence import MASK
 from .sequencing import behind
 from .validate import TTL_MARGIN, refusal, refusal_detail
@@ -29,15 +29,17 @@ class Doubts(Resets):
     def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""
         reason = refusal(half, segment)
-        if reason is None:
-            return False
         start = half.offset_of(segment.seq) if half.known else 0
+        if reason is None:
+            if start > half.next_offset and not (half.holding or segment.flags & (SYN | RST)):
+                half.claimed_end = max(half.claimed_end, start)  # its sender has come so far
+            return False
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
         if reason in WEAK_REFUSALS and (start >= half.next_offset if segment.flags & FIN else segment.length):
             self._doubt(half, segment, timestamp)
             if half.known:
-                half.refused_end = max(half.refused_end, half.offset_of(behind(segment)))
+                half.claimed_end = max(half.claimed_end, half.offset_of(behind(segment)))
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
         return True

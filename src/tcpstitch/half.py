@@ -47,6 +47,7 @@ class HalfStream(Delivery):
     acked_since = unusual("acked_since")
     acked_mark = unusual("acked_mark")
     ahead = unusual("ahead")
+    claimed_end = unusual("claimed_end")
     cuts = unusual("cuts")
     doubtful = unusual("doubtful")
     early_end = unusual("early_end")
@@ -55,7 +56,6 @@ class HalfStream(Delivery):
     isns = unusual("isns")
     kept = unusual("kept")
     refused = unusual("refused")
-    refused_end = unusual("refused_end")
     rst_offset = unusual("rst_offset")
     sack = unusual("sack")
     sends_md5 = unusual("sends_md5")
@@ -360,8 +360,8 @@ class HalfStream(Delivery):
         details = self.details
         details.ahead, details.waiting_start, details.acked_since, details.acked_mark = -1, None, None, 0
         details.kept, details.held = details.kept or None, details.held or None
-        if details.refused_end <= self.next_offset:
-            details.refused_end = -1
+        if details.claimed_end <= self.next_offset:
+            details.claimed_end = -1
         if settled(details):
             self.details = NOTHING
 

@@ -13,7 +13,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB"
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
 # What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
 # by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
-CONNECTION_BYTES = 2608
+CONNECTION_BYTES = 2680
 HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times the bound on bytes
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 OPENING_BYTES = 1024  # a segment that has opened no connection, with its options and keys

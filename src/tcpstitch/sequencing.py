@@ -60,8 +60,8 @@ class Sequencing(TouchedHalf):
     line: int  # of LINES: the usual one, -1 before the first packet
     syn_seen: bool
     ahead: Any
+    claimed_end: Any
     early_end: Any
-    refused_end: Any
     cuts: Any
     doubtful: Any
     fin_offset: Any
@@ -108,8 +108,8 @@ class Sequencing(TouchedHalf):
     @property
     def highest_sent(self) -> int:
         """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
-        that waits, and what the receiver seemed to refuse. Data that was refuted was not sent, for the receiver."""
-        end: int = max(self.next_offset, self.ahead, self.refused_end)
+        that waits, and what its sender claims. Data that was refuted was not sent, for the receiver."""
+        end: int = max(self.next_offset, self.ahead, self.claimed_end)
         for waits in (*self.doubtful, self.state.syn_data):
             if waits is not None and waits.segment.key == self.key:
                 end = max(end, self.offset_of(behind(waits.segment)))
@@ -155,7 +155,7 @@ class Sequencing(TouchedHalf):
             # 0 of these two is no place: nothing is acknowledged, nothing in doubt.
             self.acked = max(0, self.acked - delta) if self.acked else 0
             self.early_end = max(0, self.early_end - delta) if self.early_end else 0
-            self.refused_end = -1
+            self.claimed_end = -1
             if self.queue:
                 self.queue = shifted(self.queue, delta)
             if self.cuts:

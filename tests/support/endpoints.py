@@ -2,6 +2,7 @@
 
 A host sends what is written, in segments of at most `mss`, inside a window; it acknowledges late and together, sends
 again after a timeout or three duplicate acknowledgements, then in pieces of other sizes, and closes when all is sent.
+With a small buffer, from which the application reads now and then, windows close, and the next byte probes them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from support.frames import CLIENT, SERVER, Address, tcp_frame
 
-_FIRST_TIMEOUT, _LONGEST_TIMEOUT, _LATE_ACK = 0.25, 3.0, 0.04  # seconds
+_FIRST_TIMEOUT, _LONGEST_TIMEOUT, _LATE_ACK, _PROBE_AFTER = 0.25, 3.0, 0.04, 0.3  # seconds
+_LARGEST_WINDOW = 65535
 _END = 400.0
 
 
@@ -30,6 +32,9 @@ class Wire(NamedTuple):
     jitter: float = 0.0
     missed_by_tap: float = 0.0
     jitter_of_tap: float = 0.0
+    buffer: int = 0  # bytes that a host has room for, 0 for as many as come
+    keep_alive: float = 0.0  # seconds without a packet of its own, after which a host sends one byte of garbage
+    hasty: bool = False  # the client reads no answer: once it has sent all, data gets a RST
 
 
 class Sent(NamedTuple):
@@ -37,6 +42,7 @@ class Sent(NamedTuple):
     data: bytes
     flags: str
     ack: int  # in the other one, -1 for none
+    window: int = _LARGEST_WINDOW
 
 
 class Captured(NamedTuple):
@@ -60,11 +66,27 @@ class Host:
         self.fin_at: Optional[int] = None
         self.duplicates = self.unanswered = self.epoch = 0
         self.timeout = _FIRST_TIMEOUT
+        self.peer_window = _LARGEST_WINDOW
+        self.taken = self.right_edge = 0  # what the application has read, and how far the window went
+        self.last_sent = 0.0
+        self.probing = False
+        self.gone = False  # it knows the connection no more
+
+    @property
+    def window(self) -> int:
+        in_order = max(0, self.received)
+        self.right_edge = max(self.right_edge, in_order, self.taken + self.world.wire.buffer)  # it is never taken back
+        return self.right_edge - in_order if self.world.wire.buffer else _LARGEST_WINDOW
 
     def emit(self, start: int, size: int, flags: str = "") -> None:
+        self.send(start, self.data[max(start, 0) : max(start, 0) + size], flags)
+
+    def send(self, start: int, data: bytes, flags: str = "") -> None:
+        if self.gone:
+            return
         flags += "A" if self.received > -2 else ""
-        self.unanswered = 0
-        self.world.carry(self, Sent(start, self.data[max(start, 0) : max(start, 0) + size], flags, self.received))
+        self.unanswered, self.last_sent = 0, self.world.now
+        self.world.carry(self, Sent(start, data, flags, self.received, self.window))
 
     def acknowledge(self) -> None:
         self.emit(max(self.next, 0), 0)
@@ -100,13 +122,35 @@ class Host:
         self.closing = True
         self.write(len(self.data))
 
+    def probe(self) -> None:
+        """The next byte into a closed window (RFC 9293 3.8.6.1); `received` may then be one ahead of `next`."""
+        self.probing = self.peer_window == 0 and self.acked == self.next < self.written
+        if self.probing:
+            self.emit(self.next, 1)
+            self.world.later(_PROBE_AFTER, self.probe)
+
+    def read(self) -> None:
+        """The application takes what it likes; the peer hears of it once that is worth a segment."""
+        before = self.window
+        self.taken = min(max(0, self.received), self.taken + self.world.random.randint(1, self.world.wire.buffer))
+        if before < self.world.wire.mss <= self.window:
+            self.acknowledge()
+        self.world.later(self.world.random.choice([0.01, 0.1, 0.7]), self.read)
+
+    def keep_alive(self) -> None:
+        silence = self.world.now - self.last_sent
+        if silence > self.world.wire.keep_alive and self.acked == self.next >= 0 and not self.fin_sent:
+            self.send(self.next - 1, b"\0")
+        self.world.later(self.world.wire.keep_alive * (1 + self.world.random.random()), self.keep_alive)
+
     def push(self) -> None:
         if self.acked < 0:
             return
         wire, random = self.world.wire, self.world.random
         idle = self.acked == self.next
-        while self.next < self.written and self.next - self.acked < wire.mss * wire.segments_in_window:
-            size = min(wire.mss, self.written - self.next)
+        window = min(wire.mss * wire.segments_in_window, self.peer_window)
+        while self.next < self.written and self.next - self.acked < window:
+            size = min(wire.mss, self.written - self.next, window - (self.next - self.acked))
             size = random.randint(1, size) if random.random() < 0.1 else size
             last = self.closing and self.next + size == len(self.data) and random.random() < 0.5
             self.emit(self.next, size, "F" if last else "")
@@ -118,8 +162,17 @@ class Host:
             self.fin_sent = True
         if idle and self.acked < self.next:
             self.arm()
+        if self.peer_window == 0 and not self.probing:
+            self.probing = True
+            self.world.later(_PROBE_AFTER, self.probe)
 
     def take(self, sent: Sent) -> None:
+        if "R" in sent.flags:
+            self.gone = self.gone or sent.start == self.received
+            return None
+        if self.gone or self.world.wire.hasty and self.fin_sent and self.number == 0 and sent.data:
+            self.gone = True
+            return self.world.carry(self, Sent(sent.ack, b"", "R", -2, 0))  # RFC 9293 3.10.7.1
         if "S" in sent.flags:
             if self.received < 0:
                 self.received = 0
@@ -135,8 +188,11 @@ class Host:
         return None
 
     def note_ack(self, sent: Sent) -> None:
-        if self.acked < sent.ack <= self.next:
+        if sent.ack >= self.acked:
+            self.peer_window = sent.window
+        if self.acked < sent.ack <= self.next + (sent.ack <= self.written):
             self.acked, self.duplicates, self.timeout = sent.ack, 0, _FIRST_TIMEOUT
+            self.next = max(self.next, sent.ack)  # the probe was taken
             self.epoch += 1
             if self.acked < self.next:
                 self.arm()
@@ -145,12 +201,14 @@ class Host:
             self.duplicates += 1
             if self.duplicates == 3:
                 self.send_again()
+        elif sent.ack == self.acked == self.next:
+            self.push()  # the window may have opened
 
     def note_data(self, sent: Sent) -> None:
-        before = self.received
-        for index, byte in enumerate(sent.data):
+        before, edge = self.received, self.received + self.window
+        for index, byte in enumerate(sent.data[: max(0, edge - sent.start)]):
             self.waiting.setdefault(sent.start + index, byte)
-        if "F" in sent.flags:
+        if "F" in sent.flags and sent.start + len(sent.data) <= edge:
             self.fin_at = sent.start + len(sent.data)
         while self.received in self.waiting:
             self.received += 1
@@ -171,7 +229,7 @@ class World:
         self.wire = wire
         self.hosts = [Host(self, number, self.random.randbytes(size)) for number, size in enumerate(sizes)]
         self.captured: List[Captured] = []
-        self._now = 0.0
+        self.now = 0.0
         self._events: List[Tuple[float, int, Callable[[], Any]]] = []
         self._numbers = count()
         self.hosts[0].connect()
@@ -181,13 +239,17 @@ class World:
                 moment += self.random.choice([0.001, 0.01, 0.3])
                 self.later(moment, partial(host.write, self.random.randint(1, 4) * wire.mss))
             self.later(moment + self.random.choice([0.0, 0.2, 1.0]), host.close)
-        while self._events and self._now < _END:
-            self._now, _, event = heapq.heappop(self._events)
+            if wire.buffer:
+                self.later(moment, host.read)
+            if wire.keep_alive:
+                self.later(moment + self.random.random(), host.keep_alive)
+        while self._events and self.now < _END:
+            self.now, _, event = heapq.heappop(self._events)
             event()
         self.captured.sort(key=lambda packet: packet.timestamp)
 
     def later(self, seconds: float, event: Callable[[], Any]) -> None:
-        heapq.heappush(self._events, (self._now + seconds, next(self._numbers), event))
+        heapq.heappush(self._events, (self.now + seconds, next(self._numbers), event))
 
     def carry(self, host: Host, sent: Sent) -> None:
         wire, random = self.wire, self.random
@@ -199,10 +261,10 @@ class World:
         wire, random = self.wire, self.random
         other = self.hosts[1 - host.number]
         if random.random() >= wire.missed_by_tap:
-            timestamp = 1000.0 + self._now + random.random() * wire.jitter_of_tap
+            timestamp = 1000.0 + self.now + random.random() * wire.jitter_of_tap
             ends: List[Address] = [CLIENT, SERVER] if host.number == 0 else [SERVER, CLIENT]
             ack = 0 if sent.ack < -1 else other.isn + 1 + sent.ack
-            frame = tcp_frame(*ends, host.isn + 1 + sent.start, sent.data, sent.flags, ack=ack)
+            frame = tcp_frame(*ends, host.isn + 1 + sent.start, sent.data, sent.flags, ack=ack, window=sent.window)
             self.captured.append(Captured(timestamp, host.number, sent, frame))
         if random.random() >= wire.lost_behind_tap:
             self.later(wire.delay / 2 + random.random() * wire.jitter, lambda: other.take(sent))

@@ -1,0 +1,96 @@
+"""Strict checks at the edges of the receiver's window, where honest hosts live once it is small (RFC 9293 3.10.7.4)."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+import pytest
+
+from support.frames import CLIENT, SERVER
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, Segment
+
+
+def client(start: int, data: bytes = b"", flags: str = "A", ack: int = 0, **fields: Any) -> Segment:
+    return Segment.make(CLIENT, SERVER, 100 + start, data, flags=flags, ack=500 + ack, **fields)
+
+
+def server(start: int, data: bytes = b"", flags: str = "A", ack: int = 0, **fields: Any) -> Segment:
+    return Segment.make(SERVER, CLIENT, 500 + start, data, flags=flags, ack=100 + ack, **fields)
+
+
+def opened(window: int = 10) -> List[Segment]:
+    """Windows of both sides."""
+    syn = Segment.make(CLIENT, SERVER, 99, flags="S", window=window)
+    answer = Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100, window=window)
+    return [syn, answer, client(0, window=window)]
+
+
+def seen(*segments: Segment) -> Recorder:
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks="strict")
+    for number, segment in enumerate(segments):
+        assembler.assemble(segment, 1000.0 + number / 100)
+        assembler.check()
+    return recorder
+
+
+def test_an_acknowledgement_whose_sender_has_filled_the_window_counts() -> None:
+    """The tap has not got the ten bytes before it."""
+    recorder = seen(*opened(), client(0, b"question", window=10), server(10, ack=8), client(8, b"more", ack=10))
+    assert recorder.only.data(C2S) == b"questionmore"
+    assert recorder.kinds == set()
+
+
+def test_an_acknowledgement_beyond_the_window_does_not() -> None:
+    recorder = seen(*opened(), client(0, b"question", window=10), server(11, ack=99))
+    assert recorder.kinds == {"out_of_window"}
+
+
+def test_what_there_was_room_for_counts_though_a_later_packet_shows_the_window_closed() -> None:
+    """Two acknowledgements came in the other order, as no window is taken back (RFC 9293 3.8.6)."""
+    segments = [client(0, b"abc"), server(0, ack=3, window=10), server(0, ack=3, window=0), client(3, b"defg")]
+    recorder = seen(*opened(), *segments)
+    assert recorder.only.data(C2S) == b"abcdefg"
+    assert recorder.kinds == set()
+
+
+def test_what_lies_behind_the_closed_window_does_not() -> None:
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    recorder = seen(*opened(), *full, client(10, b"behind"), server(0, ack=10, window=9), client(10, b"inside"))
+    assert recorder.only.data(C2S) == b"0123456789inside"
+    assert recorder.kinds == {"out_of_window"}
+
+
+def test_a_fin_behind_a_full_window_counts_once_it_is_acknowledged() -> None:
+    """The tap shows it ahead of the data that fills the window."""
+    segments = [
+        client(10, flags="FA"), client(0, b"0123456789"), server(0, ack=11), server(0, b"answer", flags="FA", ack=11),
+        client(11, ack=7),
+    ]  # fmt: skip
+    recorder = seen(*opened(), *segments)
+    assert recorder.only.data(C2S) == b"0123456789"
+    assert recorder.only.data(S2C) == b"answer"
+    assert recorder.only.completions == ["fin"]
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_segments_that_the_window_seems_too_small_for_count_once_they_are_acknowledged(acknowledged: bool) -> None:
+    """The tap has the update of the window behind them."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    late = [client(10, b"one"), client(13, b"two"), client(16, b"three"), server(0, ack=10, window=20)]
+    recorder = seen(*opened(), *full, *late, *([server(0, ack=21, window=9)] if acknowledged else []))
+    assert recorder.only.data(C2S) == b"0123456789" + (b"onetwothree" if acknowledged else b"")
+
+
+def test_the_acknowledgement_of_more_than_can_be_set_aside_locks_nobody_out() -> None:
+    """What has no place to wait in is a gap, and both sides go on."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    late = [client(10 + 2 * number, b"ab") for number in range(30)]
+    rest = [server(0, b"yes", ack=70, window=900), client(70, b"end", ack=3), server(3, ack=73)]
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate([*opened(), *full, *late, *rest]):
+            assembler.assemble(segment, 1000.0 + number / 100)
+    assert recorder.only.text(C2S) == "0123456789" + 16 * "ab" + "[28 bytes missing]end"
+    assert recorder.only.data(S2C) == b"yes"
