@@ -11,6 +11,7 @@ from typing import Any, Iterator, List, Tuple
 import pytest
 
 from tcpstitch import Assembler, Limits, PacketDecoder, Segment, Stream, StreamFactory
+from tcpstitch.limits import CONNECTION_BYTES
 
 tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -218,7 +219,7 @@ def test_long_paths_of_tunnels_in_keys_stay_inside_the_bound_on_connections() ->
     frames = [tunnelled(numbered(number).segment(0, flags=SYN), number) for number in range(1000)]
     assembler, held, estimate = after(frames, limits, "tunnel")
     assert assembler.statistics().connections < 300
-    assert held <= estimate <= 302 * 2608
+    assert held <= estimate <= 302 * CONNECTION_BYTES
     assembler.flush_all()
     assert assembler.statistics().memory_bytes == 0
     for frame in frames[:100]:
