@@ -113,3 +113,20 @@ def test_a_rst_at_data_that_is_on_its_way_ends_the_connection_once_silence_follo
     assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
     assert recorder.connections[0].completions == ["rst"]
     assert recorder.connections[0].data(C2S) == b"question"
+
+
+@pytest.mark.parametrize("late, end", [(b"", ""), (b"", "silence"), (b"", "flush"), (b"def", "silence")])
+def test_where_one_side_is_captured_a_hole_before_its_fin_is_a_gap_in_the_end(late: bytes, end: str) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for segment in [SYN, CONFIRM, client(0, b"abc"), client(6, flags="FA"), client(3, late, ack=9)]:
+        assembler.assemble(segment, 1000.0)
+    if end == "silence":
+        assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
+    elif end == "flush":
+        assembler.flush_all()
+    first = recorder.connections[0]
+    assert first.completions == (["fin"] if end else [])
+    assert first.data(C2S) == b"abc" + late
+    gaps = [(gap.offset, gap.length, gap.reason) for gap in first.gaps]
+    assert gaps == ([(3, 3, "closed")] if end and not late else [])

@@ -58,6 +58,7 @@ class Sequencing(TouchedHalf):
     scale: int
     details: Any
     line: int  # of LINES: the usual one, -1 before the first packet
+    holding: bool
     syn_seen: bool
     ahead: Any
     claimed_end: Any
@@ -116,8 +117,11 @@ class Sequencing(TouchedHalf):
         return end
 
     def fin_waits(self) -> bool:
-        """Whether a FIN that the receiver acknowledged lies behind a hole."""
-        return self.fin_offset is not None and self.next_offset < self.fin_offset < self.acked and not self.stopped
+        """Whether a FIN behind a hole is acknowledged, or cannot be, as the other side is not seen."""
+        fin = self.fin_offset
+        if fin is None or self.stopped or self.holding or self.next_offset >= fin:
+            return False
+        return bool(fin < self.acked or not self.peer.known)
 
     def keeps_alive(self, start: int, length: int, timestamp: float) -> bool:
         """Whether this is a keep-alive (RFC 9293 3.8.4): at the last byte, which is acknowledged; its own is garbage.

@@ -291,6 +291,8 @@ class StreamState(Doubts):
             half.anomaly("fin_below_queued_data", offset, timestamp)
             half.queue.discard_from(offset)
         half.drain()
+        if half.fin_waits():
+            self.host._half_closed(self)
 
     def half_ended(self) -> None:
         """A direction came to its FIN; the connection is over when both have."""

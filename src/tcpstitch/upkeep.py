@@ -181,7 +181,8 @@ class Upkeep(Bounds):
         client, server = state.client, state.server
         try:
             try:
-                if state.page_count or not (client.details is server.details is NOTHING):
+                nothing = not state.page_count and client.details is server.details is NOTHING
+                if not nothing or client.fin_waits() or server.fin_waits():
                     if state.stream is not None:
                         state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
                     state.release_pages()
