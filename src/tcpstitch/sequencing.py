@@ -58,7 +58,6 @@ class Sequencing(TouchedHalf):
     scale: int
     details: Any
     line: int  # of LINES: the usual one, -1 before the first packet
-    holding: bool
     syn_seen: bool
     ahead: Any
     claimed_end: Any
@@ -117,9 +116,9 @@ class Sequencing(TouchedHalf):
         return end
 
     def fin_waits(self) -> bool:
-        """Whether a FIN behind a hole is acknowledged, or cannot be, as the other side is not seen."""
+        """Whether a FIN that waits is acknowledged, or cannot be, as the other side is not seen."""
         fin = self.fin_offset
-        if fin is None or self.stopped or self.holding or self.next_offset >= fin:
+        if fin is None or self.stopped or self.next_offset >= fin:
             return False
         return bool(fin < self.acked or not self.peer.known)
 
