@@ -135,9 +135,9 @@ def test_where_one_side_is_captured_a_hole_before_its_fin_is_a_gap_in_the_end(la
 def test_a_connection_whose_fins_came_while_its_start_was_waited_for_is_over() -> None:
     recorder = Recorder()
     assembler = Assembler(recorder)
-    ends = [client(6, flags="FA", ack=3), server(3, flags="FA", ack=7), client(7, ack=4)]
+    ends = [client(8, flags="FA", ack=3), server(3, flags="FA", ack=9), client(9, ack=4)]
     for segment in [client(0, b"abcdef"), server(0, b"xyz", ack=6), *ends]:
         assembler.assemble(segment, 1000.0)
     assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
     assert recorder.connections[0].completions == ["fin"]
-    assert (recorder.connections[0].data(C2S), recorder.connections[0].data(S2C)) == (b"abcdef", b"xyz")
+    assert (recorder.connections[0].text(C2S), recorder.connections[0].text(S2C)) == ("abcdef[2 bytes missing]", "xyz")
