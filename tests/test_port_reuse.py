@@ -199,6 +199,25 @@ def test_a_syn_ack_begins_a_connection_whose_syn_is_missing(end: List[Packet], c
 
 
 @FORMS
+@CHECKS
+@pytest.mark.parametrize("client_isn", [1104, 3_000_000, 3 * 10**9])
+@pytest.mark.parametrize("between", [
+    [("s", "A", 5004, 1004, b"tail")], [("s", "A", 5008, 1004, b"")], [("s", "FA", 5004, 1004, b"tail")],
+    [("s", "FA", 5008, 1004, b"")],
+])  # fmt: skip
+def test_a_server_that_still_has_the_older_connection_does_not_answer_the_syn(
+    between: List[Packet], client_isn: int, checks: str, form: str
+) -> None:
+    """The RST was lost behind the tap."""
+    packets = [
+        *exchange(1000, 5000, b"one", b"ONE"), ("c", "R", 1004, 0, b""), ("c", "S", client_isn, 0, b""), *between,
+        ("c", "R", 1004, 0, b""), *exchange(client_isn, 8_000_000, b"new", b"NEW"),
+    ]  # fmt: skip
+    recorder = assembled(packets, form, checks=checks)
+    assert streams(recorder) == [("one", "ONE", ["rst"]), ("new", "NEW", ["flushed"])]
+
+
+@FORMS
 @pytest.mark.parametrize("end, reason", [([], "replaced"), ([("s", "FA", 5004, 1005, b"")], "fin")])
 def test_a_capture_of_servers_alone_tells_their_connections_apart(end: List[Packet], reason: str, form: str) -> None:
     answers = [packet for packet in exchange(1000, 5000, b"one", b"ONE") if packet[0] == "s"]

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from .details import Pending, unusual
 from .half import HalfStream
 from .overlap import Sent
-from .segment import ACK, OPTION_FAST_OPEN, SYN, SYN_ACK, Segment
+from .segment import ACK, OPTION_FAST_OPEN, RST, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 
@@ -209,6 +209,19 @@ class Handshake(TouchedState):
             half.acked = difference(base, early)  # a tap may see the acknowledgement before what it is for
         if early != base:
             half.peer.last_ack = NEVER  # taken on trust: the rules are to look at the next one, even if it is the same
+
+    def _answers_older(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether a segment of the server acknowledges other numbers than the SYN's: its host still has the connection
+        that was on these addresses before. The client refuses it (RFC 9293 3.10.7.3)."""
+        peer = half.peer
+        if not (self.embryonic and peer.syn_seen) or half.known or half is self.client or peer.last_ack >= 0:
+            return False
+        if segment.flags & (SYN | RST | ACK) != ACK or (segment.ack - 1) & MASK in peer.isns:
+            return False
+        if 0 <= peer.offset_of(segment.ack) <= peer.max_offset + FARTHEST_START:
+            return False
+        half.anomaly("bad_ack", 0, timestamp, ack=segment.ack)
+        return True
 
     def _answers_another(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN/ACK acknowledges a SYN that is not its peer's."""

@@ -81,6 +81,8 @@ class StreamState(Doubts):
             segment.flags = flags = flags & ~FIN  # who waits for a SYN takes it, and no FIN yet (RFC 9293 3.10.7.3)
         if self.host._strict and self._refused(half, segment, timestamp):
             return
+        if self._answers_older(half, segment, timestamp):
+            return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
             return
