@@ -6,7 +6,7 @@ from typing import Any, List, Tuple
 
 import pytest
 
-from support.frames import CLIENT, SERVER, fast_open_option, tcp_frame
+from support.frames import CLIENT, SERVER, fast_open_option, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Segment, StreamFactory
 
@@ -215,6 +215,20 @@ def test_a_server_that_still_has_the_older_connection_does_not_answer_the_syn(
     ]  # fmt: skip
     recorder = assembled(packets, form, checks=checks)
     assert streams(recorder) == [("one", "ONE", ["rst"]), ("new", "NEW", ["flushed"])]
+
+
+@pytest.mark.parametrize("place", [1, 4])
+def test_the_clock_of_an_older_connection_is_none_of_the_next(place: int) -> None:
+    """RFC 7323 5.3: what is out of the window renews nothing. Each connection may have a clock of its own (5.4)."""
+    packets = [(packet, 50) for packet in exchange(70_000, 8_000_000, b"new", b"NEW")]
+    packets[place:place] = [(("s", "A", 5004, 1004, b""), 2_000_000), (("s", "A", 5000, 1004, b"tail"), 2_000_000)]
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, ((sender, flags, seq, ack, payload), stamp) in enumerate(packets):
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            options = timestamps_option(stamp, 9)
+            assembler.assemble(tcp_frame(*ends, seq, payload, flags, ack=ack, options=options), 1000 + number / 100)
+    assert streams(recorder) == [("new", "NEW", ["flushed"])]
 
 
 @FORMS

@@ -217,6 +217,9 @@ def _note_window(half: HalfStream, segment: Segment) -> None:
 def _note_timestamp(half: HalfStream, segment: Segment, value: int, timestamp: float) -> None:
     if half.ts_recent < 0 and half.syn_seen and not segment.flags & SYN:
         return  # not negotiated (RFC 7323 3.2)
+    if segment.flags & SYN:
+        half.ts_recent = value  # its clock starts here; what came before was of another connection, or overtook it
+        return
     strict = half.state.host._strict
     ahead = difference(half.ts_recent, value) if half.ts_recent >= 0 else 0
     if ahead < 0:
@@ -224,8 +227,10 @@ def _note_timestamp(half: HalfStream, segment: Segment, value: int, timestamp: f
         if ahead < -OLD_TIMESTAMP and (not strict or segment.flags & RST):
             half.anomaly("paws_old_timestamp", half.max_offset, timestamp, value=value, recent=half.ts_recent)
         return
-    # RFC 7323 4.3 (2): only a segment at or below the last ACK sent renews it; lenient checks need no such care.
-    if not strict or half.ts_recent < 0 or half.offset_of(segment.seq) <= half.acked:
+    # RFC 7323 4.3 (2), 5.3 R2: only a segment at the last ACK sent renews it, and none of an older connection; lenient
+    # checks need no such care.
+    start = half.offset_of(segment.seq)
+    if not strict or half.ts_recent < 0 or start <= half.acked <= start + segment.length:
         half.ts_recent = value
 
 
