@@ -232,6 +232,23 @@ def test_the_clock_of_an_older_connection_is_none_of_the_next(place: int) -> Non
 
 
 @FORMS
+@pytest.mark.parametrize("sender", ["c", "s"])
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 1, 3), (3, 1, 2), (1, 3, 2)])
+def test_a_direction_seen_alone_begins_anew_whichever_segment_comes_first(
+    order: Tuple[int, ...], sender: str, form: str
+) -> None:
+    """It acknowledges what is of the new connection: the first of its data may have been overtaken, or have no data."""
+    client, server = 3 * 10**9, 8_000_000
+    mine, other = (client, server) if sender == "c" else (server, client)
+    first = [packet for packet in exchange(1000, 5000, b"one", b"ONE") if packet[0] == sender]
+    opening = [packet for packet in handshake(client, server)[:2] if packet[0] == sender]
+    data = [(sender, "A", mine + 1, other + 1, b"")]
+    data += [(sender, "A", mine + 1 + at, other + 1, b"new data"[at : at + 3]) for at in (0, 3, 6)]
+    texts = [text + back for text, back, _ in streams(assembled(first + opening + [data[n] for n in order], form))]
+    assert texts == ["one" if sender == "c" else "ONE", "new data"]
+
+
+@FORMS
 @pytest.mark.parametrize("end, reason", [([], "replaced"), ([("s", "FA", 5004, 1005, b"")], "fin")])
 def test_a_capture_of_servers_alone_tells_their_connections_apart(end: List[Packet], reason: str, form: str) -> None:
     answers = [packet for packet in exchange(1000, 5000, b"one", b"ONE") if packet[0] == "s"]

@@ -275,6 +275,7 @@ class Handshake(TouchedState):
         else:  # it goes on with data, which are not just the next ones of the old connection
             confirmed = segment.length > 0 and segment.seq == behind_data != half.expected_seq
             confirmed = confirmed and (half.syn_seen or not _overtaken(base, _lowest(half)))
+            confirmed = confirmed or _goes_on(half, segment, syn, behind_data)
         if confirmed:
             self.pending_syn = None
             self.host._replace(self, waiting, segment)
@@ -287,6 +288,17 @@ def _answers(segment: Segment, syn: Segment) -> bool:
     return segment.key != syn.key and segment.flags & SYN_ACK == SYN_ACK and not syn.flags & ACK and (
         ahead == 0 or ahead == syn.length
     )
+
+
+def _goes_on(half: HalfStream, segment: Segment, syn: Segment, start: int) -> bool:
+    """Whether a segment lies behind a SYN of its sender, and acknowledges what is of no connection before that."""
+    if not segment.flags & ACK or (segment.seq - start) & MASK > NEAR:
+        return False
+    if syn.flags & ACK and (segment.ack - syn.ack) & MASK > FARTHEST_START:
+        return False
+    if half.peer.known:
+        return not _acknowledges(half.peer, segment.ack, max(half.max_window, NEAR))
+    return half.last_ack >= 0 and abs(difference(half.last_ack, segment.ack)) > NEAR
 
 
 def _begins_at(half: HalfStream, segment: Segment) -> bool:
