@@ -141,3 +141,17 @@ def test_a_connection_whose_fins_came_while_its_start_was_waited_for_is_over() -
     assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
     assert recorder.connections[0].completions == ["fin"]
     assert (recorder.connections[0].text(C2S), recorder.connections[0].text(S2C)) == ("abcdef[2 bytes missing]", "xyz")
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_data_behind_half_a_handshake_begins_where_the_other_half_says(side: str, checks: str) -> None:
+    """The SYN or the SYN/ACK was not captured; the first data comes behind more than the hold waits for."""
+    speaks, answers = (client, server) if side == "client" else (server, client)
+    opening = [ANSWER, CONFIRM] if side == "client" else [SYN, CONFIRM]
+    order = [3, 1, 4, 2, 5, 0]
+    for last in ([0], []):
+        pieces = [speaks(2 * at, b"0a1b2c3d4e5f"[2 * at : 2 * at + 2]) for at in order[:5] + last]
+        recorder = seen([*opening, *pieces, answers(0, ack=0), speaks(12, b"rest"), answers(0, ack=16)], checks)
+        text = recorder.only.text(C2S if side == "client" else S2C)
+        assert text == ("0a1b2c3d4e5frest" if last else "") and not recorder.only.gaps

@@ -12,7 +12,8 @@ from .overlap import Policy, Sent
 from .pages import PageCache
 from .reorder import ReorderQueue
 from .segment import ACK, Direction, Segment
-from .sequence import unwrap
+from .sequence import difference, unwrap
+from .sequencing import NEAR
 
 if TYPE_CHECKING:
     from .kernel_queue import KernelQueue
@@ -249,7 +250,10 @@ class HalfStream(Delivery):
             starts = [self.queue.first_offset] if self.queue else []
             if self.cuts:
                 starts.append(self.cuts.first()[0])
-            self.set_base(self.seq_at(min(starts)))
+            start, acked = self.seq_at(min(starts)), self.peer.last_ack
+            if self.peer.syn_seen and acked >= 0 and 0 <= difference(acked, start) <= NEAR:
+                start = acked  # the capture has the handshake, in part: what the receiver lacks was sent after that
+            self.set_base(start)
         self.drain()
 
     def hole_end(self) -> int:
