@@ -54,6 +54,8 @@ class Settings(NamedTuple):
     reorder_delay: float = 0.004
     capture_loss: float = 0.0
     mtu: int = 1500
+    receive_buffer: int = 0  # bytes, as SO_RCVBUF; 0: the system's choice
+    pause: float = 0.0  # after each read of at most a receive buffer
     seed: int = 1
 
 
@@ -210,15 +212,16 @@ class Wire:
                 self._hand_over(fd, packet)
 
 
-def _transfer(connection: socket.socket, sent: bytes, received: bytearray) -> None:
+def _transfer(connection: socket.socket, sent: bytes, received: bytearray, settings: Settings) -> None:
     """Send and receive at the same time until both directions have ended."""
     sender = threading.Thread(target=_send, args=(connection, sent), daemon=True)
     sender.start()
     while True:
-        data = connection.recv(65536)
+        data = connection.recv(settings.receive_buffer or 65536)
         if not data:
             break
         received += data
+        time.sleep(settings.pause)
     sender.join()
     connection.close()
 
@@ -234,12 +237,14 @@ class Transfers:
     def __init__(self, settings: Settings, client: Namespace, server: Namespace) -> None:
         self._settings = settings
         self._listener = server.socket(settings.version)
+        self._size_buffer(self._listener)
         self._listener.bind((ADDRESSES[settings.version][1], SERVER_PORT))
         self._listener.listen(64)
         self.ports: List[int] = []
         self._clients = []
         for _ in settings.transfers:
             connecting = client.socket(settings.version)
+            self._size_buffer(connecting)
             connecting.bind((ADDRESSES[settings.version][0], 0))
             self.ports.append(connecting.getsockname()[1])
             self._clients.append(connecting)
@@ -247,6 +252,10 @@ class Transfers:
             (number, way): bytearray() for number in range(len(self.ports)) for way in ("up", "down")
         }
         self._sides: List[threading.Thread] = []
+
+    def _size_buffer(self, connection: socket.socket) -> None:
+        if self._settings.receive_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.receive_buffer)
 
     def run(self, timeout: float = 120.0) -> None:
         """Returns when every transfer has ended; raises `TimeoutError` after `timeout` seconds."""
@@ -272,12 +281,12 @@ class Transfers:
             connection, peer = self._listener.accept()
             number = self.ports.index(peer[1])
             sent = payload(self._settings.seed, number, "down", self._settings.transfers[number][1])
-            self._start(_transfer, connection, sent, self.received[number, "up"])
+            self._start(_transfer, connection, sent, self.received[number, "up"], self._settings)
 
     def _connect(self, number: int) -> None:
         self._clients[number].connect((ADDRESSES[self._settings.version][1], SERVER_PORT))
         sent = payload(self._settings.seed, number, "up", self._settings.transfers[number][0])
-        _transfer(self._clients[number], sent, self.received[number, "down"])
+        _transfer(self._clients[number], sent, self.received[number, "down"], self._settings)
 
 
 def _truth(settings: Settings, transfers: Transfers, counts: Dict[str, int]) -> Dict[str, Any]:

@@ -29,6 +29,10 @@ SETTINGS = {
     "many duplicates, IPv6, no timestamps": record.Settings(
         BOTH_BUSY, version=6, timestamps=False, duplicate=0.3, reorder=0.1, loss=0.002, seed=15
     ),
+    "small buffers, slow readers": record.Settings(
+        ((150_000, 150_000), (9, 100_000)), loss=0.01, reorder=0.2, reorder_delay=0.006, receive_buffer=4096,
+        pause=0.03, seed=17,
+    ),
     "heavy loss, small packets": record.Settings(((150_000, 150_000), (9, 100_000)), loss=0.06, mtu=576, seed=16),
 }
 # A receive window of Linux grows to 6 MB: behind one lost packet more is in flight than the default limit holds.
