@@ -62,6 +62,17 @@ def test_what_lies_behind_the_closed_window_does_not() -> None:
     assert recorder.kinds == {"out_of_window"}
 
 
+@pytest.mark.parametrize("flags", ["A", "FA"])
+@pytest.mark.parametrize("decoy", [b"9", b"9XY", b"89X"])
+def test_what_comes_with_old_data_needs_room_too(decoy: bytes, flags: str) -> None:
+    """Hosts cut off what a closed window has no room for, and a FIN behind it (RFC 9293 3.10.7.4)."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    hostile = client(8 if decoy[:1] == b"8" else 9, decoy, flags)
+    recorder = seen(*opened(), *full, hostile, server(0, ack=10, window=9), client(10, b"inside"), server(0, ack=16))
+    assert recorder.only.data(C2S) == b"0123456789inside"
+    assert not recorder.only.ended
+
+
 def test_a_fin_behind_a_full_window_counts_once_it_is_acknowledged() -> None:
     """The tap shows it ahead of the data that fills the window."""
     segments = [

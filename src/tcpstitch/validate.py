@@ -83,16 +83,18 @@ def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
     if window < 0:
         return None
     start = half.offset_of(segment.seq)
-    if start + segment.length <= half.next_offset:
+    fin = segment.flags & FIN
+    if start + segment.length + bool(fin and segment.length) <= half.next_offset:
         return None
     if window == 0 and segment.length == 1 and start == half.next_offset:
         return "zero_window_probe"
-    if start <= half.next_offset and (window or not segment.length):
+    if start <= half.next_offset and not segment.length:
         return None
-    empty = not segment.length and not segment.flags & FIN  # its sender may have filled the window
-    if start - empty < max(half.next_offset + window, half.peer.window_edge):
+    empty = not segment.length and not fin  # its sender may have filled the window
+    first = max(start, half.next_offset) - empty  # what comes with old data needs room as well
+    if first < max(half.next_offset + window, half.peer.window_edge):
         return None
-    return "fin_out_of_window" if segment.flags & FIN and not segment.length else "out_of_window"
+    return "fin_out_of_window" if fin and not segment.length else "out_of_window"
 
 
 def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
