@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from typing import Any, Callable, Deque, List, Optional, Tuple
+from typing import Any, Callable, Deque, List, Optional, Tuple, Type
 
 from .details import Pending, without
 from .errors import StreamCallbackError, UsageError, whole
@@ -152,10 +152,10 @@ class Bounds(Settings):
         """How many pages a handler may keep back now; one stays free for the stream to go on."""
         return max(0, min(self._max_pages_per_connection - 1 - state.page_count, self._pages.room()))
 
-    def _hold(self, owner: Any, name: str, segment: Segment, timestamp: float) -> None:
-        """Let the attribute `name` be this segment, as `Pending`, or have it behind others, until it is taken. All such
+    def _hold(self, owner: Any, name: str, segment: Segment, timestamp: float, kind: Type[Pending] = Pending) -> None:
+        """Let the attribute `name` be this segment, as `kind`, or have it behind others, until it is taken. All such
         segments together have a bound; the oldest give way. O(1) amortised."""
-        waiting = Pending(segment, timestamp)
+        waiting = kind(segment, timestamp)
         before = getattr(owner, name)
         setattr(owner, name, (*before, waiting) if before.__class__ is tuple else waiting)
         self._held.append((owner, name, waiting))

@@ -19,6 +19,12 @@ class Pending(NamedTuple):
     timestamp: float
 
 
+class Refused(Pending):
+    """One that the receiver would not have taken, as far as was seen: only its acknowledgement lets it count."""
+
+    __slots__ = ()
+
+
 def without(waiting: Tuple[Pending, ...], one: Pending) -> Tuple[Pending, ...]:
     return tuple(other for other in waiting if other is not one)
 

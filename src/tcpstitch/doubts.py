@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Type
 
-from .details import Pending, without
+from .details import Pending, Refused, without
 from .half import HalfStream
 from .resets import Resets
 from .segment import FIN, RST, SYN, Segment
@@ -37,26 +37,26 @@ class Doubts(Resets):
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
         if reason in WEAK_REFUSALS and (start >= half.next_offset if segment.flags & FIN else segment.length):
-            self._doubt(half, segment, timestamp)
+            self._doubt(half, segment, timestamp, Refused)
             if half.known:
                 half.claimed_end = max(half.claimed_end, half.offset_of(behind(segment)))
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
         return True
 
-    def _doubt(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+    def _doubt(self, half: HalfStream, segment: Segment, timestamp: float, kind: Type[Pending] = Pending) -> None:
         """Set a segment aside, if it is none that waits already. O(MAX_DOUBTS)."""
         doubts = half.doubtful
         if half.known and doubts:
             half.doubtful = doubts = tuple(doubt for doubt in doubts if self._end(half, doubt) > half.next_offset)
         if len(doubts) < MAX_DOUBTS and not any(_same(doubt.segment, segment) for doubt in doubts):
-            self.host._hold(half, "doubtful", segment, timestamp)
+            self.host._hold(half, "doubtful", segment, timestamp, kind)
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
         on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
-            low = [doubt for doubt in half.doubtful if doubt.segment.ttl < half.ttl]
+            low = self._low(half)
             if not low or low[0].segment.seq == segment.seq:
                 half.doubtful = tuple(doubt for doubt in half.doubtful if doubt not in low)
                 self._doubt(half, segment, timestamp)
@@ -90,6 +90,11 @@ class Doubts(Resets):
                 half.doubtful = without(half.doubtful, doubt)
                 half.ttl = doubt.segment.ttl
                 self._data(half, *doubt)
+
+    @staticmethod
+    def _low(half: HalfStream) -> List[Pending]:
+        """Under strict checks: what is set aside for its TTL only, one segment at most."""
+        return [doubt for doubt in half.doubtful if doubt.__class__ is not Refused]
 
     @staticmethod
     def _end(half: HalfStream, doubt: Pending) -> int:

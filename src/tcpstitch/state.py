@@ -310,7 +310,7 @@ class StreamState(Doubts):
         """Deliver all that is held."""
         for half in (self.client, self.server):
             if self.stream is not None and self.host._strict and half.doubtful:
-                self._trust(half, [doubt for doubt in half.doubtful if doubt.segment.ttl < half.ttl])
+                self._trust(half, self._low(half))
             while self.stream is not None and not half.ended and (half.holding or half.hole_end() >= 0):
                 if not half.skip_hole(reason):
                     break

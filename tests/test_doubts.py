@@ -1,0 +1,46 @@
+"""Strict checks: what is set aside until it is acknowledged, and what a hostile client makes of that."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+import pytest
+
+from support.frames import CLIENT, SERVER
+from support.recorder import C2S, Recorder
+from tcpstitch import Assembler, Segment
+
+OPENED = [
+    Segment.make(CLIENT, SERVER, 99, flags="S", window=10),
+    Segment.make(SERVER, CLIENT, 499, flags="SA", ack=100, window=10),
+    Segment.make(CLIENT, SERVER, 100, ack=500, window=10),
+]
+
+
+def client(start: int, data: bytes = b"", flags: str = "A", ack: int = 0, **fields: Any) -> Segment:
+    return Segment.make(CLIENT, SERVER, 100 + start, data, flags=flags, ack=500 + ack, **fields)
+
+
+def server(start: int, data: bytes = b"", flags: str = "A", ack: int = 0, **fields: Any) -> Segment:
+    return Segment.make(SERVER, CLIENT, 500 + start, data, flags=flags, ack=100 + ack, **fields)
+
+
+def text(*segments: Segment) -> str:
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate([*OPENED, *segments]):
+            assembler.assemble(segment, 1000.0 + number / 100)
+            assembler.check()
+    return recorder.only.text(C2S)
+
+
+@pytest.mark.parametrize("decoy", [client(0, b"WRONG", ack=999, ttl=60), client(10, b"WRONG", ttl=60)])
+@pytest.mark.parametrize("more", ["nothing", "low", "high"])
+def test_what_was_refused_needs_its_acknowledgement_whatever_its_ttl(decoy: Segment, more: str) -> None:
+    """Neither the end of the input nor another path lets it count, as they do for what came in order."""
+    others: List[Segment] = {
+        "nothing": [],
+        "low": [client(5, b"56789", ttl=60), client(0, b"01234"), server(0, ack=10)],
+        "high": [client(0, b"01", ttl=90), client(2, b"23456789"), server(0, ack=10)],
+    }[more]
+    assert text(decoy, *others) == ("0123456789" if others else "")
