@@ -44,3 +44,9 @@ def test_what_was_refused_needs_its_acknowledgement_whatever_its_ttl(decoy: Segm
         "high": [client(0, b"01", ttl=90), client(2, b"23456789"), server(0, ack=10)],
     }[more]
     assert text(decoy, *others) == ("0123456789" if others else "")
+
+
+def test_decoys_do_not_keep_data_of_low_ttl_from_its_place() -> None:
+    decoys = [client(500 + number, b"WRONG") for number in range(20)]
+    low = [client(0, b"abc", ttl=60), server(0, ack=3), client(3, b"def", ttl=60), server(0, ack=6)]
+    assert text(*decoys, *low) == "abcdef"

@@ -58,7 +58,8 @@ class Doubts(Resets):
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
             low = self._low(half)
             if not low or low[0].segment.seq == segment.seq:
-                half.doubtful = tuple(doubt for doubt in half.doubtful if doubt not in low)
+                others = [doubt for doubt in half.doubtful if doubt not in low]
+                half.doubtful = tuple(others[1 - MAX_DOUBTS :])  # decoys are not to take all the room
                 self._doubt(half, segment, timestamp)
                 return True
             half.ttl = segment.ttl
