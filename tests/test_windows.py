@@ -62,6 +62,16 @@ def test_what_lies_behind_the_closed_window_does_not() -> None:
     assert recorder.kinds == {"out_of_window"}
 
 
+def test_a_syn_with_another_number_leaves_the_edge_where_it_is() -> None:
+    """The server ignores it, and acknowledges what it has: RFC 9293 3.10.7.4, in SYN-RECEIVED."""
+    other = Segment.make(CLIENT, SERVER, 99 - 50, flags="S", window=10)
+    begun = [*opened()[:2], other, server(0, window=10), client(0, window=10)]
+    hostile = [client(20, b"WRONG"), client(0, b"0123456789"), server(0, ack=10, window=30)]
+    recorder = seen(*begun, *hostile, client(10, b"abcdefghijklmnopqrst"), server(0, ack=30, window=30))
+    assert recorder.only.data(C2S) == b"0123456789abcdefghijklmnopqrst"
+    assert recorder.kinds == {"syn_isn_change", "out_of_window"}
+
+
 @pytest.mark.parametrize("flags", ["A", "FA"])
 @pytest.mark.parametrize("decoy", [b"9", b"9XY", b"89X"])
 def test_what_comes_with_old_data_needs_room_too(decoy: bytes, flags: str) -> None:

@@ -154,6 +154,8 @@ class Sequencing(TouchedHalf):
             delta = unwrap(seq, self.base_seq, 0)
             if delta:
                 self.peer.last_ack = NEVER  # it was judged by another base
+                edge = self.peer.window_edge
+                self.peer.window_edge = max(-1, edge - delta) if edge >= 0 else -1
             self.ahead = self.ahead - delta if self.ahead > max(delta, 0) else -1
             # 0 of these two is no place: nothing is acknowledged, nothing in doubt.
             self.acked = max(0, self.acked - delta) if self.acked else 0
