@@ -155,3 +155,20 @@ def test_data_behind_half_a_handshake_begins_where_the_other_half_says(side: str
         recorder = seen([*opening, *pieces, answers(0, ack=0), speaks(12, b"rest"), answers(0, ack=16)], checks)
         text = recorder.only.text(C2S if side == "client" else S2C)
         assert text == ("0a1b2c3d4e5frest" if last else "") and not recorder.only.gaps
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+@pytest.mark.parametrize("acknowledged, taken", [(8, b"questionmore"), (6, b"question")])
+def test_a_rst_before_what_the_receiver_acknowledges_ends_nothing_after_any_silence(
+    checks: str, acknowledged: int, taken: bytes
+) -> None:
+    """Its number was past when it came (RFC 5961 3.2): a client can send it, be silent, and go on."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    sent = [client(0, b"ques"), server(0, ack=4), client(4, b"tion"), client(6, flags="R"), server(0, ack=acknowledged)]
+    for segment in [SYN, ANSWER, CONFIRM, *sent]:
+        assembler.assemble(segment, 1000.0)
+    assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1200.0)
+    assembler.assemble(client(8, b"more"), 1200.0)
+    assert recorder.connections[0].data(C2S) == taken
+    assert recorder.connections[0].completions == ([] if acknowledged == 8 else ["rst"])

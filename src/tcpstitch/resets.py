@@ -59,6 +59,8 @@ class Resets(Handshake):
         elif not lowest <= offset <= half.window_end():
             half.anomaly("rst_out_of_window", offset, timestamp)
         elif offset < expected and not half.ended or self._answers_data_in_flight(half, offset):
+            if not half.ended:  # an acknowledgement of more says that it is old
+                half.rst_offset = max(offset, half.rst_offset or 0)
             self.restartable = True
             self.host._half_closed(self)
         elif offset <= expected + half.fin_received or half.holding:

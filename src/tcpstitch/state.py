@@ -170,6 +170,9 @@ class StreamState(Doubts):
                 self.host._established(self)
         if offset > peer.acked:
             peer.acked = offset
+            if self.restartable and not self.embryonic and peer.rst_offset is not None and offset > peer.rst_offset:
+                peer.rst_offset = None
+                self.host._established(self)
             if peer.doubtful:
                 self._trust_acknowledged(peer)
             if peer.cuts or peer.early_end:
