@@ -50,3 +50,10 @@ def test_decoys_do_not_keep_data_of_low_ttl_from_its_place() -> None:
     decoys = [client(500 + number, b"WRONG") for number in range(20)]
     low = [client(0, b"abc", ttl=60), server(0, ack=3), client(3, b"def", ttl=60), server(0, ack=6)]
     assert text(*decoys, *low) == "abcdef"
+
+
+@pytest.mark.parametrize("start, data, flags", [(0, b"WRONG", "A"), (-1, b"?WRONG", "A"), (0, b"", "FA")])
+def test_data_of_low_ttl_comes_before_what_was_refused(start: int, data: bytes, flags: str) -> None:
+    decoy = client(start, data, flags, ack=999)
+    low = [client(0, b"abcde", ttl=60), server(0, ack=5), client(5, b"fgh", ttl=60), server(0, ack=8)]
+    assert text(decoy, *low) == "abcdefgh"

@@ -82,8 +82,9 @@ class Doubts(Resets):
             self._doubt(half, segment, timestamp)
 
     def _trust_acknowledged(self, half: HalfStream) -> None:
-        """Take what the receiver has, by its acknowledgement. O(MAX_DOUBTS)."""
-        self._trust(half, [doubt for doubt in half.doubtful if self._end(half, doubt) <= half.acked])
+        """Take what the receiver has, by its acknowledgement; what was not refused comes first. O(MAX_DOUBTS)."""
+        doubts = [doubt for doubt in half.doubtful if self._end(half, doubt) <= half.acked]
+        self._trust(half, sorted(doubts, key=lambda doubt: doubt.__class__ is Refused))
 
     def _trust(self, half: HalfStream, doubts: List[Pending]) -> None:
         for doubt in doubts:
