@@ -57,6 +57,12 @@ def test_data_of_the_server_ahead_of_its_syn_counts_once_it_is_acknowledged(chec
     assert recorder.only.data(S2C) == b"hello you"
 
 
+def test_a_fin_of_the_server_ahead_of_its_syn_counts_once_it_is_acknowledged() -> None:
+    recorder = seen([SYN, server(0, b"hello", flags="FA"), ANSWER, CONFIRM, client(0, ack=6)])
+    assert recorder.only.data(S2C) == b"hello"
+    assert recorder.only.ended == {S2C}
+
+
 @pytest.mark.parametrize("start, decoy", [(-1, b"!!"), (-3, b"!!!!"), (0, b"!"), (2, b"!")])
 def test_a_decoy_with_a_fin_and_a_wrong_ack_ends_nothing_when_its_numbers_are_acknowledged(
     start: int, decoy: bytes

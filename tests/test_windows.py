@@ -95,6 +95,14 @@ def test_a_fin_behind_a_full_window_counts_once_it_is_acknowledged() -> None:
     assert recorder.only.completions == ["fin"]
 
 
+def test_a_fin_that_comes_with_old_data_counts_once_it_is_acknowledged() -> None:
+    """The tap has the update of the window behind it."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    recorder = seen(*opened(), *full, client(5, b"56789", flags="FA"), server(0, b"answer", ack=11, window=9))
+    assert recorder.only.ended == {C2S}
+    assert recorder.only.data(S2C) == b"answer"
+
+
 @pytest.mark.parametrize("acknowledged", [True, False])
 def test_segments_that_the_window_seems_too_small_for_count_once_they_are_acknowledged(acknowledged: bool) -> None:
     """The tap has the update of the window behind them."""

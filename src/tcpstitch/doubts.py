@@ -36,10 +36,11 @@ class Doubts(Resets):
             return False
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
-        if reason in WEAK_REFUSALS and (start >= half.next_offset if segment.flags & FIN else segment.length):
+        end = half.offset_of(behind(segment)) if half.known else segment.length
+        if reason in WEAK_REFUSALS and (end > half.next_offset if segment.flags & FIN else segment.length):
             self._doubt(half, segment, timestamp, Refused)
             if half.known:
-                half.claimed_end = max(half.claimed_end, half.offset_of(behind(segment)))
+                half.claimed_end = max(half.claimed_end, end)
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
         return True
