@@ -57,3 +57,14 @@ def test_data_of_low_ttl_comes_before_what_was_refused(start: int, data: bytes, 
     decoy = client(start, data, flags, ack=999)
     low = [client(0, b"abcde", ttl=60), server(0, ack=5), client(5, b"fgh", ttl=60), server(0, ack=8)]
     assert text(decoy, *low) == "abcdefgh"
+
+
+@pytest.mark.parametrize("overlap", ["linux-kernel", "first"])
+def test_data_of_low_ttl_before_a_fin_that_waits_counts_once_both_are_acknowledged(overlap: str) -> None:
+    low = [client(3, b"de", ttl=60), client(5, b"fgh", flags="FA"), server(0, ack=9)]
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks="strict", overlap=overlap)
+    for segment in [*OPENED, client(0, b"abc"), *low]:
+        assembler.assemble(segment, 1000.0)
+    assert recorder.only.data(C2S) == b"abcdefgh"
+    assert recorder.only.ended == {C2S}

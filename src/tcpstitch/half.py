@@ -115,6 +115,7 @@ class HalfStream(Delivery):
         """A FIN behind a hole takes its place in the kernel's queue, and can lose it again."""
         data = segment.payload + b"\0"
         sent = Sent(start, start + len(data), self.state.host._next_arrival())
+        self.ahead = max(self.ahead, sent.end)
         self._buffer(start, data, sent, timestamp, segment.context, True)
 
     def _note_cut(self, start: int, end: int) -> None:
