@@ -320,3 +320,15 @@ def test_a_factory_is_not_asked_again_for_a_syn_that_it_declined(form: str) -> N
     assert assembler.statistics().anomalies == {}
     assembler.assemble(make(CLIENT, SERVER, 70_000, b"", "S"), 1004.0)
     assert factory.asked == 2
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("rst", [5005, 7_999_999, 8_000_001])
+def test_a_late_reset_of_the_connection_before_does_not_refuse_a_syn_with_data(rst: int, checks: str, form: str) -> None:
+    """It acknowledges nothing, so a host that waits for its SYN's answer ignores it (RFC 9293 3.10.7.3)."""
+    packets = [
+        ("c", "S", 70_000, 0, b"new "), ("s", "R", rst, 0, b""), ("s", "SA", 8_000_000, 70_005, b""),
+        ("c", "A", 70_005, 8_000_001, b"data"), ("s", "A", 8_000_001, 70_009, b"answer"),
+    ]  # fmt: skip
+    assert streams(assembled(packets, form, checks=checks)) == [("new data", "answer", ["flushed"])]

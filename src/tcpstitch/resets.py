@@ -25,8 +25,8 @@ class Resets(Handshake):
             self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
             self.host._half_closed(self)
             return
-        if peer.syn_seen and not half.known and not peer.started:
-            # SYN-SENT: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
+        if peer.syn_seen and not half.known and (not peer.started or peer.last_ack < 0):
+            # SYN-SENT, maybe with data on it: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.highest_sent:
                 self.restartable = True  # refused; but a forged refusal does not end what goes on after it
                 self.host._half_closed(self)
