@@ -325,7 +325,7 @@ def test_a_factory_is_not_asked_again_for_a_syn_that_it_declined(form: str) -> N
 @FORMS
 @CHECKS
 @pytest.mark.parametrize("rst", [5005, 7_999_999, 8_000_001])
-def test_a_late_reset_of_the_connection_before_does_not_refuse_a_syn_with_data(rst: int, checks: str, form: str) -> None:
+def test_a_late_reset_of_the_connection_before_refuses_no_syn_with_data(rst: int, checks: str, form: str) -> None:
     """It acknowledges nothing, so a host that waits for its SYN's answer ignores it (RFC 9293 3.10.7.3)."""
     packets = [
         ("c", "S", 70_000, 0, b"new "), ("s", "R", rst, 0, b""), ("s", "SA", 8_000_000, 70_005, b""),
