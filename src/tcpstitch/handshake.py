@@ -211,10 +211,10 @@ class Handshake(TouchedState):
             half.peer.last_ack = NEVER  # taken on trust: the rules are to look at the next one, even if it is the same
 
     def _answers_older(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Whether a segment of the server acknowledges other numbers than the SYN's: its host still has the connection
-        that was on these addresses before. The client refuses it (RFC 9293 3.10.7.3)."""
+        """Whether the server's first segment acknowledges other numbers than the SYN's: its host still has the
+        connection that was on these addresses before. The client refuses it (RFC 9293 3.10.7.3)."""
         peer = half.peer
-        if not (self.embryonic and peer.syn_seen) or half.known or half is self.client or peer.last_ack >= 0:
+        if half is self.client or not peer.syn_seen or peer.last_ack >= 0:
             return False
         if segment.flags & (SYN | RST | ACK) != ACK or (segment.ack - 1) & MASK in peer.isns:
             return False

@@ -81,7 +81,7 @@ class StreamState(Doubts):
             segment.flags = flags = flags & ~FIN  # who waits for a SYN takes it, and no FIN yet (RFC 9293 3.10.7.3)
         if self.host._strict and self._refused(half, segment, timestamp):
             return
-        if self._answers_older(half, segment, timestamp):
+        if self.embryonic and not half.known and self._answers_older(half, segment, timestamp):
             return
         if flags & RST:
             self._reset_segment(half, segment, timestamp)
@@ -296,7 +296,7 @@ class StreamState(Doubts):
             half.anomaly("fin_below_queued_data", offset, timestamp)
             half.queue.discard_from(offset)
         half.drain()
-        if half.fin_waits():
+        if not half.ended and half.fin_waits():
             self.host._half_closed(self)
 
     def half_ended(self) -> None:

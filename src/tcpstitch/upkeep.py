@@ -182,7 +182,8 @@ class Upkeep(Bounds):
         try:
             try:
                 nothing = not state.page_count and client.details is server.details is NOTHING
-                if not nothing or client.fin_waits() or server.fin_waits():
+                nothing = nothing and (client.ended or client.fin_offset is None)  # and no FIN waits
+                if not (nothing and (server.ended or server.fin_offset is None)):
                     if state.stream is not None:
                         state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
                     state.release_pages()
