@@ -178,3 +178,13 @@ def test_a_rst_before_what_the_receiver_acknowledges_ends_nothing_after_any_sile
     assembler.assemble(client(8, b"more"), 1200.0)
     assert recorder.connections[0].data(C2S) == taken
     assert recorder.connections[0].completions == ([] if acknowledged == 8 else ["rst"])
+
+
+@pytest.mark.parametrize("checks", ["strict", "lenient"])
+def test_after_a_refused_syn_with_data_a_connection_the_other_way_is_one_of_its_own(checks: str) -> None:
+    refused = Segment.make(SERVER, CLIENT, 700, b"early", flags="S")
+    refusal = Segment.make(CLIENT, SERVER, 0, flags="RA", ack=706)
+    recorder = seen([refused, refusal, SYN, ANSWER, CONFIRM, server(0, b"answer"), client(0, b"more", ack=6)], checks)
+    last = recorder.connections[-1]
+    assert last.flow.client.ip == CLIENT[0]
+    assert (last.data(C2S), last.data(S2C)) == (b"more", b"answer")

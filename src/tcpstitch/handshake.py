@@ -50,7 +50,7 @@ class Handshake(TouchedState):
         if half.ended and not peer.known and not _is_of(half, base):
             self.host._replace(self, Pending(segment, timestamp))  # it waited for nothing but a word of the other side
             return False
-        if not (segment.flags & ACK or half.known or peer.started) and (
+        if not (segment.flags & ACK or half.known or peer.started and not self.restartable) and (
             peer.holding or half is self.server and (self.restartable or not peer.syn_seen)
         ):
             if self.restartable:
