@@ -186,5 +186,5 @@ def test_after_a_refused_syn_with_data_a_connection_the_other_way_is_one_of_its_
     refusal = Segment.make(CLIENT, SERVER, 0, flags="RA", ack=706)
     recorder = seen([refused, refusal, SYN, ANSWER, CONFIRM, server(0, b"answer"), client(0, b"more", ack=6)], checks)
     last = recorder.connections[-1]
-    assert last.flow.client.ip == CLIENT[0]
+    assert last.flow.client.port == CLIENT[1]
     assert (last.data(C2S), last.data(S2C)) == (b"more", b"answer")
