@@ -109,7 +109,7 @@ class Sequencing(TouchedHalf):
     def highest_sent(self) -> int:
         """What an acknowledgement may confirm: as `max_offset`, with what is set aside until one does so, as long as
         that waits, and what its sender claims. Data that was refuted was not sent, for the receiver."""
-        end: int = max(self.next_offset, self.ahead, self.claimed_end)
+        end: int = max(self.max_offset, self.claimed_end)
         for waits in (*self.doubtful, self.state.syn_data):
             if waits is not None and waits.segment.key == self.key:
                 end = max(end, self.offset_of(behind(waits.segment)))
