@@ -12,7 +12,8 @@ from typing import Any, List
 import pytest
 
 import tcpstitch.live
-from tcpstitch import Assembler, Stream, StreamFactory, connections, open_capture
+from tcpstitch import Assembler, Limits, Stream, StreamFactory, connections, open_capture
+from tcpstitch.limits import CONNECTION_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURES = ROOT / "tests" / "captures"
@@ -123,3 +124,11 @@ def test_the_examples_of_gopackets_checks_refuse_nothing_of_an_orderly_capture(n
     with Assembler(Factory()) as assembler, open_capture(CAPTURES / "clean.pcap") as packets:
         assembler.run(packets)
     assert (assembler.statistics().bytes, assembler.statistics().missing_bytes) == (140_002, 0)
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    words = " ".join(README.split())
+    limits = Limits()
+    assert f"{limits.max_connections:,} of {CONNECTION_BYTES:,} bytes at most".replace(",", " ") in words
+    assert f"all bounds amount to {limits.memory_bound / 2**30:.1f} GiB" in words
+    assert f"{limits.max_buffered_pages_total:,} × {limits.page_size} bytes".replace(",", " ", 1) in words
