@@ -66,12 +66,12 @@ class DirectionDetails:
 class ConnectionDetails:
     """A connection's."""
 
-    __slots__ = ("crossed_syn", "depth", "pending_syn", "syn_data")
+    __slots__ = ("crossed_syn", "depth", "pending_opening", "syn_data")
 
     def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
         self.depth: Any = None  # how many bytes of each direction the handler wants
-        self.pending_syn: Any = None  # as `Pending`, like the next
+        self.pending_opening: Any = None  # as `Pending`, like the next
         self.syn_data: Any = None
 
 

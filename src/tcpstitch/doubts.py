@@ -6,7 +6,7 @@ from typing import Any, List, Type
 
 from .details import Pending, Refused, without
 from .half import HalfStream
-from .resets import Resets
+from .reuse import Reuse
 from .segment import FIN, RST, SYN, Segment
 from .sequence import MASK
 from .sequencing import behind
@@ -18,7 +18,7 @@ HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment
 WEAK_REFUSALS = ("zero_window_probe", "bad_ack", "data_before_handshake", "out_of_window", "fin_out_of_window")
 
 
-class Doubts(Resets):
+class Doubts(Reuse):
     """The part of a `StreamState` that sets segments aside, in `doubtful`: a few in each direction."""
 
     __slots__ = ()

@@ -35,7 +35,7 @@ class Handshake(TouchedState):
     embryonic: bool
     restartable: bool
     crossed_syn = unusual("crossed_syn")
-    pending_syn = unusual("pending_syn")
+    pending_opening = unusual("pending_opening")
     syn_data = unusual("syn_data")
 
     def _syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
@@ -235,9 +235,9 @@ class Handshake(TouchedState):
         again = half.known and half.syn_seen and half.base_seq == (segment.seq + 1) & MASK
         if not segment.flags & ACK:
             if again and self.watcher is not None:
-                self.host._hold(self, "pending_syn", segment, timestamp)
+                self.host._hold(self, "pending_opening", segment, timestamp)
             return None if again else Pending(segment, timestamp)
-        waiting: Optional[Pending] = self.pending_syn
+        waiting: Optional[Pending] = self.pending_opening
         if again or not half.known:
             return None
         if waiting is not None and _answers(segment, waiting.segment):
@@ -247,14 +247,14 @@ class Handshake(TouchedState):
 
     def _await_confirmation(self, segment: Segment, timestamp: float) -> None:
         """Keep a SYN or SYN/ACK that may begin another connection until what follows tells."""
-        waiting = self.pending_syn
+        waiting = self.pending_opening
         if waiting is None or waiting.segment.flags & ACK or not segment.flags & ACK:
-            self.host._hold(self, "pending_syn", segment, timestamp)
+            self.host._hold(self, "pending_opening", segment, timestamp)
 
     def _replacement_confirmed(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN that came on a living connection turns out to be a new connection; then it is opened."""
-        waiting = self.pending_syn
-        if waiting is None:
+        waiting = self.pending_opening
+        if waiting is None or not waiting.segment.flags & SYN:
             return False
         syn = waiting.segment
         base = (syn.seq + 1) & MASK
@@ -277,8 +277,8 @@ class Handshake(TouchedState):
             confirmed = confirmed and (half.syn_seen or not _overtaken(base, _lowest(half)))
             confirmed = confirmed or _goes_on(half, segment, syn, behind_data)
         if confirmed:
-            self.pending_syn = None
-            self.host._replace(self, waiting, segment)
+            self.pending_opening = None
+            self.host._replace(self, waiting, Pending(segment, self.host._present))
         return confirmed
 
 

@@ -14,6 +14,7 @@ from typing import Any, Dict, Optional, Tuple
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY, HalfStream
+from .reuse import TOGETHER
 from .routing import Routing
 from .segment import (
     CONTROL,
@@ -277,8 +278,10 @@ class Ordinary(Routing):
         if ack == expected and last >= 0 and (0 <= expected - last < HALF or expected - last < -HALF):  # less than `&`
             half.last_ack = expected  # all of it; one object for one number: an idle connection is little else
             return True
-        if expected < 0:
-            half.last_ack = ack  # that side was never seen
+        if expected < 0:  # that side was never seen
+            if last >= 0 and (ack - last) & MASK > TOGETHER and (last - ack) & MASK > TOGETHER:
+                return False  # maybe of another connection
+            half.last_ack = ack
             return True
         behind = (expected - ack) & MASK
         if behind == MASK and peer.ended and not peer.stopped and peer.acked <= peer.next_offset + 1:  # its FIN

@@ -83,6 +83,8 @@ class Routing(Timers):
         self._counters.segments += 1
         half = self._direction(segment.key)
         if half is not None and half.state.closed:
+            if self._reused_unseen(half, segment, timestamp):
+                return
             half = self._after_close(half, segment, timestamp)
         if half is None:
             half = self._opened_by(segment, timestamp)
@@ -223,12 +225,20 @@ class Routing(Timers):
             state.late_data(half, segment, timestamp)
         return half
 
-    def _replace(self, state: StreamState, syn: Pending, segment: Optional[Segment] = None) -> None:
-        """The addresses belong to a new connection, opened by `syn` and confirmed by `segment`, if it had to be."""
-        self._complete(state, self._end_of(state, "replaced"))
-        self._apply(self._open_again(state, syn), *syn)
-        if segment is not None and segment.key in self._halves:
-            self._apply(self._halves[segment.key], segment, self._present)
+    def _reused_unseen(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether this confirms that the addresses of a connection that is over have another one, which it opens."""
+        state = half.state
+        if segment.flags & (SYN | RST) or state.watcher is None:
+            return False
+        return state.of_another(half, segment, timestamp) and self._halves.get(segment.key) is not half
+
+    def _replace(self, state: StreamState, opening: Pending, confirming: Optional[Pending] = None) -> None:
+        """The addresses belong to a new connection, opened by one segment and confirmed by another, if it had to be."""
+        if not state.closed:
+            self._complete(state, self._end_of(state, "replaced"))
+        self._apply(self._open_again(state, opening), *opening)
+        if confirming is not None and confirming.segment.key in self._halves:
+            self._apply(self._halves[confirming.segment.key], *confirming)
 
     def _open_again(self, state: StreamState, opening: Pending) -> HalfStream:
         """Let another connection have the addresses of one that is over: the direction of what opens it."""

@@ -72,8 +72,10 @@ class StreamState(Doubts):
                 half.anomaly("data_after_rst", 0, timestamp)
                 self.reset(timestamp)
             return
+        if not flags & (SYN | RST) and self.of_another(half, segment, timestamp):
+            return
         note_header(half, segment, timestamp)
-        if self.pending_syn is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
+        if self.pending_opening is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
             return
         if flags & (SYN | FIN | RST) == SYN | FIN:
             if half is self.client or half.known or not half.peer.syn_seen:
@@ -348,7 +350,7 @@ class StreamState(Doubts):
             or self.host._always_rules and not ignored
             or self.details is not NOTHING
             and (
-                self.pending_syn is not None
+                self.pending_opening is not None
                 or self.syn_data is not None
                 or self.crossed_syn == 1  # the server's next acknowledgement tells what that was
                 or self.depth is not None and not ignored

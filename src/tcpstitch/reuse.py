@@ -1,0 +1,99 @@
+"""A connection on addresses in use whose handshake the capture has not got: it lacks what came between the two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .details import Pending
+from .half import HalfStream
+from .resets import Resets
+from .segment import ACK, SYN, Segment
+from .sequence import difference
+from .sequencing import NEAR
+
+REUSE_SILENCE = 1.0  # seconds: a connection that closed leaves its ports to another one, in Linux, after so long
+FARTHEST = 1 << 24  # bytes on their way at most, where the scale of windows is not known and the largest is assumed
+TOGETHER = 1 << 20  # two segments of one connection lie no farther apart, one having just been the first one seen
+
+
+class Reuse(Resets):
+    """The part of a `StreamState` that notices such a connection, by two segments with both numbers elsewhere."""
+
+    __slots__ = ()
+
+    last_seen: float
+
+    def of_another(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether this is no segment of the connection, but of another one that has its addresses. The first such
+        waits for the second, which opens that one; with strict checks it has to come from the other side. O(1)."""
+        waiting = self.pending_opening
+        before = self.last_seen if waiting is None else waiting.timestamp
+        silent = float(timestamp) - float(before) >= REUSE_SILENCE
+        if waiting is None and not silent or waiting is not None and waiting.segment.flags & SYN:
+            return False
+        if self.embryonic or half.stopped or half.peer.stopped or not _elsewhere(half, segment):
+            self.pending_opening = None  # the one that was there goes on
+            return False
+        together = waiting is not None and _are_together(segment, waiting.segment)
+        if together and not (self.host._strict and segment.key == waiting.segment.key):
+            self.pending_opening = None
+            self.host._replace(self, *sorted((waiting, Pending(segment, timestamp)), key=_is_bare))
+            return True
+        if silent or together and _is_bare(waiting):
+            self.host._hold(self, "pending_opening", segment, timestamp)
+        self._note_stray(half, segment, timestamp)
+        return True
+
+    def _note_stray(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        if self.closed:
+            return  # it is late data as well
+        start = half.offset_of(segment.seq)
+        if half.peer.known:
+            half.anomaly("bad_ack", half.max_offset, timestamp, ack=segment.ack)
+        if segment.length and start > half.next_offset:
+            half.anomaly("out_of_window", start, timestamp)
+        elif segment.length:
+            self._old_data(half, start, segment, timestamp)
+
+    def _old_data(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> Any:
+        """Count data below the next expected byte; stands in `state`."""
+        raise NotImplementedError
+
+
+def _elsewhere(half: HalfStream, segment: Segment) -> bool:
+    """Whether both numbers are out of reach of what the connection has had, and not both ahead, where it may have come
+    to while nothing was captured, unless one side has ended."""
+    if not segment.flags & ACK or not half.known or half.holding:
+        return False
+    peer = half.peer
+    at = _side(half, segment.seq, segment.length, peer.max_window)
+    if not at:
+        return False
+    if peer.known:
+        acked = _side(peer, segment.ack, 0, half.max_window)
+    else:
+        distance = difference(half.last_ack, segment.ack) if half.last_ack >= 0 else 0
+        acked = (distance > TOGETHER) - (distance < -TOGETHER)
+    return bool(acked and (at < 0 or acked < 0 or half.ended or peer.ended))
+
+
+def _side(half: HalfStream, seq: int, length: int, window: int) -> int:
+    """Where a number of `half` lies by more than a window: below what is acknowledged (-1), beyond all (1), or 0."""
+    offset = half.offset_of(seq)
+    span = min(max(window, NEAR), FARTHEST)
+    return (offset > half.max_offset + span) - (offset + length < (half.acked or half.next_offset) - span)
+
+
+def _are_together(segment: Segment, first: Segment) -> bool:
+    """Whether the two are of one connection, with data, and not the same segment twice."""
+    numbers = segment.seq, segment.ack
+    if segment.key != first.key:
+        numbers = segment.ack, segment.seq
+    elif (*numbers, segment.length) == (first.seq, first.ack, first.length):
+        return False
+    near = abs(difference(first.seq, numbers[0])) <= TOGETHER and abs(difference(first.ack, numbers[1])) <= TOGETHER
+    return near and segment.length + first.length > 0
+
+
+def _is_bare(opening: Pending) -> bool:
+    return not opening.segment.length

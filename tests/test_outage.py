@@ -1,0 +1,152 @@
+"""A new connection on addresses in use whose handshake fell into a time in which nothing was captured."""
+
+from __future__ import annotations
+
+from typing import Any, List, Tuple
+
+import pytest
+
+from support.frames import CLIENT, SERVER, tcp_frame
+from support.recorder import C2S, S2C, Recorder
+from tcpstitch import Assembler, Segment
+
+Packet = Tuple[float, str, str, int, int, bytes]  # seconds, sender, flags, seq, ack, payload
+FORMS = pytest.mark.parametrize("form", ["frame", "segment"])
+CHECKS = pytest.mark.parametrize("checks", ["lenient", "strict"])
+ELSEWHERE = pytest.mark.parametrize(
+    "client, server", [(-(10**9), -(10**9)), (-(10**9), 10**9), (2 * 10**9, -(10**8)), (-2_000_000, 2**31 - 2_000_000)]
+)
+OLD_CLIENT, OLD_SERVER = 2**32 - 1000, 3 * 10**9  # the numbers behind what the old connection has sent
+
+
+def assembled(packets: List[Packet], form: str, **options: Any) -> Recorder:
+    recorder = Recorder()
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    with Assembler(recorder, **options) as assembler:
+        for time, sender, flags, seq, ack, payload in packets:
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            assembler.assemble(make(*ends, seq % 2**32, payload, flags, ack=ack % 2**32), 1000.0 + time)
+            assembler.check()
+    return recorder
+
+
+def old(senders: str = "cs", fin: bool = False) -> List[Packet]:
+    client, server = OLD_CLIENT - 400 - fin, OLD_SERVER - 600 - fin
+    packets = [
+        (0.0, "c", "S", client - 1, 0, b""), (0.1, "s", "SA", server - 1, client, b""),
+        (0.2, "c", "A", client, server, b""), (0.3, "c", "A", client, server, b"a" * 400),
+        (0.4, "s", "A", server, client + 400, b"b" * 600), (0.5, "c", "A", client + 400, server + 600, b""),
+    ]  # fmt: skip
+    if fin:
+        packets += [
+            (0.6, "c", "FA", client + 400, server + 600, b""), (0.7, "s", "FA", server + 600, client + 401, b""),
+            (0.8, "c", "A", client + 401, server + 601, b""),
+        ]  # fmt: skip
+    return [packet for packet in packets if packet[1] in senders]
+
+
+def new(client: int, server: int, first: str = "c", senders: str = "cs", start: float = 60.0) -> List[Packet]:
+    """What follows the outage, its numbers so far from those of the old one; `first` sends a bare acknowledgement."""
+    client, server = OLD_CLIENT + client, OLD_SERVER + server
+    packets = [(start, "c", "A", client, server, b"")] if first == "ack" else []
+    if first != "s":
+        packets += [(start + 0.1, "c", "A", client, server, b"n" * 100)]
+        client += 100
+    packets += [
+        (start + 0.2, "s", "A", server, client, b"m" * 100), (start + 0.3, "c", "A", client, server + 100, b"n" * 100),
+        (start + 0.4, "s", "A", server + 100, client + 100, b"m" * 100),
+        (start + 0.5, "c", "A", client + 100, server + 200, b"n" * 100),
+    ]  # fmt: skip
+    return [packet for packet in packets if packet[1] in senders]
+
+
+def streams(recorder: Recorder) -> List[Tuple[int, int, int, List[str]]]:
+    """Per connection: bytes of the client, of the server, gaps, and how it ended."""
+    return [
+        (len(each.text(C2S)), len(each.text(S2C)), len(each.gaps), each.completions) for each in recorder.connections
+    ]
+
+
+@FORMS
+@CHECKS
+@ELSEWHERE
+@pytest.mark.parametrize("first", ["c", "s", "ack"])
+def test_it_is_a_stream_of_its_own(first: str, client: int, server: int, checks: str, form: str) -> None:
+    recorder = assembled(old() + new(client, server, first), form, checks=checks)
+    sent = 200 if first == "s" else 300
+    assert streams(recorder) == [(400, 600, 0, ["replaced"]), (sent, 200, 0, ["flushed"])]
+    assert "tuple_reuse" in recorder.connections[1].kinds
+
+
+@FORMS
+@ELSEWHERE
+@pytest.mark.parametrize("sender", "cs")
+def test_it_is_also_where_one_side_is_captured(sender: str, client: int, server: int, form: str) -> None:
+    recorder = assembled(old(sender) + new(client, server, senders=sender), form)
+    both = (400, 600, 0, ["replaced"]), (300, 200, 0, ["flushed"])
+    missing = 1 if sender == "c" else 0
+    assert [list(each)[1 - missing] for each in streams(recorder)] == [list(each)[1 - missing] for each in both]
+    assert [each.completions for each in recorder.connections] == [["replaced"], ["flushed"]]
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("client, server", [(10**9, 10**9), (-(10**9), 10**9), (-(10**9), -(10**9))])
+def test_it_may_be_anywhere_where_the_old_one_is_over(client: int, server: int, checks: str, form: str) -> None:
+    recorder = assembled(old(fin=True) + new(client, server, start=10.0), form, checks=checks)
+    assert streams(recorder) == [(400, 600, 0, ["fin"]), (300, 200, 0, ["flushed"])]
+
+
+@FORMS
+def test_ahead_on_both_sides_it_is_the_old_one_after_an_outage(form: str) -> None:
+    recorder = assembled(old() + new(10**6, 10**6), form)
+    assert streams(recorder) == [(700 + len("[1000000 bytes missing]"), 800 + 23, 2, ["flushed"])]
+
+
+STRAY = -(10**9)
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("strays", [
+    new(STRAY, STRAY, senders="c", start=60.0)[:1],
+    new(STRAY, STRAY, senders="c", start=60.0)[:1] * 2,  # the same twice
+    new(STRAY, STRAY, senders="cs", start=0.6)[:2],  # the old one has not been silent
+    new(STRAY, STRAY, senders="c", start=60.0)[:1] + new(STRAY // 2, STRAY, senders="c", start=60.2)[:1],
+], ids=["one", "the same twice", "no silence", "two of different ones"])  # fmt: skip
+def test_strays_do_not_end_a_connection(strays: List[Packet], checks: str, form: str) -> None:
+    more: List[Packet] = [
+        (61.0, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100), (61.1, "s", "A", OLD_SERVER, OLD_CLIENT + 100, b"b" * 100)
+    ]  # fmt: skip
+    recorder = assembled(old() + strays + more, form, checks=checks)
+    assert streams(recorder) == [(500, 700, 0, ["flushed"])]
+
+
+@FORMS
+def test_with_strict_checks_one_side_alone_ends_nothing(form: str) -> None:
+    recorder = assembled(old() + new(STRAY, STRAY, senders="c"), form, checks="strict")
+    assert streams(recorder) == [(400, 600, 0, ["flushed"])]
+    assert "bad_ack" in recorder.connections[0].kinds
+
+
+@FORMS
+def test_a_stray_is_forgotten_when_the_old_one_goes_on(form: str) -> None:
+    packets = new(STRAY, STRAY, senders="c")
+    between: List[Packet] = [(60.2, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100)]
+    assert streams(assembled(old() + packets[:1] + between + packets[1:], form)) == [(500, 600, 0, ["flushed"])]
+
+
+@FORMS
+def test_the_handler_that_ignored_the_old_one_is_not_asked(form: str) -> None:
+    asked: List[Any] = []
+
+    class Nobody(Recorder):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Any:
+            asked.append(flow)
+
+    make: Any = tcp_frame if form == "frame" else Segment.make
+    with Assembler(Nobody()) as assembler:
+        for time, sender, flags, seq, ack, payload in old() + new(STRAY, STRAY):
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            assembler.assemble(make(*ends, seq % 2**32, payload, flags, ack=ack % 2**32), 1000.0 + time)
+    assert len(asked) == 1
