@@ -83,7 +83,7 @@ class Routing(Timers):
         self._counters.segments += 1
         half = self._direction(segment.key)
         if half is not None and half.state.closed:
-            if self._reused_unseen(half, segment, timestamp):
+            if segment.seq != half.expected_seq and self._reused_unseen(half, segment, timestamp):
                 return
             half = self._after_close(half, segment, timestamp)
         if half is None:

@@ -72,8 +72,9 @@ class StreamState(Doubts):
                 half.anomaly("data_after_rst", 0, timestamp)
                 self.reset(timestamp)
             return
-        if not flags & (SYN | RST) and self.of_another(half, segment, timestamp):
-            return
+        if segment.seq != half.expected_seq or self.pending_opening is not None:  # in order it is of this one
+            if not flags & (SYN | RST) and self.of_another(half, segment, timestamp):
+                return
         note_header(half, segment, timestamp)
         if self.pending_opening is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
             return
