@@ -83,11 +83,15 @@ def test_an_acknowledgement_of_it_ends_the_handshake_as_one_of_other_data_does()
     assert recorder.kinds == {"bad_checksum"}
 
 
-def test_the_first_in_the_stream_waits_where_several_have_wrong_checksums() -> None:
-    """What lies far ahead, which nobody may ever acknowledge, does not keep it out."""
-    far = tcp_frame(CLIENT, SERVER, 50_000, b"far", ack=500, bad_checksum=True)
-    for frames in ((far, BAD, acknowledge(109)), (BAD, far, acknowledge(109))):
-        assert run(*frames).only.data(C2S) == b"good bad "
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_the_nearest_wait_where_several_have_wrong_checksums(count: int, order: Any) -> None:
+    """What lies far ahead, which nobody may ever acknowledge, does not keep them out."""
+    near = [tcp_frame(CLIENT, SERVER, 105 + 2 * n, b"%d " % n, ack=500, bad_checksum=True) for n in range(3)]
+    far = [tcp_frame(CLIENT, SERVER, 50_000 + n, b"far", ack=500, bad_checksum=True) for n in range(count)]
+    for frames in ([*far, *(near[n] for n in order)], [*(near[n] for n in order), *far]):
+        recorder = run(*frames, acknowledge(111))
+        assert (recorder.only.data(C2S), recorder.only.gaps) == (b"good 0 1 2 ", [])
 
 
 def test_strict_checks_never_take_it() -> None:

@@ -68,3 +68,28 @@ def test_data_of_low_ttl_before_a_fin_that_waits_counts_once_both_are_acknowledg
         assembler.assemble(segment, 1000.0)
     assert recorder.only.data(C2S) == b"abcdefgh"
     assert recorder.only.ended == {C2S}
+
+
+def test_what_the_stream_has_passed_makes_room_for_what_comes() -> None:
+    """Sixteen refused segments at the place of data that waited behind a hole; then one that the tap has ahead."""
+    window = server(0, window=1000)
+    passed = [client(2 + number, b"W", ack=999) for number in range(16)]
+    ahead = client(51, b"ccc", ack=300)
+    packets = [window, client(1, b"b" * 50), *passed, client(0, b"a"), ahead, server(0, b"s" * 300, ack=54)]
+    assert text(*packets) == "a" + "b" * 50 + "ccc"
+
+
+def test_data_of_low_ttl_that_was_acknowledged_came_by_the_path_that_is_the_usual_one_now() -> None:
+    """What follows by that path is delivered as it comes; the next lower one is in doubt again."""
+    low = [client(0, b"abc", ttl=60), server(0, ack=3), client(3, b"def", ttl=60)]
+    assert text(*low) == "abcdef"
+    assert text(*low, client(6, b"WRONG", ttl=57), client(6, b"right"), server(0, ack=11)) == "abcdefright"
+
+
+@pytest.mark.parametrize("flags, refused", [("A", False), ("R", True), ("RA", True), ("S", True)])
+def test_a_number_ahead_says_what_its_sender_has_sent_unless_it_is_of_a_syn_or_rst(flags: str, refused: bool) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks="strict")
+    for segment in [*OPENED, client(8, flags=flags), server(0, ack=8)]:
+        assembler.assemble(segment, 1000.0)
+    assert ("bad_ack" in recorder.connections[0].kinds) is refused

@@ -75,11 +75,10 @@ class Doubts(Reuse):
 
     def _set_aside(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Lenient checks: data with a wrong checksum, which the capturing host or a tool that hides addresses may have
-        made wrong, counts where the receiver acknowledges it and no other copy came. Only the first such waits."""
-        if not segment.length or half.stopped or half.holding or half.offset_of(segment.seq) < half.next_offset:
-            return
-        if not half.doubtful or half.offset_of(segment.seq) < half.offset_of(half.doubtful[0].segment.seq):
-            half.doubtful = ()
+        made wrong, counts where the receiver acknowledges it and no other copy came. What lies farthest gives way."""
+        if segment.length and not (half.stopped or half.holding) and half.offset_of(segment.seq) >= half.next_offset:
+            nearest = sorted(half.doubtful, key=lambda doubt: half.offset_of(doubt.segment.seq))
+            half.doubtful = tuple(nearest[: MAX_DOUBTS - 1])
             self._doubt(half, segment, timestamp)
 
     def _trust_acknowledged(self, half: HalfStream) -> None:
