@@ -244,3 +244,20 @@ def test_a_decoy_that_was_discarded_can_not_be_acknowledged(options: Any) -> Non
     assembler.assemble(tcp_frame(SERVER, CLIENT, PEER_ISN + 1, ack=ISN + 1 + 300_100), 2.0)
     assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["out_of_window", "bad_ack"]
     assert recorder.only.gaps == []
+
+
+@pytest.mark.parametrize("way", ["end", "another", "flush"])
+def test_a_fin_beyond_the_window_of_what_was_held_ends_nothing_but_itself(way: str) -> None:
+    """It was taken while the start was held. Nobody would have accepted it, and there is no data that goes with it."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    send(assembler, 0, b"a" * 100)
+    send(assembler, 1_900_000_000, flags="FA")
+    if way == "another":
+        assembler.assemble(tcp_frame(SERVER, CLIENT, PEER_ISN, flags="S"), 1.2)
+    if way == "end":
+        assembler.assemble(tcp_frame(CLIENT, SERVER, ISN + 1 + 100, b"b" * 100, flags="A"), 200.0)
+    assembler.flush_all()
+    assert recorder.connections[0].text() == "a" * 100
+    assert [len(connection.completions) for connection in recorder.connections] == [1] * (1 + (way != "flush"))
+    assert recorder.connections[0].gaps == []

@@ -278,8 +278,11 @@ class HalfStream(Delivery):
             return True
         if not queue:
             start = self.hole_end()
-            if start > self.window_end():
-                self.cuts.pop_first()  # a claim that nobody would have accepted
+            if start > self.window_end():  # a claim that nobody would have accepted
+                if self.cuts:
+                    self.cuts.pop_first()
+                else:
+                    self.fin_offset = None
             elif start > self.next_offset:
                 self._give_up(start, reason)
                 self._cross_cuts(self.max_offset)
