@@ -6,9 +6,10 @@ from typing import Any, List, Tuple
 
 import pytest
 
+from support.both_ways import SCALED, both, opened, packet
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, S2C, Recorder
-from tcpstitch import Assembler, Segment
+from tcpstitch import Assembler, Chunk, Segment, Timeouts
 
 Packet = Tuple[float, str, str, int, int, bytes]  # seconds, sender, flags, seq, ack, payload
 FORMS = pytest.mark.parametrize("form", ["frame", "segment"])
@@ -19,8 +20,8 @@ ELSEWHERE = pytest.mark.parametrize(
 OLD_CLIENT, OLD_SERVER = 2**32 - 1000, 3 * 10**9  # the numbers behind what the old connection has sent
 
 
-def assembled(packets: List[Packet], form: str, **options: Any) -> Recorder:
-    recorder = Recorder()
+def assembled(packets: List[Packet], form: str, on_chunk: Any = None, **options: Any) -> Recorder:
+    recorder = Recorder(on_chunk)
     make: Any = tcp_frame if form == "frame" else Segment.make
     with Assembler(recorder, **options) as assembler:
         for time, sender, flags, seq, ack, payload in packets:
@@ -150,3 +151,81 @@ def test_the_handler_that_ignored_the_old_one_is_not_asked(form: str) -> None:
             ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
             assembler.assemble(make(*ends, seq % 2**32, payload, flags, ack=ack % 2**32), 1000.0 + time)
     assert len(asked) == 1
+
+
+@FORMS
+@CHECKS
+def test_where_the_old_one_is_over_one_with_data_comes_first(checks: str, form: str) -> None:
+    """A bare segment on such addresses is the last acknowledgement of most connections; no look is taken at it."""
+    client, server = OLD_CLIENT + STRAY, OLD_SERVER + STRAY
+    packets = old(fin=True) + new(STRAY, STRAY, "ack", start=10.0)[:2]
+    assert streams(assembled(packets, form, checks=checks)) == [(400, 600, 0, ["fin"])]
+    packets.append((10.2, "s", "A", server, client + 100, b""))
+    assert streams(assembled(packets, form, checks=checks)) == [(400, 600, 0, ["fin"]), (100, 0, 0, ["flushed"])]
+
+
+@FORMS
+def test_it_is_followed_where_the_handler_had_stopped_one_that_is_over(form: str) -> None:
+    def stop(recording: Any, chunk: Chunk) -> None:
+        if len(recording.owner.connections) == 1 and chunk.direction == C2S:
+            chunk.stop()
+
+    recorder = assembled(old(fin=True) + new(STRAY, STRAY, start=10.0), form, stop)
+    assert streams(recorder) == [(400, 600, 0, ["fin"]), (300, 200, 0, ["flushed"])]
+
+
+@FORMS
+def test_it_is_as_old_as_its_last_packet(form: str) -> None:
+    """Though the bare segment that came first is taken behind the data that came second."""
+    packets = old() + new(STRAY, STRAY, "ack", start=30.0)[:1] + new(STRAY, STRAY, start=46.0)[:1]
+    packets.append((62.0, "c", "A", OLD_CLIENT + STRAY + 100, OLD_SERVER + STRAY, b"n" * 100))
+    recorder = assembled(packets, form, timeouts=Timeouts(idle=31))
+    assert streams(recorder) == [(400, 600, 0, ["replaced"]), (200, 0, 0, ["flushed"])]
+
+
+@pytest.mark.parametrize("ahead, ack", [(10**8, -(10**8)), (3 * 10**7, -(2 * 10**7))])
+@pytest.mark.parametrize("again", [False, True])
+def test_both_paths_take_no_more_for_on_its_way(again: bool, ahead: int, ack: int) -> None:
+    """Where the scale of windows is not known, the largest is assumed, but for this."""
+    packets = [packet("c", "A", 0, 0, 100), packet("s", "A", 0, 100, 100), packet("s", "A", 100, 100, 100)]
+    packets += [packet("c", "A", 100, ack, 100)] * again + [packet("c", "A", 100 + ahead, ack + again, 100)]
+    short, rules = both(packets, {}, 1.5)
+    assert short == rules
+    kinds = [anomaly.kind for anomaly in rules[2][3]]
+    assert "out_of_window" in kinds
+
+
+def test_both_paths_keep_the_same_of_one_that_is_over() -> None:
+    """No windows, with which the segments of this one might have been on their way."""
+    packets = opened(options=SCALED) + [packet("c", "FA", 0), packet("s", "FA", 0, 1), packet("c", "A", 1, 1)]
+    packets += [packet("c", "A", -300_000, -300_000, 100), packet("s", "A", -300_000, -299_900, 100)]
+    short, rules = both(packets, {}, 1.5)
+    assert short == rules
+    assert len(rules) == 5  # with two connections
+
+
+def test_what_fits_into_a_window_of_known_scale_is_of_the_old_one() -> None:
+    """However large, where an acknowledgement as old may be of it too: the server takes both."""
+    recorder = Recorder()
+    piece = b"b" * 60_000
+    sizes = {"c": 0, "s": 0}
+    with Assembler(recorder, checks="strict") as assembler:
+        def send(sender: str, flags: str, start: int, ack: int, payload: bytes = b"") -> None:
+            ends = (CLIENT, SERVER) if sender == "c" else (SERVER, CLIENT)
+            options = b"\x01\x03\x03\x0e" if "S" in flags else b""
+            segment = Segment.make(*ends, start, payload, flags, ack=ack, options=options)
+            assembler.assemble(segment, 1000.0 + sizes["s"] // len(piece))
+
+        send("c", "S", -1, 0)
+        send("s", "SA", -1, 0)
+        send("c", "A", 0, 0)
+        while sizes["s"] < 20_000_000:
+            send("s", "A", sizes["s"], 0, piece)
+            sizes["s"] += len(piece)
+            send("c", "A", 0, sizes["s"])
+        sizes["s"] += 2 * len(piece)  # time passes
+        send("c", "A", 17_000_000, 0, b"secret")
+        while sizes["c"] < 17_000_000:
+            send("c", "A", sizes["c"], sizes["s"] - 2 * len(piece), piece[: 17_000_000 - sizes["c"]])
+            sizes["c"] += len(piece)
+    assert recorder.only.data(C2S)[17_000_000:] == b"secret"

@@ -21,6 +21,17 @@ def evidence(packets: List[Dict[str, Any]], *more: Any) -> Dict[str, int]:
     return dict(short[-1].anomalies)
 
 
+def test_an_acknowledgement_that_was_overtaken_takes_nothing_back() -> None:
+    """Data whose start was not seen begins at the highest one, whatever path the later ones take."""
+    packets = [
+        packet("c", "S", -1), packet("c", "A", 0, 200, 100), packet("s", "A", 200, 100, 100),
+        packet("c", "A", 100, 101),
+    ]  # fmt: skip
+    short, rules = both(packets, {})
+    assert short == rules
+    assert rules[2][2] == []
+
+
 @pytest.mark.parametrize("options", [b"", SCALED, STAMPED])
 @pytest.mark.parametrize("how", ["data", "data behind a hole", "old data", "FIN"])
 def test_a_window_that_grows_without_a_new_acknowledgement_counts_at_once(options: bytes, how: str) -> None:

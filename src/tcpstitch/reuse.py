@@ -31,13 +31,19 @@ class Reuse(Resets):
         silent = float(timestamp) - float(before) >= REUSE_SILENCE
         if waiting is None and not silent or waiting is not None and waiting.segment.flags & SYN:
             return False
-        if self.embryonic or half.stopped or half.peer.stopped or not _elsewhere(half, segment):
+        if segment.window > half.shown and not (self.host._strict or self.closed):
+            half.note_window(segment.window)  # as the short steps do before they see that this is to be asked
+        stopped = (half.stopped or half.peer.stopped) and not self.closed
+        if self.embryonic or stopped or not _elsewhere(half, segment):
             self.pending_opening = None  # the one that was there goes on
             return False
         together = waiting is not None and _are_together(segment, waiting.segment)
         if together and not (self.host._strict and segment.key == waiting.segment.key):
             self.pending_opening = None
-            self.host._replace(self, *sorted((waiting, Pending(segment, timestamp)), key=_is_bare))
+            opening, confirming = waiting, Pending(segment, timestamp)
+            if _is_bare(opening):  # what has data begins, and nothing comes before that
+                opening, confirming = confirming, Pending(opening.segment, timestamp)
+            self.host._replace(self, opening, confirming)
             return True
         if silent or together and _is_bare(waiting):
             self.host._hold(self, "pending_opening", segment, timestamp)
@@ -63,25 +69,30 @@ class Reuse(Resets):
 def _elsewhere(half: HalfStream, segment: Segment) -> bool:
     """Whether both numbers are out of reach of what the connection has had, and not both ahead, where it may have come
     to while nothing was captured, unless one side has ended."""
-    if not segment.flags & ACK or not half.known or half.holding:
+    if not segment.flags & ACK or not half.known or half.holding or segment.ack == half.last_ack:
         return False
     peer = half.peer
-    at = _side(half, segment.seq, segment.length, peer.max_window)
+    at = _side(half, segment.seq, segment.length)
     if not at:
         return False
     if peer.known:
-        acked = _side(peer, segment.ack, 0, half.max_window)
+        acked = _side(peer, segment.ack, 0)
     else:
         distance = difference(half.last_ack, segment.ack) if half.last_ack >= 0 else 0
         acked = (distance > TOGETHER) - (distance < -TOGETHER)
     return bool(acked and (at < 0 or acked < 0 or half.ended or peer.ended))
 
 
-def _side(half: HalfStream, seq: int, length: int, window: int) -> int:
+def _side(half: HalfStream, seq: int, length: int) -> int:
     """Where a number of `half` lies by more than a window: below what is acknowledged (-1), beyond all (1), or 0."""
+    lowest, highest = half.acked or half.next_offset, half.max_offset
+    span: int = max(half.peer.max_window, NEAR)
+    if half.state.closed:
+        lowest, highest, span = half.next_offset, half.next_offset, NEAR  # all that is kept of most
+    elif not (half.syn_seen and half.peer.syn_seen):
+        span = min(span, FARTHEST)
     offset = half.offset_of(seq)
-    span = min(max(window, NEAR), FARTHEST)
-    return (offset > half.max_offset + span) - (offset + length < (half.acked or half.next_offset) - span)
+    return (offset > highest + span) - (offset + length < lowest - span)
 
 
 def _are_together(segment: Segment, first: Segment) -> bool:

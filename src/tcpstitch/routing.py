@@ -230,6 +230,8 @@ class Routing(Timers):
         state = half.state
         if segment.flags & (SYN | RST) or state.watcher is None:
             return False
+        if not segment.length and state.pending_opening is None:
+            return False  # the last acknowledgement of most connections, which is to cost nothing
         return state.of_another(half, segment, timestamp) and self._halves.get(segment.key) is not half
 
     def _replace(self, state: StreamState, opening: Pending, confirming: Optional[Pending] = None) -> None:

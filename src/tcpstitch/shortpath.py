@@ -11,6 +11,7 @@ from struct import error as HeaderError
 from typing import Any, Optional
 
 from .chunk import Chunk
+from .details import NOTHING
 from .errors import ReentrantCallError
 from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS, HalfStream
 from .layouts import ALONE, ENHANCED, Layout, Mode, layout_of
@@ -214,7 +215,9 @@ class ShortPath(Strictly):
             if window:
                 if self._out_of_order(packet, timestamp, half, tcp, start, end, seq, ack, word, window):
                     return
-        elif plain != NEEDS_RULES and not word & CONTROL and (plain == IGNORED or start == end):  # or over
+        elif plain != NEEDS_RULES and not word & CONTROL and (
+            plain == IGNORED or start == end and half.state.details is NOTHING  # or over, and nothing else is expected
+        ):
             self._packets += 1
             self._counters.ignored += 1
             self._present = timestamp

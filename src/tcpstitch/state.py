@@ -164,7 +164,10 @@ class StreamState(Doubts):
             if not segment.flags & SYN:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return
-        half.last_ack = ack if ack != peer.expected_seq else peer.expected_seq
+        if offset >= peer.acked or offset >= peer.acked - NEAR and not (
+            half.last_ack >= 0 and offset < peer.offset_of(half.last_ack) <= peer.next_offset
+        ):  # else it was overtaken; the short steps take what follows from the last one on for usual
+            half.last_ack = ack if ack != peer.expected_seq else peer.expected_seq
         if offset >= 0 and half.known and not segment.flags & SYN:
             if self.crossed_syn == 1 and half is self.server:
                 self.crossed_syn = 2

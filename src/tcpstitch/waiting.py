@@ -207,9 +207,8 @@ class Waiting(Ordinary):
         if peer.plain < 0 and peer.plain != WAITS:
             return False
         offset = peer.next_offset + beyond
-        span = max(half.max_window, NEAR)
-        if not peer.acked - span <= offset <= peer.max_offset + span:
-            return False
+        if not peer.acked - NEAR <= offset <= peer.max_offset + NEAR:
+            return False  # maybe of another connection
         half.last_ack = ack
         if offset > peer.acked:
             peer.acked = offset
@@ -221,7 +220,7 @@ class Waiting(Ordinary):
         highest = peer.acked
         if before < HALF and highest < peer.next_offset - before:
             highest = peer.next_offset - before
-        if peer.next_offset - behind < highest - max(half.max_window, NEAR):
+        if peer.next_offset - behind < highest - NEAR:
             return False
         if before >= HALF:
             half.last_ack = ack
