@@ -167,3 +167,37 @@ def test_a_followed_compressed_file_that_is_still_being_written_is_not_damaged(t
             got = list(capture)
             assert got == PACKETS[: len(got)]
         assert capture.warnings == []
+
+
+def zstd_forms():
+    """The same capture as zstd may have it: with sizes, checksums, several frames, some to be skipped, none packed."""
+    zstandard = pytest.importorskip("zstandard")
+    raw = pcap([(float(n), bytes([n * 7 % 256, n]) * n) for n in range(200)])
+    noise = random.Random(1).randbytes(300_000)  # blocks that are stored as they are
+    stored = pcap([(float(n), noise[n * 1000 : n * 1000 + 1000]) for n in range(300)])
+    repeated = pcap([(float(n), b"x" * 60_000) for n in range(20)])
+    compressor = zstandard.ZstdCompressor(write_checksum=True, write_content_size=False)
+    streamed = compressor.compressobj()
+    return [
+        zstandard.compress(raw), compressor.compress(stored), zstandard.compress(repeated),
+        streamed.compress(raw[:9000]) + streamed.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        + streamed.compress(raw[9000:]) + streamed.flush(),
+        zstandard.compress(raw[:50]) + skippable(70_000) + compressor.compress(raw[50:]) + skippable(3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", range(5))
+def test_zstd_data_that_is_cut_anywhere_is_not_taken_for_whole(form):
+    packed = zstd_forms()[form]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(packed)
+    for cut in range(1, len(packed), max(1, len(packed) // 300)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                read(packed[:cut])
+            except CaptureError:
+                continue
+        between = form == 4 and packed[cut:].count(b"\x28\xb5\x2f\xfd") == 0 and not caught
+        assert between or [item.category for item in caught] == [CaptureWarning], cut

@@ -188,6 +188,13 @@ def test_an_unusable_source_is_a_usage_error(source):
         open_capture(source)
 
 
+def test_a_file_opened_as_text_is_answered_with_how_to_open_it(tmp_path):
+    path = tmp_path / "binary.pcap"
+    path.write_bytes(b"\xd4\xc3\xb2\xa1" * 20)
+    with open(path, encoding="utf-8") as text, pytest.raises(UsageError, match="binary mode"):
+        open_capture(text)
+
+
 def test_follow_refuses_several_sources():
     with pytest.raises(UsageError):
         open_capture([io.BytesIO(pcap()), io.BytesIO(pcap())], follow=True)

@@ -84,6 +84,31 @@ def test_a_signal_before_the_first_packet_ends_the_command_as_a_later_one_does(t
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["a file that grows", "a pipe", "standard input"])
+def test_a_signal_before_anything_has_come_ends_the_command_with_a_summary(
+    kind: str, number: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "nothing"
+    if kind == "a file that grows":
+        path.write_bytes(b"")
+        process = started("--follow", str(path))
+    elif kind == "a pipe":
+        os.mkfifo(path)
+        process = started(str(path))
+        writer = os.open(path, os.O_WRONLY)  # comes back once the other end is open
+    else:
+        process = started("-", stdin=subprocess.PIPE)
+    with process:
+        time.sleep(1.0)  # let it start, and wait
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+        assert process.stderr is not None and process.stderr.read().startswith(b"0 packets, ")
+    if kind == "a pipe":
+        os.close(writer)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_file_that_a_signal_cuts_short_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     """What was read is used, as of a file that is cut: a warning, and status 1."""
     path = tmp_path / "some.pcap"

@@ -130,6 +130,17 @@ def test_kept_bytes_larger_than_what_one_drain_takes_come_back_whole() -> None:
     assembler.check()
 
 
+@pytest.mark.parametrize("end", ["stop", "stop_connection"])
+def test_kept_bytes_that_a_handler_has_seen_and_wants_no_more_of_were_not_dropped(end: str) -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.keep_from(0) if len(chunk) < 8 else getattr(chunk, end)())
+    assembler = Assembler(recorder)
+    assembler.assemble(syn(0), 1.0)
+    for start, data in ((0, b"kept"), (4, b"more")):
+        assembler.assemble(piece(0, start, data), 1.0)
+    assert recorder.only.chunks[-1].data == b"keptmore"
+    assert assembler.statistics().kept_bytes_dropped == 0
+
+
 def test_kept_bytes_beyond_the_page_limit_are_dropped_from_the_front_and_counted() -> None:
     recorder = Recorder(lambda recording, chunk: chunk.keep_from(0))
     assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=20))

@@ -153,6 +153,7 @@ def wrong() -> Iterator[Tuple[str, Callable[[Path], Any]]]:
     yield "worker", lambda path: run(path, Factory, workers=0)
     yield "parts", lambda path: run(path, Factory, parts=0)
     yield "failures", lambda path: run(path, Factory, failures="ignore")
+    yield "is a directory: give a list of its captures", lambda path: run(path.parent, Factory)
     yield "share", lambda path: run(["-"], Factory)
     yield "path", lambda path: run([io.BytesIO()], Factory)
     yield "paths", lambda path: run(io.BytesIO(), Factory)

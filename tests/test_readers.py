@@ -76,3 +76,9 @@ def test_a_wrong_option_raises_at_once(options: Any) -> None:
 def test_a_file_that_is_no_capture_raises_when_iterated() -> None:
     with pytest.raises(CaptureError):
         list(connections(io.BytesIO(b"this is no capture file at all")))
+
+
+@pytest.mark.parametrize("name", ["factory", "follow"])
+def test_what_whole_connections_have_no_use_for_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(UsageError, match=f"takes no {name}"):
+        connections("capture.pcap", **{name: None})

@@ -17,6 +17,7 @@ from tcpstitch import (
     PacketDecoder,
     PacketTypeError,
     Stream,
+    StreamCallbackError,
     StreamFactory,
     Timeouts,
     UsageError,
@@ -44,6 +45,26 @@ def test_a_packet_does_not_come_at_the_end_of_time(endless: Any, shape: str, bef
             assembler.assemble(SHAPES[shape](packet), 1.0 + at)
     assert assembler.statistics().packets == len(exchange())
     assert recorder.only.completions == ["fin"] and not recorder.only.gaps
+
+
+class Awaited(Stream):
+    async def reassembled(self, chunk: Any) -> None:  # type: ignore[override]
+        """Would never run."""
+
+
+class Generated(Stream):
+    def gap(self, gap: Any) -> Any:
+        yield gap
+
+
+@pytest.mark.parametrize("kind, name", [(Awaited, "reassembled"), (Generated, "gap")])
+def test_a_handler_of_which_a_call_would_run_nothing_is_refused(kind: Any, name: str) -> None:
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Any:
+            return kind()
+
+    with pytest.raises(StreamCallbackError, match=rf"{name}\(\) .* is async or a generator"):
+        Assembler(Factory()).assemble(exchange()[0], 1.0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -124,6 +145,14 @@ def test_a_factory_may_get_its_method_later() -> None:
 def test_a_timeout_that_is_exact_is_told_which_numbers_do() -> None:
     with pytest.raises(LimitsError, match="an int or float from 0 on"):
         Timeouts(gap=Decimal(3))  # type: ignore[arg-type]
+
+
+def test_metrics_name_assemblers_by_text() -> None:
+    pytest.importorskip("prometheus_client", reason="prometheus_client is not installed: tcpstitch[metrics]")
+    from tcpstitch.metrics import register
+
+    with pytest.raises(UsageError, match="give names as text"):
+        register({1: Assembler(Recorder())})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("wrong", [None, Assembler, {"one": Recorder()}, [Assembler(Recorder())]])

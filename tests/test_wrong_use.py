@@ -340,7 +340,7 @@ def test_flushing_takes_times_in_seconds(stamps: Any) -> None:
         {"payload": memoryview(b"abc")}, {"payload": b"abcdef"}, {"length": -1}, {"length": 1 << 31},
         {"seq": -1}, {"seq": 1 << 32}, {"ack": -1}, {"window": -1}, {"payload": 5}, {"length": None}, {"seq": "11"},
         {"window": 5.5}, {"flags": None}, {"flags": 1 << 12}, {"ttl": None}, {"ttl": 256}, {"options": "ab"},
-        {"options": None}, {"urgent_pointer": 1 << 16},
+        {"options": bytes(41)}, {"options": None}, {"urgent_pointer": 1 << 16},
     ],
 )  # fmt: skip
 def test_a_segment_that_no_packet_could_have_held_is_refused_and_nothing_happens(fields: Any) -> None:

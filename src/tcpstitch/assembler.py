@@ -122,7 +122,8 @@ class Assembler(ShortPath):
         except (TypeError, ValueError) as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 raise  # out of what was called
-            raise UsageError(f"capture={shown(capture)}: give pairs of (timestamp, packet): {error}") from error
+            advice = "give pairs of (timestamp, packet), as ((float(p.time), bytes(p)) for p in reader) of scapy's"
+            raise UsageError(f"capture={shown(capture)}: {advice}: {error}") from error
 
     def watch_drops(self, source: Any) -> None:
         """Let `statistics().dropped` include `source.dropped`, what a live capture lost. `run` calls this."""

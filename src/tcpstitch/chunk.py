@@ -120,7 +120,8 @@ class Chunk:
         """Hold `data[index:]` back: the next chunk of this direction starts with it again.
 
         `index == len(data)` keeps nothing. Kept bytes count as pages of the connection; what the bounds do not allow
-        is dropped from the front. A gap ends what was kept. Each chunk costs one copy of the kept bytes that it brings.
+        is dropped from the front. A gap ends what was kept, and so does any end but a FIN: what `Stream.complete` is to
+        see then, the handler has to note. Each chunk costs one copy of the kept bytes that it brings.
         Raises IndexError outside of the chunk, `UsageError` outside of the `reassembled` call that received it and for
         what is no whole number.
         """

@@ -224,7 +224,8 @@ class Delivery(Sequencing, Keeping, Evidence):
         for queue in (self.queue, self.held):
             if queue:
                 queue.clear()
-        self.drop_kept()
+        if self.kept:
+            self.kept.clear()
 
     def answer(self, chunk: Chunk) -> None:
         """Do what the handler asked for in the call that has just returned."""

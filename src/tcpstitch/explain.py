@@ -36,7 +36,7 @@ def explain(now: float, limits: Limits, statistics: Statistics, holders: List[Ho
         f"({_number(limits.max_buffered_pages_per_connection)} per connection) of {limits.page_size} bytes; "
         f"{_number(s.pages_free)} free, most used {_number(s.pages_peak)}",
         f"connections  {_number(s.connections)} open, of these {_number(s.connections_embryonic)} half open; "
-        f"{_number(s.connections_lingering)} over and lingering; of {_number(limits.max_connections)}, "
+        f"{_number(s.connections_lingering)} over or closing; of {_number(limits.max_connections)}, "
         f"most {_number(s.connections_peak)}",
         f"fragments    {_number(s.fragments)} incomplete datagrams of {_number(limits.max_fragments)}, "
         f"{_size(s.fragment_bytes)} of {_size(limits.max_fragment_bytes)}",

@@ -28,7 +28,8 @@ def parse_bytes(size: Union[int, str]) -> int:
         return size
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
     if match is None or match.group(2).upper() not in _UNITS:
-        raise LimitsError(f'memory size {size!r}: give a whole number of bytes, or one with a unit: "256MiB"')
+        units = ", ".join(unit.replace("IB", "iB") for unit in _UNITS if unit.endswith("B") and unit != "B")
+        raise LimitsError(f'memory size {size!r}: give a number of bytes, or of {units}: "256MiB"')
     try:
         return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
     except OverflowError:
@@ -121,9 +122,10 @@ class Limits:
     ) -> Limits:
         """Limits that keep all that grows with traffic inside `size` bytes: "256MiB" or an int.
 
-        45% goes to pages with their records, 40% to connections, 5% to IP fragments; the rest is left for segments that
-        may come to nothing, for what is being delivered and for the allocator. One connection gets at most a quarter of
-        the pages. Below 5 MiB one IP datagram takes more than the 5%, at the cost of pages.
+        45% goes to pages with their records, 40% to connections, 5% to IP fragments (half for their bytes, 4 MiB at
+        most, half for records); the rest is left for segments that may come to nothing, for what is being delivered and
+        for the allocator. One connection gets at most a quarter of the pages. Below 5 MiB one IP datagram takes more
+        than the 5%, at the cost of pages.
         Raises `LimitsError` below 1 MiB, and where the 40% are less than one connection with its history.
         """
         budget = parse_bytes(size)

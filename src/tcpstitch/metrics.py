@@ -50,6 +50,9 @@ class AssemblerCollector:
         every = assemblers.values() if isinstance(assemblers, Mapping) else [assemblers]
         if not all(isinstance(assembler, Assembler) for assembler in every):
             raise UsageError(f"assemblers={shown(assemblers)}: give an Assembler, or a mapping from names to them")
+        names = assemblers if isinstance(assemblers, Mapping) else ()
+        if not all(isinstance(name, str) for name in names):
+            raise UsageError(f"assemblers={shown(assemblers)}: give names as text, they become labels")
         self._assemblers = assemblers
 
     def collect(self) -> Iterator[Any]:

@@ -134,6 +134,8 @@ def _wanted(sources: Any) -> List[Any]:
         if source in ([], ()):
             raise UsageError(f"source {source!r}: give a path, or a list of at least one")
         for path in _paths(source):
+            if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
+                raise UsageError(f"source {path!r} is a directory: give a list of its captures")
             if not isinstance(path, (str, os.PathLike)) or path == "-":
                 raise UsageError(f"source {path!r}: give a path, as several processes cannot share one stream")
     return wanted

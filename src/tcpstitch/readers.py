@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Iterator, List, Optional
 from .assembler import Assembler
 from .capture import checked_sources, open_capture
 from .chunk import Anomaly, Chunk, Gap
+from .errors import UsageError
 from .segment import Direction, Flow, Segment
 from .stream import Stream, StreamFactory
 
@@ -92,6 +93,9 @@ def connections(source: Sources, **options: Any) -> Iterator[Connection]:
     which opens the capture.
     """
     checked_sources(source)
+    for name in ("factory", "follow"):
+        if name in options:
+            raise UsageError(f"connections() takes no {name}: it holds whole connections; subclass Stream instead")
     factory = _Factory()
     return _completed(source, Assembler(factory, **options), factory)
 

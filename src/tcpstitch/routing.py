@@ -17,6 +17,8 @@ from .stream import Stream
 from .timers import BACK_SECONDS, Timers, seconds
 from .upkeep import make_state
 
+HANDLERS = ("accept", "reassembled", "gap", "anomaly", "over_limit", "complete")
+NO_PLAIN_CALL = 0x20 | 0x80 | 0x200  # of `co_flags`: calling a generator or coroutine runs nothing of it
 NEW = object.__new__  # without `__init__`, of which a call from C is what makes an object expensive
 
 
@@ -192,6 +194,10 @@ class Routing(Timers):
         """A stream of another class than the one before. Raises `UsageError` where it is none."""
         if isinstance(stream, type) or not (hasattr(stream, "reassembled") and hasattr(stream, "complete")):
             raise UsageError(f"new() gave {stream!r}: return an object of a subclass of Stream, or None to ignore it")
+        for name in HANDLERS:
+            code = getattr(getattr(stream.__class__, name, None), "__code__", None)
+            if code is not None and code.co_flags & NO_PLAIN_CALL:
+                raise UsageError(f"{name}() of {stream!r} is async or a generator: a plain function is called")
         self._usual_class = stream.__class__
         self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
 

@@ -351,10 +351,10 @@ def usable(segment: Segment) -> Segment:
         fits = 0 <= bits <= MASK and flags <= 0xFFF and ttl <= 0xFF and urgent <= 0xFFFF
     except TypeError:
         fits = False
-    if not fits or options.__class__ is not bytes:
+    if not fits or options.__class__ is not bytes or len(options) > 40:
         raise UsageError(
             f"Segment with {seq=}, {ack=}, {window=}, {flags=}, {ttl=}, urgent_pointer={urgent!r}, {options=}: "
-            "give whole numbers that their fields hold, and options as bytes"
+            "give whole numbers that their fields hold, and up to 40 bytes of options"
         )
     return segment
 

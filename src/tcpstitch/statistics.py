@@ -20,7 +20,8 @@ class Statistics(NamedTuple):
     `gaps_by_reason` (docs/tcp-rules.md).
 
     Connections: `connections` open now, of which `connections_embryonic` have not ended their handshake; besides these
-    `connections_lingering` now, over but for late packets; `connections_peak`, the most of both at a time.
+    `connections_lingering` now, over but for late packets, or closed by one side and waiting for the rest;
+    `connections_peak`, the most of both at a time.
     `connections_opened`, `connections_completed`, `completions_by_reason`; `connections_evicted` for `max_connections`.
 
     Memory: pages now, where `pages_used` + `pages_free` == `pages_allocated`; `pages_peak`, the most used.

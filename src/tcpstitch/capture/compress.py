@@ -151,18 +151,66 @@ class Members:
                 return out
 
 
+class _ZstdFrames:
+    """Follows the frames of zstd data from block to block (RFC 8878 3.1), to know whether it ends with one."""
+
+    def __init__(self, source: _Pull) -> None:
+        self._source = source
+        self._held = b""  # the beginning of a header
+        self._skip = 0  # bytes to the next header
+        self._inside = False
+        self._checksum = 0
+
+    @property
+    def whole(self) -> bool:
+        return not (self._held or self._skip or self._inside)
+
+    def read(self, size: int) -> bytes:
+        """What the source gives. O(blocks), and O(bytes)."""
+        data = self._source.read(size)
+        held = self._held + data
+        pos = self._skip
+        while pos < len(held):
+            step = self._header(held[pos : pos + 8])
+            if not step:
+                break
+            pos += step
+        self._held, self._skip = held[pos:], max(0, pos - len(held))
+        return data
+
+    def _header(self, held: bytes) -> int:
+        """The size of the header at the start of `held` and what it announces; 0 if that is too little to tell."""
+        if self._inside:
+            block = int.from_bytes(held[:3], "little")
+            if len(held) < 3:
+                return 0
+            self._inside = not block & 1
+            repeated = block >> 1 & 3 == 1  # one byte, however often
+            return 3 + (1 if repeated else block >> 3) + (0 if self._inside else self._checksum)
+        if held[:4] in _SKIPPABLE:
+            return 8 + int.from_bytes(held[4:8], "little") if len(held) == 8 else 0
+        if len(held) < 5:
+            return 0
+        described = held[4]
+        alone = described >> 5 & 1  # a single segment, which has no window
+        self._inside, self._checksum = True, described & 4
+        return 5 + (1 - alone) + (0, 1, 2, 4)[described & 3] + (alone, 2, 4, 8)[described >> 6]
+
+
 class _Zstandard:
-    """The `zstandard` package's reader, which pulls for itself."""
+    """The `zstandard` package's reader, which pulls for itself, and takes data that is cut for whole."""
 
     kind = "zstd"
 
     def __init__(self, module: Any, head: bytes, pull: Callable[[], bytes]) -> None:
-        source = _Pull(head, pull)
+        self._frames = _ZstdFrames(_Pull(head, pull))
         feed = _STEPS["zstd"][0]
-        self._reader = module.ZstdDecompressor().stream_reader(source, read_size=feed, read_across_frames=True)
+        self._reader = module.ZstdDecompressor().stream_reader(self._frames, read_size=feed, read_across_frames=True)
 
     def read(self, size: int) -> bytes:
         data: bytes = self._reader.read1(size)
+        if not data and size and not self._frames.whole:
+            raise EOFError("it ends early")
         return data
 
 

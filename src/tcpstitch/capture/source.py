@@ -72,7 +72,10 @@ class Source:
 
     def _read_raw(self, size: int = BLOCK) -> bytes:
         self._reading = True
-        data = self._attempt(self._read, size) or b""
+        try:
+            data = self._attempt(self._read, size) or b""
+        except UnicodeDecodeError:  # of a text file
+            data = ""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UsageError(f"{self.name}: open the file in binary mode, not as text")
         self._reading = False

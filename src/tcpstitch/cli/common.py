@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Any, Mapping
+from typing import Any, Iterator, List, Mapping
 
 from ..assembler import Assembler
 from ..capture import open_capture
@@ -63,7 +63,42 @@ def open_source(options: argparse.Namespace) -> Any:
         raise UsageError("--filter works on a live capture only: give -i, or filter the file with tcpdump -r")
     if options.snaplen is not None or options.no_promiscuous:
         raise UsageError("--snaplen and --no-promiscuous work on a live capture only: give -i")
-    return open_capture(options.files if len(options.files) > 1 else options.files[0], options.follow)
+    with stop_on(STOP_SIGNALS if _endless(options) else (), _stop_opening):
+        try:
+            return open_capture(options.files if len(options.files) > 1 else options.files[0], options.follow)
+        except _Stopped:
+            return _Nothing()
+
+
+class _Stopped(BaseException):
+    """A signal came before a source had said what it is: so no `Exception`, which the libraries in between catch."""
+
+
+class _Nothing:
+    """What was read of it, then."""
+
+    warnings: List[str] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *ending: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def _stop_opening() -> None:
+    raise _Stopped
+
+
+def _endless(options: argparse.Namespace) -> bool:
+    """Whether what is read has no end of its own, so that a signal is its end."""
+    return options.follow or not all(map(os.path.isfile, options.files))
 
 
 def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int:
@@ -82,8 +117,7 @@ def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int
             assembler.run(capture)
     assembler.flush_all()
     said = list(capture.warnings)
-    # For what has no end of its own a signal is the end.
-    if stopped and not options.follow and options.files and all(map(os.path.isfile, options.files)):
+    if stopped and options.files and not _endless(options):
         said.append("stopped by a signal: the rest was not read")
     for warning in said:
         say(f"tcpstitch: warning: {warning}")
