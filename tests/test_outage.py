@@ -192,7 +192,7 @@ def test_both_paths_take_no_more_for_on_its_way(again: bool, ahead: int, ack: in
     short, rules = both(packets, {}, 1.5)
     assert short == rules
     kinds = [anomaly.kind for anomaly in rules[2][3]]
-    assert "out_of_window" in kinds
+    assert "bad_ack" in kinds
 
 
 def test_both_paths_keep_the_same_of_one_that_is_over() -> None:
@@ -229,3 +229,18 @@ def test_what_fits_into_a_window_of_known_scale_is_of_the_old_one() -> None:
             send("c", "A", sizes["c"], sizes["s"] - 2 * len(piece), piece[: 17_000_000 - sizes["c"]])
             sizes["c"] += len(piece)
     assert recorder.only.data(C2S)[17_000_000:] == b"secret"
+
+
+AHEAD = (60.0, "c", "A", OLD_CLIENT + 100_000, 0, b"f" * 5000)  # an acknowledgement of nothing that the old one had
+GOES_ON = (90.0, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100)
+OF_A_THIRD = (92.0, "c", "A", OLD_CLIENT + 10**9, STRAY, b"t" * 5000)
+
+
+@FORMS
+@pytest.mark.parametrize("others", [[], [GOES_ON], [OF_A_THIRD], [GOES_ON, OF_A_THIRD]])
+def test_data_that_waited_for_nothing_counts_as_it_does_without_silence(others: List[Packet], form: str) -> None:
+    """Behind its gap, in its place."""
+    after = assembled([*old(), AHEAD, *others], form).only
+    at_once = [(0.6, *AHEAD[1:]), *((0.7, *other[1:]) for other in others)]
+    assert (after.text(C2S), after.completions) == (assembled([*old(), *at_once], form).only.text(C2S), ["flushed"])
+    assert "f" * 5000 in after.text(C2S)

@@ -7,7 +7,7 @@ from typing import Any
 from .details import Pending
 from .half import HalfStream
 from .resets import Resets
-from .segment import ACK, SYN, Segment
+from .segment import ACK, SYN, FlowKey, Segment
 from .sequence import difference
 from .sequencing import NEAR
 
@@ -21,11 +21,14 @@ class Reuse(Resets):
 
     __slots__ = ()
 
+    key: FlowKey
     last_seen: float
+    stream: Any
 
     def of_another(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Whether this is no segment of the connection, but of another one that has its addresses. The first such
-        waits for the second, which opens that one; with strict checks it has to come from the other side. O(1)."""
+        """Whether this is no segment of the connection, as far as is known, but of another one on its addresses. The
+        first such waits for the second, which opens that one; with strict checks it has to come from the other side.
+        O(1)."""
         waiting = self.pending_opening
         before = self.last_seen if waiting is None else waiting.timestamp
         silent = float(timestamp) - float(before) >= REUSE_SILENCE
@@ -33,10 +36,11 @@ class Reuse(Resets):
             return False
         if segment.window > half.shown and not (self.host._strict or self.closed):
             half.note_window(segment.window)  # as the short steps do before they see that this is to be asked
-        stopped = (half.stopped or half.peer.stopped) and not self.closed
+        over = self.closed
+        stopped = (half.stopped or half.peer.stopped) and not over
         if self.embryonic or stopped or not _elsewhere(half, segment):
-            self.pending_opening = None  # the one that was there goes on
-            return False
+            self.release_opening()  # the one that was there goes on
+            return self.closed and not over
         together = waiting is not None and _are_together(segment, waiting.segment)
         if together and not (self.host._strict and segment.key == waiting.segment.key):
             self.pending_opening = None
@@ -45,24 +49,37 @@ class Reuse(Resets):
                 opening, confirming = confirming, Pending(opening.segment, timestamp)
             self.host._replace(self, opening, confirming)
             return True
-        if silent or together and _is_bare(waiting):
-            self.host._hold(self, "pending_opening", segment, timestamp)
-        self._note_stray(half, segment, timestamp)
-        return True
+        if not silent and not (together and _is_bare(waiting)):
+            return False
+        self.release_opening()
+        if self.closed and not over:
+            return True
+        self.host._hold(self, "pending_opening", segment, timestamp)
+        return self._set_apart(half, segment, timestamp)
 
-    def _note_stray(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
-        if self.closed:
-            return  # it is late data as well
-        start = half.offset_of(segment.seq)
+    def _set_apart(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether a segment that waits here must not count before: lenient checks would take it as data behind a hole.
+        Below the next expected byte it brings nothing, and strict checks refuse it."""
+        apart = bool(segment.length and half.offset_of(segment.seq) > half.next_offset)
+        if self.host._strict or self.closed or not apart:
+            return False
         if half.peer.known:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=segment.ack)
-        if segment.length and start > half.next_offset:
-            half.anomaly("out_of_window", start, timestamp)
-        elif segment.length:
-            self._old_data(half, start, segment, timestamp)
+        return True
 
-    def _old_data(self, half: HalfStream, start: int, segment: Segment, timestamp: float) -> Any:
-        """Count data below the next expected byte; stands in `state`."""
+    def release_opening(self) -> None:
+        """Nothing follows what waits here: so data ahead is of this connection, as it would be if none had waited."""
+        waiting = self.pending_opening
+        if waiting is None or waiting.segment.flags & SYN:
+            return
+        self.pending_opening = None
+        half = self.client if waiting.segment.key == self.key else self.server
+        if waiting.segment.length and not (self.host._strict or self.stream is None or half.stopped):
+            if half.offset_of(waiting.segment.seq) > half.next_offset:
+                self._data(half, *waiting)
+
+    def _data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """Take data; stands in `state`."""
         raise NotImplementedError
 
 

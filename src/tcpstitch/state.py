@@ -142,7 +142,8 @@ class StreamState(Doubts):
         """`half` confirms bytes of its peer."""
         peer, ack = half.peer, segment.ack
         if not peer.known:
-            half.last_ack = ack
+            if self.pending_opening is None:  # else it may be of another connection
+                half.last_ack = ack
             return
         offset = peer.offset_of(ack)
         if peer.stopped:
@@ -317,6 +318,7 @@ class StreamState(Doubts):
 
     def finish(self, reason: str) -> None:
         """Deliver all that is held."""
+        self.release_opening()
         for half in (self.client, self.server):
             if self.stream is not None and self.host._strict and half.doubtful:
                 self._trust(half, self._low(half))

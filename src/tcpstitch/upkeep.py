@@ -181,7 +181,7 @@ class Upkeep(Bounds):
         client, server = state.client, state.server
         try:
             try:
-                nothing = not state.page_count and client.details is server.details is NOTHING
+                nothing = not state.page_count and client.details is server.details is state.details is NOTHING
                 nothing = nothing and (client.ended or client.fin_offset is None)  # and no FIN waits
                 if not (nothing and (server.ended or server.fin_offset is None)):
                     if state.stream is not None:
