@@ -231,7 +231,7 @@ def test_what_fits_into_a_window_of_known_scale_is_of_the_old_one() -> None:
     assert recorder.only.data(C2S)[17_000_000:] == b"secret"
 
 
-AHEAD = (60.0, "c", "A", OLD_CLIENT + 100_000, 0, b"f" * 5000)  # an acknowledgement of nothing that the old one had
+AHEAD = (60.0, "c", "A", OLD_CLIENT + 100_000, 7, b"f" * 5000)  # an acknowledgement of nothing that the old one had
 GOES_ON = (90.0, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100)
 OF_A_THIRD = (92.0, "c", "A", OLD_CLIENT + 10**9, STRAY, b"t" * 5000)
 
@@ -244,3 +244,13 @@ def test_data_that_waited_for_nothing_counts_as_it_does_without_silence(others: 
     at_once = [(0.6, *AHEAD[1:]), *((0.7, *other[1:]) for other in others)]
     assert (after.text(C2S), after.completions) == (assembled([*old(), *at_once], form).only.text(C2S), ["flushed"])
     assert "f" * 5000 in after.text(C2S)
+
+
+@FORMS
+@CHECKS
+def test_segments_that_were_made_without_an_acknowledgement_open_nothing(checks: str, form: str) -> None:
+    """Two with 0 say no more than one."""
+    behind = [(60.0 + n / 1000, "c", "A", OLD_CLIENT + 100_000 + 10 * n, 0, b"0123456789") for n in range(500)]
+    recorder = assembled(old() + behind, form, checks=checks)
+    assert [each.completions for each in recorder.connections] == [["flushed"]]
+    assert len(recorder.only.data(C2S)) == (5400 if checks == "lenient" else 400)

@@ -86,7 +86,9 @@ class Reuse(Resets):
 def _elsewhere(half: HalfStream, segment: Segment) -> bool:
     """Whether both numbers are out of reach of what the connection has had, and not both ahead, where it may have come
     to while nothing was captured, unless one side has ended."""
-    if not segment.flags & ACK or not half.known or half.holding or segment.ack == half.last_ack:
+    if not segment.flags & ACK or segment.ack in (0, half.last_ack):  # 0: of somebody who made it without one
+        return False
+    if not half.known or half.holding:
         return False
     peer = half.peer
     at = _side(half, segment.seq, segment.length)
