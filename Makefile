@@ -10,7 +10,7 @@ SOAK_SECONDS ?= 3600
 ROUNDS ?= 5
 SCALE ?= 1
 
-.PHONY: help demo test lint types bench guard record fuzz soak test-root test-all-pythons test-pypy clean
+.PHONY: help demo test lint types bench guard smoke record fuzz soak test-root test-all-pythons test-pypy clean
 
 help:
 	@echo "make demo              list and extract a sample capture"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench             the benchmarks; writes the tables of docs/benchmarks.md between markers (hours;"
 	@echo "                       ROUNDS=$(ROUNDS) and SCALE=$(SCALE), of the captures, make it shorter)"
 	@echo "make guard             has the hot path grown? (counted, not timed)"
+	@echo "make smoke             do the benchmarks still deliver every byte? (small, not timed)"
 	@echo "make test-all-pythons  the tests on each of $(PYTHONS) that is found"
 	@echo "make test-pypy         the tests on PyPy, where it is found"
 	@echo "make test-root         the tests that need root and network namespaces"
@@ -69,6 +70,13 @@ bench: $(VENV)/.installed-bench
 
 guard: $(VENV)/.installed
 	$(BIN)/python benchmarks/guard.py
+
+smoke: $(VENV)/.installed
+	$(BIN)/python benchmarks/scaling.py --here connections --value 1000
+	$(BIN)/python benchmarks/scaling.py --here extents --value 10000
+	$(BIN)/python benchmarks/scaling.py --here bytes --value 1000
+	$(BIN)/python benchmarks/cores.py --rounds 1 --scale 0.02
+	$(BIN)/python benchmarks/modes.py --scale 0.02
 
 soak: $(VENV)/.installed
 	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_SECONDS)
