@@ -60,6 +60,30 @@ def test_a_signal_while_a_pipe_is_silent_flushes_what_is_open(number: int) -> No
         assert process.wait() == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("pause, ends_well", [(0.02, True), (0.9, False)])
+def test_a_signal_sent_twice_at_once_is_one_and_a_later_one_ends_the_program(pause: float, ends_well: bool) -> None:
+    """As `timeout` sends it, to the process and to its group."""
+    waits = """
+import time
+from tcpstitch.capture.stopping import STOP_SIGNALS, stop_on
+with stop_on(STOP_SIGNALS, lambda: print("stop", flush=True)):
+    print("ready", flush=True)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        time.sleep(0.05)
+print("end")
+"""
+    with subprocess.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE) as process:
+        assert out(process).readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert out(process).readline() == b"stop\n"
+        time.sleep(pause)
+        process.send_signal(signal.SIGTERM)
+        assert out(process).read() == (b"end\n" if ends_well else b"")
+    assert process.returncode == (0 if ends_well else -signal.SIGTERM)
+
+
 EARLY = """
 import os, signal, sys
 from tcpstitch.assembler import Assembler

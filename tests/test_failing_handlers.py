@@ -7,9 +7,10 @@ from typing import Any, Callable, List, Tuple
 
 import pytest
 
+from small_captures import exchange
 from support.frames import SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Chunk, ReentrantCallError, Segment, StreamCallbackError
+from tcpstitch import Assembler, Chunk, ReentrantCallError, Segment, Stream, StreamCallbackError, StreamFactory
 
 FORMS = ["frame", "segment"]
 
@@ -111,3 +112,25 @@ def test_an_interrupt_in_a_handler_abandons_its_stream_and_no_other(method: str)
     assert assembler.statistics().pages_used == 1
     assembler.assemble(Segment.make(other, SERVER, 100, b"0123456789", ack=500), 2.3)
     assert recorder.connections[1].data() == b"0123456789later"
+
+
+@pytest.mark.parametrize("method, abandoned", [("reassembled", True), ("complete", False)])
+def test_the_message_says_whether_the_stream_was_given_up(method: str, abandoned: bool) -> None:
+    """One that fails in `complete` has had all that there was."""
+
+    class Fails(Stream):
+        pass
+
+    def fail(self: Any, argument: Any) -> None:
+        raise ValueError(method)
+
+    setattr(Fails, method, fail)
+
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Fails()
+
+    with pytest.raises(StreamCallbackError) as caught, Assembler(Factory()) as assembler:
+        for packet in exchange():
+            assembler.assemble(packet, 1.0)
+    assert ("its stream is abandoned" in str(caught.value)) is abandoned

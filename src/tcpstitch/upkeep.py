@@ -92,7 +92,8 @@ class Upkeep(Bounds):
         if self._on_error is not None:
             self._on_error(handler, error)
         elif self._error is None:
-            self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}; its stream is abandoned")
+            fate = "; its stream is abandoned" if state.reason == "abandoned" else ""  # not in `complete`
+            self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}{fate}")
             self._error.__cause__ = error
         else:
             notice(WARNING, "handler of %s raised %r as well", state.flow, error)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, Sequence
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SECONDS = 0.5  # in which another signal is the same one: a terminal and `timeout` send it to a group as well
 _NEVER_CAUGHT = {getattr(signal, name, None) for name in ("SIGKILL", "SIGSTOP")}
 
 
@@ -18,14 +20,13 @@ def can_stop(number: Any) -> bool:
 
 @contextmanager
 def stop_on(signals: Sequence[int], stop: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first of `signals` calls `stop`; then, as after the block, the old handlers are back.
-
-    So a second signal does what it always did. Only the main thread may set handlers: elsewhere this does nothing.
-    """
+    """Inside the block the first of `signals` calls `stop`; a second one, but for the same sent twice, does what it did
+    before, as do all behind the block. Only the main thread may set handlers: elsewhere this does nothing."""
     if not signals or threading.current_thread() is not threading.main_thread():
         yield
         return
     old: Dict[int, Any] = {}
+    first: Optional[float] = None
 
     def restore() -> None:
         while old:
@@ -33,8 +34,13 @@ def stop_on(signals: Sequence[int], stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
     def caught(number: int, frame: object) -> None:
-        restore()
-        stop()
+        nonlocal first
+        if first is None:
+            first = time.monotonic()
+            stop()
+        elif time.monotonic() - first >= SAME_SECONDS:
+            restore()
+            signal.raise_signal(number)
 
     try:
         for number in signals:

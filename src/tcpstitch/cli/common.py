@@ -115,7 +115,7 @@ def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int
         iter(capture)  # it has begun: a signal ends it from now on, and is no mistake
         with stop_on(STOP_SIGNALS, stop):
             assembler.run(capture)
-    assembler.flush_all()
+            assembler.flush_all()
     said = list(capture.warnings)
     if stopped and options.files and not _endless(options):
         said.append("stopped by a signal: the rest was not read")
