@@ -55,13 +55,12 @@ class Reuse(Resets):
         if self.closed and not over:
             return True
         self.host._hold(self, "pending_opening", segment, timestamp)
-        return self._set_apart(half, segment, timestamp)
+        return self._counts_later(half, segment, timestamp)
 
-    def _set_apart(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
-        """Whether a segment that waits here must not count before: lenient checks would take it as data behind a hole.
+    def _counts_later(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether a segment that waits here must not count yet: lenient checks would take it as data behind a hole.
         Below the next expected byte it brings nothing, and strict checks refuse it."""
-        apart = bool(segment.length and half.offset_of(segment.seq) > half.next_offset)
-        if self.host._strict or self.closed or not apart:
+        if self.host._strict or self.closed or not segment.length or half.offset_of(segment.seq) <= half.next_offset:
             return False
         if half.peer.known:
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=segment.ack)
