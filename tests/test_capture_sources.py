@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
+import os
+import pathlib
 import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -72,6 +75,34 @@ def test_merged_files_warn_once_each(tmp_path):
     with open_capture(paths) as capture, pytest.warns(CaptureWarning) as caught:
         assert [when for when, _ in capture] == [1000.25, 1000.25, 1001.5, 1001.5]
     assert len(caught) == len(capture.warnings) == 2
+
+
+@pytest.mark.parametrize("change", [pathlib.Path.unlink, lambda path: path.write_bytes(b"something else, by now")])
+def test_a_file_of_several_that_is_gone_when_its_turn_comes_costs_a_warning(tmp_path, change):
+    paths = [tmp_path / f"ring{number}.pcap" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(pcap([(number + 0.25, b"x"), (number + 0.5, b"y")]))
+    with open_capture(paths) as capture, pytest.warns(CaptureWarning) as caught:
+        change(paths[1])
+        assert [when for when, _ in capture] == [0.25, 0.5, 2.25, 2.5]
+        assert list(capture) == []
+    assert len(caught) == len(capture.warnings) == 1
+    assert capture.warnings[0].startswith(f"{paths[1]}: ") and "it has changed: " in capture.warnings[0]
+
+
+def test_a_file_of_several_that_cannot_be_opened_for_want_of_descriptors_is_an_error(tmp_path):
+    resource = pytest.importorskip("resource")
+    paths = [tmp_path / f"at_once{number}.pcap" for number in range(70)]
+    for path in paths:
+        path.write_bytes(pcap([(1.0, b"x"), (2.0, b"y")]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open_capture(paths) as capture:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+        try:
+            with pytest.raises(CaptureError, match="open files"):
+                list(capture)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_capture_read_to_its_end_leaves_no_file_open(tmp_path):
@@ -166,6 +197,23 @@ def test_a_capture_that_is_closed_while_it_is_read_just_ends(tmp_path, way):
                     assembler.assemble(packet, timestamp)
     assert 0 < assembler.statistics().packets < 1999
     assert recorder.connections[0].completions == ["fin"] and capture.warnings == []
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="needs a pipe that does not block")
+def test_a_pipe_that_does_not_block_is_not_over_where_its_first_byte_is_late():
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+
+    def write():
+        time.sleep(0.1)  # if this comes first, the test only shows less
+        os.write(writing, pcap())
+        os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(reading, "rb") as file, open_capture(file, poll_seconds=0.01) as capture:
+        assert list(capture) == PACKETS
+    writer.join()
 
 
 def test_following_can_end_after_a_silence(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 from typing import Any, Iterator, List, Optional, Sequence, Tuple
@@ -51,11 +52,24 @@ class Part:
         if self._closed:
             return self._records or iter(())
         if self._begin is None:
-            self.source = Source(*self._arguments)
-            self._begin, _ = find_reader(self.source, self.report, None, True)
+            self._begin = self._open_again()
         if self._records is None or getattr(self._records, "gi_frame", self) is None and not self.over:
             self._records = self._begin()
         return self._records
+
+    def _open_again(self) -> Begin:
+        """What was a capture when its first packet was read may be none any more: a ring's files are written over, and
+        removed. That costs a warning, and not the packets of the others; too many open files are no fault of its."""
+        try:
+            self.source = Source(*self._arguments)
+            return find_reader(self.source, self.report, None, True)[0]
+        except CaptureError as error:
+            self.close()
+            if getattr(error.__cause__, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise
+            reason = str(error).replace(f"{self.report.name}: ", "", 1)
+            self.report.warn(0, f"since it was looked at first, it has changed: {reason}")
+            return lambda: iter(())
 
     @property
     def over(self) -> bool:

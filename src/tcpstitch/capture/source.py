@@ -104,13 +104,20 @@ class Source:
                 raise
             if data:
                 return data
-            # None is what a non-blocking file answers when it has nothing yet.
-            if data is not None and not self.follow:
+            # None is what a non-blocking file answers when it has nothing yet; behind a buffer that of its end.
+            if data is not None and not self.follow and not self._nothing_yet():
                 break
             if deadline is not None and time.monotonic() >= deadline:
                 break
             self._closed.acquire(timeout=self._poll)
         return None
+
+    def _nothing_yet(self) -> bool:
+        """Whether a pipe that does not block has no bytes, but may have some later: at its end it is readable."""
+        wait = self._wait_readable
+        with suppress(ValueError, OSError):  # closed meanwhile
+            return wait is not None and not os.get_blocking(self._file.fileno()) and not wait(0)
+        return False
 
     def at_least(self, held: bytes, need: int) -> bytes:
         """`held` and what follows it, `need` bytes or more in all; fewer only where the source ends.
