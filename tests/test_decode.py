@@ -89,6 +89,28 @@ def test_a_snap_length_cut_shortens_the_payload_but_not_the_length(name):
     assert segment.checksum_ok() is None
 
 
+_MIRRORED = gre(struct.pack("!HHI", 0x1005, 0x0401, 0) + ethernet(PLAIN4)[:-3], 0x88BE, 0x1000, bytes(4))
+_MIRRORED3 = gre(struct.pack("!HHII", 0x2005, 0x0401, 0, 0) + ethernet(PLAIN4)[:-3], 0x22EB, 0x1000, bytes(4))
+CUT_BY_OTHERS = {
+    "radiotap with frame check": (127, bytes.fromhex("000009000200000010") + frame80211(llc(PLAIN4))[:-3]),
+    "nflog with a range": (239, bytes(4) + struct.pack("!HH", len(PLAIN4) + 1, 9) + PLAIN4[:-3]),
+    "erspan truncated": (1, ethernet(_MIRRORED) + b"\xee" * 9),
+    "erspan 3 truncated": (1, ethernet(_MIRRORED3) + b"\xee" * 9),
+}
+
+
+@pytest.mark.parametrize("name", CUT_BY_OTHERS)
+def test_a_cut_that_a_driver_a_log_or_a_mirror_made_is_as_one_of_the_snap_length(name):
+    linktype, packet = CUT_BY_OTHERS[name]
+    segment = one(packet, linktype)
+    assert (segment.payload, segment.length, segment.checksum_ok()) == (b"he", 5, None)
+
+
+def test_a_frame_check_that_is_there_is_no_payload():
+    head = bytes.fromhex("000009000200000010")
+    assert one(head + frame80211(llc(PLAIN4)) + b"\xee" * 4, 127).payload == b"hello"
+
+
 @pytest.mark.parametrize("frame", [ethernet(PLAIN4), ethernet(PLAIN6, 0x86DD), LINK_FRAMES["vlan"][1]])
 def test_a_cut_at_the_end_of_the_tcp_header_still_places_the_segment(frame):
     segment = one(frame[:-5])
@@ -197,6 +219,26 @@ def test_an_aggregate_of_frames_gives_every_segment_and_survives_a_bad_part():
     segments = decoder.decode(frame80211(parts, 0x88, qos=b"\x80\0"))
     assert [segment.key for segment in segments] == [KEY4, KEY6]
     assert decoder.counts == {"not_ip": 1}
+
+
+def aggregate(body, count, claimed=None):
+    part = bytes(12) + struct.pack("!H", claimed or len(body)) + body
+    return frame80211((part + bytes(-len(part) % 4)) * count, 0x88, qos=b"\x80\0")
+
+
+def test_a_part_of_an_aggregate_that_is_longer_than_what_the_aggregate_is_in_is_dropped():
+    packet = aggregate(llc(gre(aggregate(llc(PLAIN4), 1, len(llc(PLAIN4)) + 3), 0x8200)), 3)
+    decoder = PacketDecoder(105)
+    assert (decoder.decode(packet), decoder.counts) == ((), {"bad_length": 3})
+
+
+def test_the_segments_of_an_aggregate_hold_no_more_than_the_packet():
+    packet = aggregate(llc(_MIRRORED), 500)
+    segments = PacketDecoder(105).decode(packet)
+    assert {segment.payload for segment in segments} == {b"he"} and len(segments) == 500
+    assert sum(len(segment.frame) for segment in segments if segment.frame is not packet) < len(packet)
+    packet = aggregate(llc(TUNNEL_FRAMES["capwap swapped"][14:]), 500)
+    assert {id(segment.frame) for segment in PacketDecoder(105).decode(packet)} == {id(packet)}
 
 
 def test_encapsulations_are_followed_to_the_depth_that_was_asked():

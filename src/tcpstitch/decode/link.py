@@ -78,8 +78,8 @@ def netfilter_log(walk: Walk, at: At) -> None:
         if size < 4:
             break
         if kind & 0x7FFF == 9:
-            at.pos = pos + 4
-            at.clip(pos + size)
+            at.pos, at.end = pos + 4, pos + size  # the packet, or what the log's rule lets be copied of it
+            at.limit = min(limit, at.end)
             ip(walk, at)
             return
         pos += (size + 3) & ~3

@@ -118,13 +118,21 @@ def _skip_routes(at: At) -> None:
 
 def _erspan(walk: Walk, at: At) -> None:
     """Type II (draft-foschiano-erspan): version, VLAN of the mirrored port, session, index."""
-    walk.vlan(at, at.u32() >> 16 & 0x0FFF)
+    _mirrored(walk, at)
     at.skip(8)
+
+
+def _mirrored(walk: Walk, at: At) -> None:
+    """What types II and III begin with: the VLAN, and whether the frame was cut, as by a snap length."""
+    first = at.u32()
+    walk.vlan(at, first >> 16 & 0x0FFF)
+    if first & 0x0400:
+        at.declared = False
 
 
 def _erspan3(walk: Walk, at: At) -> None:
     """Type III: 12 bytes, and 8 more where the last bit says so."""
-    walk.vlan(at, at.u16() & 0x0FFF)
+    _mirrored(walk, at)
     pos = at.need(12)
     at.pos = pos + (20 if at.data[pos + 11] & 1 else 12)
     if at.data[pos + 10] >> 2 & 0x1F:  # the frame type: 0 is Ethernet, 2 is IP

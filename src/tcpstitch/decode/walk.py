@@ -175,11 +175,12 @@ def tcp(walk: Walk, at: At) -> None:
     if body < start + 20 or body > end:
         walk.bad_key = key
         raise DecodeError("bad_header")
-    frame = data
+    frame, begin = data, start
     if not at.checkable:
         frame = b""
     elif limit < end <= len(data):  # the bytes behind an outer layer's end are not this segment's
-        frame = data[:limit]
+        frame, begin = data[start:limit], 0  # and no more, as a packet may have thousands of segments
     segment = Segment(key, seq, ack, flags, window, data[body:limit] if body < limit else b"", end - body,
-                      data[start + 20 : min(body, limit)], at.ttl, urgent, frame, start, end)  # fmt: skip
+                      data[start + 20 : min(body, limit)], at.ttl, urgent,
+                      frame, begin, begin + end - start)  # fmt: skip
     walk.found.append(segment)

@@ -15,14 +15,12 @@ def ieee80211(walk: Walk, at: At) -> None:
 
 def swapped80211(walk: Walk, at: At) -> None:
     """With the two bytes of its frame control in the wrong order, as some controllers send it."""
-    pos = at.need(2)
-    at.data = at.data[:pos] + at.data[pos + 1 : pos + 2] + at.data[pos : pos + 1] + at.data[pos + 2 :]
-    ieee80211(walk, at)
+    _data_frame(walk, at, False, True)
 
 
-def _data_frame(walk: Walk, at: At, padded: bool) -> None:
+def _data_frame(walk: Walk, at: At, padded: bool, swapped: bool = False) -> None:
     pos, data = at.need(24), at.data
-    control, flags = data[pos], data[pos + 1]
+    control, flags = (data[pos + 1], data[pos]) if swapped else (data[pos], data[pos + 1])
     # Type 2 is data; subtypes with bit 2 set carry none.
     if control & 0x0C != 0x08 or control & 0x40:
         raise DecodeError("not_ip")
@@ -52,6 +50,7 @@ def _aggregate(walk: Walk, at: At) -> None:
     pos = at.need(14)
     while at.limit - pos >= 14:
         part = At(at.data, pos + 14, at.limit, at.depth, at.context)
+        part.end, part.declared = at.end, at.declared
         length = U16(at.data, pos + 12)[0]
         part.clip(part.pos + length)
         walk.attempt(llc, part)
@@ -68,8 +67,7 @@ def radiotap(walk: Walk, at: At) -> None:
     at.need(length)
     flags = _radiotap_flags(data, pos, pos + length)
     at.pos = pos + length
-    if flags & 0x10 and at.limit - at.pos >= 4:  # the frame ends with its check sequence
-        at.clip(at.limit - 4)
+    # A check sequence at the end (0x10) is behind the end of IP, and not there where a snap length cut the frame.
     if flags & 0x40:
         raise DecodeError("bad_frame_check")
     _data_frame(walk, at, bool(flags & 0x20))
