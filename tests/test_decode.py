@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import pathlib
 import struct
+from ipaddress import ip_address
 
 import pytest
 
@@ -21,6 +22,7 @@ from decode_frames import (
     PLAIN6,
     PORTS,
     TUNNEL_FRAMES,
+    checksum,
     ethernet,
     frame80211,
     gre,
@@ -104,6 +106,14 @@ def test_a_cut_that_a_driver_a_log_or_a_mirror_made_is_as_one_of_the_snap_length
     linktype, packet = CUT_BY_OTHERS[name]
     segment = one(packet, linktype)
     assert (segment.payload, segment.length, segment.checksum_ok()) == (b"he", 5, None)
+
+
+@pytest.mark.parametrize("source", ["8.0.1.1", "34.243.1.1", "129.0.1.1"])
+def test_a_cut_datagram_behind_mpls_whose_source_begins_as_an_ethernet_type_is_no_frame(source):
+    packet = ipv4(tcp(), source=ip_address(source).packed)
+    packet = packet[:10] + struct.pack("!H", checksum(packet[:20])) + packet[12:]
+    segment = one(ethernet(struct.pack("!I", 5000 << 12 | 0x140) + packet[:-3], 0x8847))
+    assert (segment.payload, segment.length) == (b"he", 5)
 
 
 def test_a_frame_check_that_is_there_is_no_payload():

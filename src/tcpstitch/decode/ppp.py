@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import DecodeError
+from ..segment import word_sum
 from .network import ethernet, ip, ipv4, ipv6, tagged
 from .walk import ETHERTYPES, LINKS, PROTOCOLS, At, Walk, register
 
@@ -98,10 +99,13 @@ def mpls(walk: Walk, at: At) -> None:
 
 
 def _looks_like_ethernet(at: At) -> bool:
-    """A MAC address may begin with a 4 or a 6 too; an IPv4 header then has a total length that cannot be."""
+    """A MAC address may begin with a 4 or a 6 too; an IPv4 header then has a total length that cannot be, and a wrong
+    checksum. With a right one only a snap length cut the datagram, and its source begins as an Ethernet type does."""
     kind = at.u16(12)
     if kind not in ETHERTYPES:
         return False
-    version, body = at.byte() >> 4, at.limit - at.pos
+    version, size, body = at.byte() >> 4, 4 * (at.byte() & 15), at.limit - at.pos
+    if version == 4 and 20 <= size <= body and word_sum(at.data[at.pos : at.pos + size]) % 0xFFFF == 0:
+        return False
     length = at.u16(2) if version == 4 else at.u16(4) + 40
-    return length > body or (version == 4 and at.byte() & 15 < 5)
+    return length > body or (version == 4 and size < 20)
