@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
@@ -148,6 +148,29 @@ def test_a_result_that_cannot_be_sent_ends_its_part_at_its_packet_and_keeps_what
     assert failure.error.startswith("TypeError: holds a socket; results are pickled")
     ended = run(mixed, FailingFactory, parts=parts, workers=2, failures="return")
     assert outcome.results == [row for row in ended.results if row[3] != "abandoned"]
+
+
+def test_another_executor_is_told_as_much_of_a_result_that_cannot_be_sent(mixed: Path) -> None:
+    """Before it meets the result itself: Dask's would never answer."""
+    usual = run(mixed, UnsendableFactory, parts=3, workers=2, failures="return")
+    with ProcessPoolExecutor(2) as pool:
+        outcome = run(mixed, UnsendableFactory, parts=3, executor=pool, failures="return")
+    assert [failure[:5] for failure in outcome.failures] == [failure[:5] for failure in usual.failures] != []
+    assert outcome.results == usual.results
+
+
+def test_a_result_that_cannot_be_made_again_leaves_another_executor_at_work(mixed: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        outcome = run(mixed, UnmakeableFactory, parts=3, executor=pool, failures="return")
+        (failure,) = outcome.failures
+        assert "RuntimeError: no more" in failure.error
+        assert run(mixed, Factory, parts=3, executor=pool).results == alone(mixed)
+
+
+def test_results_stay_as_they_are_where_no_process_is_left(mixed: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        outcome = run(mixed, UnsendableFactory, parts=3, executor=pool)
+    assert [result for result in outcome.results if isinstance(result, Unsendable)]
 
 
 @pytest.mark.parametrize("parts", [1, 3])

@@ -19,7 +19,7 @@ import signal
 import stat
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from operator import itemgetter
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .assembler import Assembler
 from .capture import Capture, ahead
@@ -28,9 +28,11 @@ from .errors import TcpStitchError, UsageError, shown, whole
 from .limits import LEAST_FRAGMENT_BYTES, Limits
 from .statistics import Statistics
 from .stream import StreamFactory
-from .worker import Answer, Failure, MakeFactory, Task, unpack, work, work_and_pack
+from .worker import Answer, Arrived, Failure, MakeFactory, Sent, Task, work
 
 __all__ = ["Failure", "Outcome", "PartReport", "PartsFailed", "divided", "run"]
+
+_Sent = Union[Sent, Arrived]
 
 
 class PartReport(NamedTuple):
@@ -111,8 +113,8 @@ def run(
         _check_picklable(make_factory, options)
         answers = _in_processes(tasks, workers)
     else:
-        futures = _submit(executor, work, _looked_ahead(executor, tasks))
-        answers = [_answer(task, future, packed=False) for task, future in zip(tasks, futures)]
+        futures = _submit(executor, _looked_ahead(executor, tasks))
+        answers = [_answer(task, future) for task, future in zip(tasks, futures)]
     outcome = _merged(tasks, answers)
     if outcome.failures and failures == "raise":
         raise PartsFailed(outcome)
@@ -227,22 +229,21 @@ def _looked_ahead(executor: Executor, tasks: List[Task]) -> List[Task]:
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
 
 
-def _submit(executor: Executor, function: Callable[[Task], Any], tasks: Iterable[Task]) -> List[Future[Any]]:
-    futures: List[Future[Any]] = []
+def _submit(executor: Executor, tasks: Iterable[Task]) -> List[Future[_Sent]]:
+    futures: List[Future[_Sent]] = []
     for task in tasks:
         try:
-            futures.append(executor.submit(function, task))
+            futures.append(executor.submit(work, task))
         except Exception as error:  # an executor that broke takes no more
-            failed: Future[Any] = Future()
+            failed: Future[_Sent] = Future()
             failed.set_exception(error)
             futures.append(failed)
     return futures
 
 
-def _answer(task: Task, future: Future[Any], packed: bool) -> Answer:
+def _answer(task: Task, future: Future[_Sent]) -> Answer:
     try:
-        answer = future.result()
-        return unpack(answer) if packed else answer
+        return future.result().answer()
     except Exception as error:  # the worker's process died, or its results could not be sent
         return Answer([], task.failure(None, error), None)
 
@@ -253,15 +254,15 @@ def _in_processes(tasks: List[Task], workers: int) -> List[Answer]:
     for task, future in zip(tasks, _pooled(tasks, workers)):
         if isinstance(future.exception(), BrokenExecutor):
             future = _pooled([task], 1)[0]
-        answers.append(_answer(task, future, packed=True))
+        answers.append(_answer(task, future))
     return answers
 
 
-def _pooled(tasks: List[Task], workers: int) -> List[Future[Tuple[bytes, Answer]]]:
+def _pooled(tasks: List[Task], workers: int) -> List[Future[_Sent]]:
     """What became of the tasks, all of them done, in a pool of their own."""
     pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
     try:
-        futures = _submit(pool, work_and_pack, _looked_ahead(pool, tasks))
+        futures = _submit(pool, _looked_ahead(pool, tasks))
         wait(futures)
         pool.shutdown()
         return futures

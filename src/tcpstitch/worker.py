@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import traceback
 from math import inf
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -83,8 +84,61 @@ class _Emitter:
         self.results.append((self.place(), result))
 
 
-def work(task: Task) -> Answer:
+class Sent:
+    """An answer on its way to who asked. It is pickled only where it leaves its process, which this notices itself, as
+    executors differ in what they do about a result that cannot be: Dask's never tells."""
+
+    __slots__ = ("_task", "_answer")
+
+    def __init__(self, task: Task, answer: Answer) -> None:
+        self._task = task
+        self._answer = answer
+
+    def answer(self) -> Answer:
+        return self._answer
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """With the results pickled: one that cannot be costs what comes from it on, not all of the part."""
+        answer = self._answer
+        try:
+            results = _pickled(answer.results)
+        except Exception:
+            answer = _before_the_first_that_cannot_be_sent(self._task, answer)
+            results = _pickled(answer.results)
+        return Arrived, (results, answer._replace(results=[]))
+
+
+class Arrived:
+    """What came of it in another process."""
+
+    __slots__ = ("_results", "_rest")
+
+    def __init__(self, results: bytes, rest: Answer) -> None:
+        self._results = results
+        self._rest = rest
+
+    def answer(self) -> Answer:
+        """Raises whatever making a result again raises."""
+        return self._rest._replace(results=pickle.loads(self._results))
+
+
+def _pickled(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception:
+        other = sys.modules.get("cloudpickle")  # Dask's, which takes more: objects of classes of a notebook, say
+        if other is None:
+            raise
+        dumped: bytes = other.dumps(value)
+        return dumped
+
+
+def work(task: Task) -> Sent:
     """Assemble a part; errors become a `Failure`."""
+    return Sent(task, _work(task))
+
+
+def _work(task: Task) -> Answer:
     emitter = _Emitter()
     assembler: Optional[Assembler] = None
     share = Share(task.part, task.parts, counted=False)
@@ -112,30 +166,15 @@ def work(task: Task) -> Answer:
     return Answer(emitter.results, None, assembler.statistics(), warnings)
 
 
-def work_and_pack(task: Task) -> Tuple[bytes, Answer]:
-    """The same with the results pickled: one that cannot be costs what comes from it on, not all of the part."""
-    answer = work(task)
-    try:
-        return pickle.dumps(answer.results), answer._replace(results=[])
-    except Exception:
-        answer = _before_the_first_that_cannot_be_sent(task, answer)
-        return pickle.dumps(answer.results), answer._replace(results=[])
-
-
 def _before_the_first_that_cannot_be_sent(task: Task, answer: Answer) -> Answer:
     for index, (place, result) in enumerate(answer.results):
         try:
-            pickle.dumps(result)
+            _pickled(result)
         except Exception as error:
             failure = task.failure(_number(task, place), error)
             advice = f"{failure.error}; results are pickled to reach another process: emit what can be"
             return answer._replace(results=answer.results[:index], failure=failure._replace(error=advice))
     return answer
-
-
-def unpack(packed: Tuple[bytes, Answer]) -> Answer:
-    """What was packed. Raises whatever making a result again raises."""
-    return packed[1]._replace(results=pickle.loads(packed[0]))
 
 
 def _number(task: Task, place: float) -> Optional[int]:
