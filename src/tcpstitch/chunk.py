@@ -55,9 +55,9 @@ class Chunk:
 
     `data` are the `bytes`; `offset` is the stream offset of the first (0 = first byte after the SYN);
     `timestamp` the capture time, in seconds, of the packet that carried the first byte. `skip` is the number of bytes
-    missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks the first
-    chunk of a stream whose SYN was seen, `end` the last one (FIN); that one may be empty. The bytes are contiguous, but
-    for urgent ones taken out (`urgent="oob"`) behind bytes that were kept back: `packet_at` knows the places then too.
+    missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks data at offset 0
+    behind a SYN that was seen, `end` the last chunk (FIN), which may be empty. The bytes are contiguous, but for urgent
+    ones taken out (`urgent="oob"`) behind bytes that were kept back: `packet_at` knows the places then too.
     """
 
     # The ordinary chunk stores four values, and the short path stores them itself; the others are class constants or
@@ -143,6 +143,10 @@ class Chunk:
         self._half.request_stop()
         if peer is not None:  # else the connection is over and forgotten
             peer.request_stop()
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """It cannot be pickled: with its connection it would take the assembler along. Raises `UsageError`."""
+        raise UsageError("a chunk belongs to its assembler: pickle what you want of it, such as chunk.data")
 
     def __repr__(self) -> str:
         return (
