@@ -317,6 +317,17 @@ def test_list_says_where_there_is_no_room(sample: str) -> None:
     assert (ran.returncode, ran.stderr) == (2, "tcpstitch: standard output: No space left on device\n")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+@pytest.mark.parametrize("source, status", [("whole", 0), ("cut", 1), ("absent", 2)])
+def test_the_status_tells_also_where_there_is_no_room_for_the_summary(tmp_path: Path, source: str, status: int) -> None:
+    path = write(tmp_path / "whole", *exchange())
+    (tmp_path / "cut").write_bytes(Path(path).read_bytes()[:-9])
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "tcpstitch", "list", str(tmp_path / source)]
+        ran = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert (ran.returncode, bool(ran.stdout)) == (status, status != 2)
+
+
 def test_extract_says_where_there_is_no_room(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="no limits on the size of files here")
     frames = [frame(CLIENT, SERVER, 1 + 1000 * i, 1, ACK, bytes(1000)) for i in range(9)]

@@ -125,9 +125,12 @@ def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int
 
 
 def say(text: str) -> None:
-    """A line on standard error, if there is one."""
+    """A line on standard error, if there is one and it takes it: the exit status says the same."""
     if sys.stderr is not None:
-        print(text, file=sys.stderr)
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            sys.stderr = None  # or the flush at exit fails, which has a status of its own
 
 
 def counted(number: int, noun: str) -> str:
