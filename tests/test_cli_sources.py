@@ -164,6 +164,16 @@ def test_a_growing_file_is_followed_until_a_signal(tmp_path: Path) -> None:
         assert process.stderr is not None and b"warning" not in process.stderr.read()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes that can be waited for")
+def test_a_followed_pipe_ends_when_its_writer_does() -> None:
+    """Nobody else can write to it; what its last packet lacks is missing."""
+    words = [sys.executable, "-m", "tcpstitch", "list", "--follow", "-"]
+    cut = capture(*exchange()).getvalue()[:-9]
+    done = subprocess.run(words, input=cut, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1 and done.stdout
+    assert b"standard input: " in done.stderr and b"in the middle of a packet" in done.stderr
+
+
 def ring(directory: Path) -> List[str]:
     """Files whose names are not in the order of time, and a connection that spans all of them."""
     whole = capture(*exchange()).getvalue()

@@ -137,7 +137,8 @@ def open_capture(
     `source` is a path, a binary file object, `"-"` for standard input, or a list of them, which is merged in the order
     of time while each keeps its own order; of regular files only those are open whose times overlap. With `follow` a
     file that grows is waited for: looked at every `poll_seconds`, until `close` is called or nothing came for
-    `idle_seconds` (None: wait for ever). With `share` only packets of some connections come (see `tcpstitch.parallel`).
+    `idle_seconds` (None: wait for ever); a pipe as standard input ends with its writer all the same. With `share` only
+    packets of some connections come (see `tcpstitch.parallel`).
 
     Raises `CaptureError` if a source cannot be opened or is no capture, `UsageError` for an argument that cannot work.
     A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`.

@@ -26,7 +26,6 @@ class Source:
     """One stream of bytes. `read_some` gives at least one byte, or `b""` at the end; `damage` then says what broke."""
 
     def __init__(self, what: Any, follow: bool, poll_seconds: float, idle_seconds: Optional[float]) -> None:
-        self.follow = follow
         self.damage: Optional[str] = None
         self.stopped: Any = False  # set by other threads or a handler, of which mypy knows nothing
         # What a wait waits for. A lock, since a signal's handler may close while this very thread waits: an `Event`
@@ -44,6 +43,8 @@ class Source:
         self._read: Callable[[int], Any] = getattr(self._file, "read1", None) or self._file.read
         self._size = regular_size(self._file)
         self._wait_readable = poller(self._file)
+        # Nobody writes to a pipe of the shell again: as with `tail -f` (POSIX), nothing is waited for there.
+        self.follow = follow and not (what == "-" and self._wait_readable is not None)
         self._window: Any = None
 
     def read_some(self, size: int = BLOCK) -> bytes:
