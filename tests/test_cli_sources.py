@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -172,6 +173,22 @@ def test_a_followed_pipe_ends_when_its_writer_does() -> None:
     done = subprocess.run(words, input=cut, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1 and done.stdout
     assert b"standard input: " in done.stderr and b"in the middle of a packet" in done.stderr
+
+
+def test_the_index_tells_of_a_connection_as_soon_as_it_is_over(tmp_path: Path) -> None:
+    """While a file is followed: with the files that it names, written to the end."""
+    path, target = tmp_path / "growing.pcap", tmp_path / "out"
+    path.write_bytes(capture(*exchange()).getvalue())
+    words = [sys.executable, "-m", "tcpstitch", "extract", "--follow", str(path), "-o", str(target)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as process:
+        try:
+            index, deadline = target / "index.jsonl", time.monotonic() + 30
+            while not (index.exists() and index.read_text(encoding="utf-8")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            entry = json.loads(index.read_text(encoding="utf-8"))
+            assert (target / entry["client_to_server"]["file"]).read_bytes() == b"hello there"
+        finally:
+            process.kill()
 
 
 def ring(directory: Path) -> List[str]:

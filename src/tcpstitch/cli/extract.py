@@ -48,7 +48,8 @@ class Output:
             raise UsageError(f"{directory}: is no directory; give a new one") from None
         if os.listdir(directory):
             raise UsageError(f"{directory}: the directory is not empty; give a new one")
-        self._index: TextIO = open(os.path.join(directory, INDEX_NAME), "w", encoding="utf-8")
+        # By the line, which costs little beside the files: others read it while this goes on, or after it was killed.
+        self._index: TextIO = open(os.path.join(directory, INDEX_NAME), "w", 1, encoding="utf-8")
 
     def names(self, flow: Flow) -> Tuple[str, str]:
         """Unused names for both directions; a recurring pair of endpoints gets c1, c2 and so on."""
