@@ -85,6 +85,26 @@ print("end")
     assert process.returncode == (0 if ends_well else -signal.SIGTERM)
 
 
+BEHIND = """
+import signal, time
+from tcpstitch.capture.stopping import STOP_SIGNALS, stop_on
+with stop_on(STOP_SIGNALS, lambda: print("stop")):
+    signal.raise_signal(signal.SIGTERM)
+signal.raise_signal(signal.SIGTERM)
+print("flushed", flush=True)
+time.sleep(0.6)
+signal.raise_signal(signal.SIGTERM)
+print("went on")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_sent_twice_at_once_ends_nothing_either_where_the_first_has_ended_the_reading() -> None:
+    """What was read is being flushed then. Later on a signal does what it did."""
+    done = subprocess.run([sys.executable, "-c", BEHIND], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"stop\nflushed\n")
+
+
 EARLY = """
 import os, signal, sys
 from tcpstitch.assembler import Assembler

@@ -20,8 +20,9 @@ def can_stop(number: Any) -> bool:
 
 @contextmanager
 def stop_on(signals: Sequence[int], stop: Callable[[], None]) -> Iterator[None]:
-    """Inside the block the first of `signals` calls `stop`; a second one, but for the same sent twice, does what it did
-    before, as do all behind the block. Only the main thread may set handlers: elsewhere this does nothing."""
+    """Inside the block the first of `signals` calls `stop`; a second one does what it did before, as do all behind
+    the block, but for the same sent twice: that ends no flush. Only the main thread may set handlers: elsewhere this
+    does nothing."""
     if not signals or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -47,4 +48,5 @@ def stop_on(signals: Sequence[int], stop: Callable[[], None]) -> Iterator[None]:
             old[number] = signal.signal(number, caught)
         yield
     finally:
-        restore()
+        if first is None or time.monotonic() - first >= SAME_SECONDS:
+            restore()  # else the next signal does, if it is another one
