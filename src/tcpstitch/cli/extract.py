@@ -21,7 +21,8 @@ _REMEMBERED_NAMES = 1 << 16
 
 
 def endpoint_name(endpoint: Endpoint) -> str:
-    """An endpoint as tcpflow writes it: every part at full width, so that names sort. 010.009.000.001.08080"""
+    """An endpoint as tcpflow writes it, with every part at full width so that names sort, 010.009.000.001.08080; IPv6
+    addresses too, which it shortens."""
     address = ip_address(endpoint.address)
     if address.version == 4:
         return ".".join(f"{part:03d}" for part in address.packed) + f".{endpoint.port:05d}"
@@ -184,9 +185,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "extract",
         help="one file per direction, and an index",
-        description="Write what each side of each connection sent to a file of its own, named as tcpflow does, and "
-        f"{INDEX_NAME} with one JSON object per connection. Missing bytes are left out of the files; the index lists "
-        "them as [offset, length, reason]. A direction without data has no file.",
+        description="Write what each side of each connection sent to a file of its own, named as tcpflow does but "
+        f"with IPv6 addresses in full, and {INDEX_NAME} with one JSON object per connection. Missing bytes are left "
+        "out of the files; the index lists them as [offset, length, reason]. A direction without data has no file.",
     )
     add_options(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new or empty directory")
