@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import os
 import pathlib
@@ -221,6 +222,21 @@ def test_following_can_end_after_a_silence(tmp_path):
     path.write_bytes(pcap())
     with open_capture(path, follow=True, poll_seconds=0.01, idle_seconds=0.03) as capture:
         assert list(capture) == PACKETS
+
+
+@pytest.mark.parametrize("kind", ["pcap", "gzip"])
+def test_a_followed_file_that_is_written_anew_is_not_read_on_in_the_middle(tmp_path, kind):
+    """What comes at the old place is no continuation: the reading ends and says why."""
+    path = tmp_path / "restarted.pcap"
+    raw = pcap() if kind == "pcap" else gzip.compress(pcap())
+    path.write_bytes(raw)
+    with open_capture(path, follow=True, poll_seconds=0.01, idle_seconds=30) as capture:
+        packets = iter(capture)
+        read = [next(packets) for _ in PACKETS]
+        path.write_bytes(raw[:30])
+        with pytest.warns(CaptureWarning, match="has become shorter"):
+            assert next(packets, None) is None
+    assert read == PACKETS
 
 
 def test_a_file_that_cannot_be_opened_is_a_capture_error(tmp_path):

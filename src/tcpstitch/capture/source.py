@@ -108,6 +108,9 @@ class Source:
             # None is what a non-blocking file answers when it has nothing yet; behind a buffer that of its end.
             if data is not None and not self.follow and not self._nothing_yet():
                 break
+            if (regular_size(self._file) or 0) < 0:  # what comes there now is no continuation
+                self.damage = "the file has become shorter than what was read of it"
+                break
             if deadline is not None and time.monotonic() >= deadline:
                 break
             self._closed.acquire(timeout=self._poll)
