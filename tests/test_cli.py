@@ -339,3 +339,20 @@ def test_extract_says_where_there_is_no_room(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"tcpstitch: {target}: ") and len(ran.stderr.splitlines()) == 1
+
+
+def test_extract_makes_do_with_the_files_that_may_be_open(tmp_path: Path) -> None:
+    """Fewer than it would keep open, of more connections at once."""
+    resource = pytest.importorskip("resource", reason="no limits on open files here")
+    sent = {f"010.000.000.001.{port:05d}": b"number %d" % port for port in range(1000, 1060)}
+    clients = [("10.0.0.1", int(name[-5:])) for name in sent]
+    syns = [frame(client, SERVER, 1, 0, SYN) for client in clients]
+    data = [frame(client, SERVER, 2, 1, ACK, sent[name]) for name, client in zip(sent, clients)]
+    source = write(tmp_path / "many.pcap", *syns, *data)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tcpstitch", "extract", source, "-o", str(tmp_path / "out")], capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    written = {path.name[: len("010.000.000.001.01000")]: path.read_bytes() for path in (tmp_path / "out").glob("0*")}
+    assert written == sent

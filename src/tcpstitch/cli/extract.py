@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 from collections import OrderedDict
@@ -72,12 +73,21 @@ class Output:
         """Append to a file, opening it again if it was closed for others. Raises OSError."""
         file = self._open.get(name)
         if file is None:
-            if len(self._open) >= _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-            file = self._open[name] = open(os.path.join(self._directory, name), "ab")
+            file = self._open[name] = self._opened(os.path.join(self._directory, name))
         else:
             self._open.move_to_end(name)
         file.write(data)
+
+    def _opened(self, path: str) -> BinaryIO:
+        while True:
+            if len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            try:
+                return open(path, "ab")
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self._open:
+                    raise
+                self._open.popitem(last=False)[1].close()  # this process may have fewer
 
     def finish(self, name: Optional[str]) -> None:
         """Close a file that gets no more data."""
