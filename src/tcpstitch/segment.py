@@ -246,7 +246,7 @@ class Segment:
         context: Any = None,
     ) -> Segment:
         """A segment from plain values, its ends as (address, port); `flags` as bits or letters of FSRPAUEC, `seq` and
-        `ack` modulo 2**32. `context` comes back in `packet_at`. Raises `UsageError` for what no packet could hold."""
+        `ack`, which strict checks need, modulo 2**32. `context` comes back in `packet_at`. Raises `UsageError`."""
         if isinstance(flags, str):
             try:
                 flags = sum({_FLAG_LETTERS[letter] for letter in flags})
