@@ -8,9 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from support.frames import CLIENT, SERVER
+from support.both_ways import opened, packet
+from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, S2C, Recorder, Recording
-from tcpstitch import Assembler, Chunk, Gap, Limits, Segment, Timeouts, UsageError
+from tcpstitch import Assembler, Chunk, Gap, Limits, PacketDecoder, Segment, Timeouts, UsageError
 from test_evasions import CASES, MODES, frames_of
 from test_model import POLICIES, STREAM, assert_contiguous, initial_seqs, stream_of
 
@@ -173,6 +174,19 @@ def test_the_garbage_of_a_keep_alive_does_not_begin_a_stream() -> None:
         ):  # fmt: skip
             assembler.assemble(Segment.make(source, target, seq, data, ack=ack), 1000.0)
     assert {recorder.only.data(C2S), recorder.only.data(S2C)} == {b"hello", b"def"}
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["frames", "segments"])
+def test_an_acknowledgement_by_itself_is_no_keep_alive_where_the_tap_missed_a_byte(place: int) -> None:
+    """Its number is the next one. A silence before it tells nothing, so no path has to look for one."""
+    recorder = Recorder()
+    packets = [packet("c", "A", 0, 0, 3), packet("s", "A", 0, 4), packet("c", "A", 3), packet("c", "A", 4, 0, 1)]
+    with Assembler(recorder) as assembler:
+        for number, fields in enumerate([*opened(), *packets]):
+            frame = tcp_frame(**fields)
+            assembler.assemble(PacketDecoder().decode(frame)[0] if place else frame, 1000.0 + number)
+    assert recorder.only.text(C2S) == "\0\1\2[1 byte missing]\4"
+    assert recorder.only.kinds == {"gap"}
 
 
 def test_an_empty_segment_that_one_byte_overtook_is_no_keep_alive() -> None:

@@ -7,9 +7,11 @@ from typing import Any, List
 
 import pytest
 
+from support.both_ways import opened, packet
+from support.frames import tcp_frame
 from support.holding import SERVER, feed, holding, piece, syn
 from support.recorder import Recorder, Recording
-from tcpstitch import Assembler, Limits, Segment, UsageError
+from tcpstitch import Assembler, Limits, PacketDecoder, Segment, UsageError
 
 
 def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
@@ -25,6 +27,18 @@ def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
     assembler.limits = dataclasses.replace(assembler.limits, max_buffered_pages_per_connection=2)
     assert all(holder.pages < 2 for holder in assembler.top(10))
     assembler.check()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["frames", "segments"])
+def test_what_smaller_limits_give_up_bears_the_time_of_the_last_packet(place: int) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    packets = [packet("c", "A", offset, 0, 100) for offset in (4096, 8192, 12288)]
+    for number, fields in enumerate([*opened(), *packets]):
+        frame = tcp_frame(**fields)
+        assembler.assemble(PacketDecoder().decode(frame)[0] if place else frame, number / 8)
+    assembler.max_buffered_pages_total = 1
+    assert [gap.timestamp for gap in recorder.only.gaps] == [0.625] * 2
 
 
 def test_gopackets_two_settings_are_the_same_limits() -> None:

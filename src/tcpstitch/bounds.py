@@ -47,6 +47,7 @@ class Bounds(Settings):
     _handler_failed: Callable[[StreamState, Any, Exception], None]
     _raise_pending: Callable[[], None]
     _evict_connection: Callable[[], None]
+    _note_present: Callable[[], None]
     _error: Optional[StreamCallbackError]
     _closed: Any
     _next_timer: Any
@@ -178,8 +179,8 @@ class Bounds(Settings):
     def limits(self) -> Limits:
         """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or, if a
         handler sets them, with the next packet, and before a flush returns; until then `statistics()` may show more.
-        The page size stays. Raises `UsageError`. O(what is evicted), O(pages held) where the slabs become smaller, and
-        O(connections) where the history changes."""
+        The page size stays. Raises `UsageError`. O(connections), O(what is evicted), and O(pages held) where the slabs
+        become smaller."""
         return self._limits
 
     @limits.setter
@@ -236,6 +237,7 @@ class Bounds(Settings):
         try:
             while self._shrink_due:
                 self._shrink_due = False
+                self._note_present()
                 self._evict_down()
                 if not heard:  # once: it may answer each level with other limits, and would never come to an end
                     heard = True

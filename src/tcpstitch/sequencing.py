@@ -127,12 +127,12 @@ class Sequencing(TouchedHalf):
 
         Before the acknowledgement it is that byte sent again; after a FIN the last number is the FIN's. Where
         acknowledgements are not seen, it may be either and passes for a keep-alive, as does, after a silence, an
-        acknowledged byte that was not captured.
+        acknowledged byte that was not captured. Without a byte that is an acknowledgement like any other.
         """
         if length > 1 or self.ended:
             return False
         if self.next_offset <= start == self.acked - 1:
-            return float(timestamp) - float(self.state.last_seen) >= KEEPALIVE_SILENCE
+            return length > 0 and float(timestamp) - float(self.state.last_seen) >= KEEPALIVE_SILENCE
         return start == self.next_offset - 1 and (self.acked > start or self.stopped or not self.peer.known)
 
     def waits_for_ack(self) -> bool:
