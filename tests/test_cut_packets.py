@@ -60,6 +60,22 @@ def test_a_wrong_length_does_not_swallow_the_bytes_that_follow() -> None:
     assert recorder.only.gaps == []
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_nothing_is_missing_behind_a_fin(known: bool) -> None:
+    """An IP length may claim bytes there: they were not sent."""
+    assembler, recorder = opened()
+    for seq, captured in ((100, 4), (160, 0)):
+        assembler.assemble(tcp_frame(CLIENT, SERVER, seq, b"A" * 100, ack=500)[: HEADERS + captured], 2.0)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 150, flags="FA", ack=500), 2.1)
+    if known:
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 500, ack=261), 2.2)
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 500, b"more", ack=261), 3.0)
+        assert recorder.only.ended == {C2S}
+    assembler.flush_all()
+    assert recorder.only.text() == "AAAA[46 bytes missing]"
+    assert [chunk.offset for chunk in recorder.only.chunks if chunk.end] == [50]
+
+
 @pytest.mark.parametrize("captured", [0, 4])
 @pytest.mark.parametrize("cut_first", [False, True])
 def test_a_stopped_direction_hears_of_no_cut_bytes(cut_first: bool, captured: int) -> None:

@@ -228,6 +228,8 @@ class HalfStream(Delivery):
             cuts.pop_first()
             if self.queue:
                 stop = min(stop, self.queue.first_offset)
+            if self.fin_offset is not None and not self.fin_unsure:
+                stop = min(stop, self.fin_offset)
             if stop > self.next_offset:
                 self._give_up(stop, "truncated")
         while cuts and cuts.first()[1] <= self.next_offset:
@@ -319,6 +321,7 @@ class HalfStream(Delivery):
         if self.fin_received:
             if self.queue:
                 self.queue.clear()  # it came while the FIN was in doubt, and lies behind it
+            self.cuts = ()  # so do these
             if not (self.ended or self.held):  # what was not acknowledged is waited for
                 self.end()
         elif self.rst_offset is not None and self.next_offset >= self.rst_offset:
