@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, List
 
 import pytest
 
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, Recorder
-from tcpstitch import Assembler
+from tcpstitch import Assembler, PacketDecoder
 
 OPENING = (
     tcp_frame(CLIENT, SERVER, 99, flags="S"),
@@ -30,6 +30,26 @@ def run(*frames: bytes, checks: str = "lenient") -> Recorder:
     assembler.check()
     assembler.flush_all()
     return recorder
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [tcp_frame(CLIENT, SERVER, 100, b"data", "FA", ack=500, bad_checksum=True)],
+        [*OPENING, tcp_frame(CLIENT, SERVER, 105, b"data", "FA", ack=500, bad_checksum=True)],
+        [OPENING[0], tcp_frame(SERVER, CLIENT, 499, flags="SFA", ack=100)],
+        [OPENING[1]],
+    ],
+    ids=["offloaded", "damaged", "fin of a syn", "syn/ack that waits"],
+)
+def test_a_segment_stays_as_it_was_given(frames: List[bytes]) -> None:
+    """Another assembler may be given it too, or a handler look at it later."""
+    segments = [PacketDecoder().decode(frame)[0] for frame in frames]
+    before = [(segment.flags, segment.checksum_ok()) for segment in segments]
+    assembler = Assembler(Recorder())
+    for segment in segments:
+        assembler.assemble(segment, 1000.0)
+    assert [(segment.flags, segment.checksum_ok()) for segment in segments] == before
 
 
 def acknowledge(ack: int) -> bytes:

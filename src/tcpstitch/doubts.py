@@ -10,7 +10,7 @@ from .reuse import Reuse
 from .segment import FIN, RST, SYN, Segment
 from .sequence import MASK
 from .sequencing import behind
-from .validate import TTL_MARGIN, refusal, refusal_detail
+from .validate import TTL_MARGIN, refusal, refusal_detail, without_fin
 
 MAX_DOUBTS = 16  # in one direction
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
@@ -79,7 +79,7 @@ class Doubts(Reuse):
         if segment.length and not (half.stopped or half.holding) and half.offset_of(segment.seq) >= half.next_offset:
             nearest = sorted(half.doubtful, key=lambda doubt: half.offset_of(doubt.segment.seq))
             half.doubtful = tuple(nearest[: MAX_DOUBTS - 1])
-            self._doubt(half, segment, timestamp)
+            self._doubt(half, without_fin(segment), timestamp)
 
     def _trust_acknowledged(self, half: HalfStream) -> None:
         """Take what the receiver has, by its acknowledgement; what was not refused comes first. O(MAX_DOUBTS)."""

@@ -7,6 +7,7 @@ answered with a RST, RFC 9293 3.10.7.2). So it waits for the next packet on its 
 from __future__ import annotations
 
 from array import array
+from copy import copy
 from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from .half import HalfStream
@@ -61,6 +62,7 @@ class Openings:
         elif flags & (RST | FIN):
             self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp, None, {"flags": flags}))
         elif flags & ACK:
+            segment = copy(segment)  # as who gave it may use it again
             segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
             self._remember(segment.key, _Before("", segment.seq, timestamp, segment))
         else:

@@ -16,7 +16,7 @@ from .overlap import Sent
 from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
-from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent
+from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, without_fin
 
 SMALL_IN_FLIGHT = 16
 
@@ -59,11 +59,12 @@ class StreamState(Doubts):
             half.catch_up()
             half.peer.catch_up()
         if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
-            if not checksum_allows(half, segment, timestamp):
+            counts = checksum_allows(half, segment, timestamp)
+            if counts is None:
                 if not self.host._strict and not flags & (SYN | RST):
                     self._set_aside(half, segment, timestamp)
                 return
-            flags = segment.flags
+            segment, flags = counts, counts.flags
         elif self.host._strict and segment.checksum_ok() is False:
             half.anomaly("bad_checksum", half.max_offset, timestamp)
             return
@@ -81,7 +82,7 @@ class StreamState(Doubts):
         if flags & (SYN | FIN | RST) == SYN | FIN:
             if half is self.client or half.known or not half.peer.syn_seen:
                 return
-            segment.flags = flags = flags & ~FIN  # who waits for a SYN takes it, and no FIN yet (RFC 9293 3.10.7.3)
+            segment, flags = without_fin(segment), flags & ~FIN  # who waits for a SYN takes none (RFC 9293 3.10.7.3)
         if self.host._strict and self._refused(half, segment, timestamp):
             return
         if self.embryonic and not half.known and self._answers_older(half, segment, timestamp):

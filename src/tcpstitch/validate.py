@@ -8,6 +8,7 @@ Only for captures that hold both directions: what the other side said decides.
 from __future__ import annotations
 
 from array import array
+from copy import copy
 from typing import Dict, Optional
 
 from .half import HalfStream
@@ -236,18 +237,26 @@ def _note_timestamp(half: HalfStream, segment: Segment, value: int, timestamp: f
         half.ts_recent = value
 
 
-def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> bool:
-    """RFC 9293 3.1 for the segments that matter most: a bad SYN, FIN or RST changes no state. Bad data is dropped
-    only where the direction has shown good checksums, since an offloading host's are all wrong."""
+def without_fin(segment: Segment) -> Segment:
+    """The segment without its FIN: a copy, as who gave it may use it again."""
+    if segment.flags & FIN:
+        segment = copy(segment)
+        segment.flags &= ~FIN
+    return segment
+
+
+def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> Optional[Segment]:
+    """RFC 9293 3.1 for the segments that matter most: what of one counts, or None. A bad SYN, FIN or RST changes no
+    state. Bad data is dropped only where the direction has shown good checksums, since an offloading host's are all
+    wrong."""
     verdict = segment.checksum_ok()
     if verdict is True:
         half.good_checksums = True
     if verdict is not False:
-        return True
+        return segment
     half.anomaly("bad_checksum", half.max_offset, timestamp)
     if segment.flags & SYN and not half.syn_seen and not half.isns:
         half.isns = array("I", (segment.seq,))
-    segment.flags &= ~FIN
-    if half.state.host._strict or half.good_checksums or segment.flags & (SYN | RST):
-        return False
-    return bool(segment.length)
+    if half.state.host._strict or half.good_checksums or segment.flags & (SYN | RST) or not segment.length:
+        return None
+    return without_fin(segment)
