@@ -168,6 +168,16 @@ def test_an_end_has_its_reason(reason: str) -> None:
     assert talk.recorder.connections[0].completions == [reason]
 
 
+@pytest.mark.parametrize("flush", [Assembler.flush_all, lambda assembler: assembler.flush_older_than(9.0, 9.0)])
+def test_a_connection_that_waited_only_for_silence_ends_as_it_would_have_then(flush: Callable[[Any], Any]) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 99, flags="S"), 1.0)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 0, flags="RA", ack=100), 1.0)
+    flush(assembler)
+    assert recorder.only.completions == ["rst"]
+
+
 def test_the_page_lists_just_these() -> None:
     shown: Set[str] = {case.__name__.partition("_by_")[0] for case in GAP_CASES}
     assert (shown, set(END_CASES)) == (GAPS, ENDS)

@@ -152,7 +152,7 @@ class Assembler(ShortPath):
             if close_before is not None:
                 for state in [state for state in self._states() if state.last_seen < close_before]:
                     closed += not state.closed
-                    self._complete(state, "flushed")
+                    self._complete(state, self._end_of(state, "flushed"))
                     self._forget(state)
                 self._forget_small_before(close_before)
             self._watch_pressure()

@@ -121,8 +121,7 @@ class Timers(Lingering):
                 self._closed.move_to_end(key)  # one side still speaks
                 self._closed[key] = (seen, state)
                 continue
-            if not state.closed:
-                self._complete(state, "rst" if state.restartable else "fin")
+            self._complete(state, self._end_of(state, "fin"))
             self._forget(state)
 
     def _expire_embryonic(self, seconds: Optional[float], timestamp: float) -> None:
