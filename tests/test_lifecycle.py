@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Set, Tuple
+from typing import Any, List, Set, Tuple
 
 import pytest
 
 from support.frames import tcp_frame
-from support.recorder import S2C, Recorder
-from tcpstitch import Assembler, Limits, Segment
+from support.recorder import S2C, Recorder, Recording
+from tcpstitch import Assembler, Direction, Limits, Segment, Stream
 
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
 
@@ -119,6 +119,28 @@ def test_an_old_copy_with_other_bytes_is_a_conflict_after_the_close_too() -> Non
 @pytest.mark.parametrize("start, data", [(107, b"more"), (104, b"defmore"), (108, b"more")])
 def test_bytes_behind_the_fin_are_evidence(start: int, data: bytes) -> None:
     assert "data_after_fin" in closed(Segment.make(CLIENT, SERVER, start, data, ack=501)).kinds
+
+
+@pytest.mark.parametrize("answer, kinds, errors", [(True, {"data_after_rst"}, 0), (False, set(), 0), (None, set(), 1)])
+def test_what_a_handler_does_not_accept_after_the_end_is_no_evidence(answer: Any, kinds: Any, errors: int) -> None:
+    class Choosy(Recording):
+        def accept(self, segment: Segment, direction: Direction) -> Any:
+            return answer if self.completions else True
+
+    class Factory(Recorder):
+        def new(self, flow: Any, segment: Segment, timestamp: float) -> Stream:
+            self.connections.append(Choosy(self, flow, timestamp))
+            return self.only
+
+    recorder = Factory()
+    failures: List[Any] = []
+    assembler = Assembler(recorder, on_error=lambda handler, error: failures.append(error))
+    assembler.assemble(Segment.make(CLIENT, SERVER, 100, flags="S"), 1000.0)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"data"), 1000.0)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 105, flags="R"), 1000.1)
+    before = recorder.kinds
+    assembler.assemble(Segment.make(CLIENT, SERVER, 105, b"more"), 1000.2)
+    assert (recorder.only.completions, recorder.kinds - before, len(failures)) == (["rst"], kinds, errors)
 
 
 def test_an_old_copy_that_arrives_after_a_reset_is_a_retransmission() -> None:

@@ -117,13 +117,14 @@ class Routing(Timers):
         state.refresh()
 
     def _accepted(self, state: StreamState, half: HalfStream, segment: Segment) -> bool:
+        handler = state.watcher if state.closed else state.stream
         try:
-            answer = state.stream.accept(segment, half.direction)
+            answer = handler.accept(segment, half.direction)
             if answer is None:  # a forgotten `return` would leave out everything, in silence
                 raise UsageError("accept() returned None: return True, or False to drop the segment")
             return bool(answer)
         except Exception as error:
-            self._handler_failed(state, state.stream, error)
+            self._handler_failed(state, handler, error)
             return False
 
     def _opened_by(self, segment: Segment, timestamp: float) -> Optional[HalfStream]:
@@ -222,12 +223,8 @@ class Routing(Timers):
                     return half
                 self._apply(half, *opening)
                 return self._halves.get(segment.key)
-        if state.accepts and state.watcher is not None:
-            try:
-                state.watcher.accept(segment, half.direction)
-            except Exception as error:
-                self._handler_failed(state, state.watcher, error)
-        if state.watcher is not None and segment.length:
+        accepted = state.watcher is not None and (not state.accepts or self._accepted(state, half, segment))
+        if accepted and segment.length:
             state.late_data(half, segment, timestamp)
         return half
 
