@@ -60,6 +60,17 @@ def test_a_wrong_length_does_not_swallow_the_bytes_that_follow() -> None:
     assert recorder.only.gaps == []
 
 
+def test_a_stream_of_headers_only_that_is_picked_up_in_its_middle_begins() -> None:
+    """After as many segments as one with data: so few ranges without a page are remembered."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for number in range(50):
+        whole = tcp_frame(CLIENT, SERVER, 100 + 100 * number, bytes(100), ack=500)
+        assembler.assemble(whole[:HEADERS], 2.0 + number / 100)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 500, ack=5100), 3.0)
+    assert recorder.only.text() == "[100 bytes missing]" * 50
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_nothing_is_missing_behind_a_fin(known: bool) -> None:
     """An IP length may claim bytes there: they were not sent."""

@@ -64,6 +64,16 @@ def test_a_stream_may_drop_its_oldest_data_at_its_limit() -> None:
     assert assembler.statistics().pages_used == 2
 
 
+def test_where_the_data_that_waited_for_its_start_was_dropped_the_start_was_not_seen() -> None:
+    recorder = Recorder()
+    with Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=1), on_limit="drop") as assembler:
+        feed(assembler, piece(0, 0))
+        assembler.limits = Limits()
+        feed(assembler, piece(0, 200))
+    assert [(chunk.offset, chunk.skip) for chunk in recorder.only.chunks] == [(200, -1)]
+    assert [(gap.offset, gap.length) for gap in recorder.only.gaps] == [(0, 200)]
+
+
 def test_a_stream_may_have_itself_abandoned_at_its_limit() -> None:
     recorder = ChoosingRecorder("abandon")
     assembler = Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=3))

@@ -6,9 +6,10 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 
+from support.both_ways import opened, packet
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, S2C, Recorder, Recording
-from tcpstitch import Assembler, Chunk, Flow, Limits, Segment, Stream, UsageError
+from tcpstitch import Assembler, Chunk, Direction, Flow, Limits, PacketDecoder, Segment, Stream, UsageError
 from tcpstitch.errors import StreamCallbackError
 
 C_ISN, S_ISN = 2**32 - 5, 1000
@@ -237,3 +238,44 @@ def test_what_waits_behind_a_hole_goes_when_the_connection_is_stopped() -> None:
     assert talk.assembler.statistics().pages_used == 0
     talk.assembler.flush_all()
     assert recorder.only.text(C2S) == "" and recorder.only.text(S2C) == "answer"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("side", [C2S, S2C])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_fin_that_waited_behind_a_hole_ends_the_direction_that_was_stopped(
+    missing: bool, side: Direction, whole: bool
+) -> None:
+    """What is missing before it may never come, and nobody wants it."""
+
+    def stop(recording: Recording, chunk: Chunk) -> None:
+        if chunk.direction == side and chunk.offset and not chunk.end:
+            (chunk.stop_connection if whole else chunk.stop)()
+
+    recorder = Recorder(stop)
+    assembler = Assembler(recorder)
+    late = [packet("c", "A", 200, 0, 100)] * (not missing)
+    for number, fields in enumerate([
+        *opened(), packet("c", "A", 0, 0, 100), packet("s", "A", 0, 100, 100), packet("c", "FA", 300, 100, 100),
+        packet("c", "A", 100, 100, 100), packet("s", "A", 100, 200, 100), *late, packet("s", "FA", 200, 401),
+        packet("c", "A", 401, 201),
+    ]):  # fmt: skip
+        assembler.assemble(tcp_frame(**fields), 1.0 + number)
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.ended == {C2S, S2C}
+    ends = {chunk.direction: chunk.offset + len(chunk) for chunk in recorder.only.chunks if chunk.end}
+    assert ends == {C2S: 400, S2C: 200}
+
+
+@pytest.mark.parametrize("form", [bytes, Segment])
+def test_a_direction_that_was_stopped_while_its_start_was_waited_for_ends_with_its_fin(form: type) -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection())
+    assembler = Assembler(recorder)
+    for number, fields in enumerate([
+        packet("c", "A", 0, 0, 100), *(packet("s", "A", 100 * number, 100, 100) for number in range(4)),
+        packet("c", "FA", 100, 400), packet("s", "FA", 400, 101), packet("c", "A", 101, 401),
+    ]):  # fmt: skip
+        frame = tcp_frame(**fields)
+        assembler.assemble(frame if form is bytes else PacketDecoder().decode(frame)[0], 1.0 + number / 100)
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.ended == {C2S, S2C}

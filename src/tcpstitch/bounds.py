@@ -123,7 +123,8 @@ class Bounds(Settings):
             half = min(waiting, key=_first_timestamp)
             assert half.queue is not None
             half.queue.drop_pages()
-            half.holding = half.holding and bool(half.queue)
+            if half.holding and not half.queue:
+                half.end_hold()
         elif waiting:
             half = min(waiting, key=_first_timestamp)
             half.skip_hole(reason)

@@ -102,6 +102,8 @@ class HalfStream(Delivery):
             if end > self.ahead:
                 self.ahead = end
             self._buffer(start, data, sent, timestamp, context)
+        if self.holding:
+            self.held_segments += 1
         self.drain()
 
     def compare_old(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> None:
@@ -180,8 +182,6 @@ class HalfStream(Delivery):
         if not added:
             host._counters.retransmissions += 1
             self.anomaly("retransmission", start, timestamp)
-        if self.holding:
-            self.held_segments += 1
         host._enforce_connection_limit(self)
 
     # -- data out
@@ -246,9 +246,7 @@ class HalfStream(Delivery):
 
     def release_hold(self) -> None:
         """Take the lowest byte held, or known to be cut off, for the start of a stream whose SYN was not seen."""
-        self.holding = False
-        self.held_segments = 0
-        self.skip = -1
+        self.end_hold()
         if self.queue or self.cuts:
             starts = [self.queue.first_offset] if self.queue else []
             if self.cuts:
@@ -258,6 +256,10 @@ class HalfStream(Delivery):
                 start = acked  # the capture has the handshake, in part: what the receiver lacks was sent after that
             self.set_base(start)
         self.drain()
+
+    def end_hold(self) -> None:
+        """The start was not seen, and is not waited for any more."""
+        self.holding, self.held_segments, self.skip = False, 0, -1
 
     def hole_end(self) -> int:
         """Where the lowest missing range ends, as far as something is known to lie behind it; -1 if nothing is."""
@@ -308,9 +310,7 @@ class HalfStream(Delivery):
         waiting = self.waiting_start
         self.early_end = 0
         if self.holding:
-            self.holding = False
-            self.held_segments = 0
-            self.skip = -1
+            self.end_hold()
             if waiting is not None:
                 self.set_base(self.seq_at(waiting))
         elif waiting is not None and waiting > self.next_offset:
@@ -380,6 +380,8 @@ class HalfStream(Delivery):
         if not self.stopped and self.peer is not None:
             self.peer.catch_up()  # what is acknowledged from now on, nobody counts
         super().request_stop()
+        if self.holding:
+            self.end_hold()
         if self.state.stream is not None:
             self.plain = NEEDS_RULES  # a chunk kept from an earlier call may ask for it at any time
 

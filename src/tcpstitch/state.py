@@ -119,7 +119,9 @@ class StreamState(Doubts):
         for side in (client, server):
             if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host._start_any:
                 side.release_hold()
-            if side.acked > side.next_offset and not side.holding and side.hole_end() >= 0:
+            if side.stopped and side.fin_waits():
+                side.skip_hole("closed")  # of which nobody hears
+            elif side.acked > side.next_offset and not side.holding and side.hole_end() >= 0:
                 self._acknowledged_hole(side, timestamp)
 
     @apart
@@ -348,7 +350,7 @@ class StreamState(Doubts):
         if self.closed:
             return  # `complete` has decided
         client, server = self.client, self.server
-        ignored = client.stopped and server.stopped
+        ignored = client.stopped and server.stopped and not (client.fin_waits() or server.fin_waits())
         if (
             self.stream is None
             or self.embryonic
