@@ -136,7 +136,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             if self.urgent and self.urgent[0] < end:
                 self._emit_around(self.urgent[0], offset, data, marks or [(offset, timestamp, None)])
                 return
-        if self.history or self.state.host._history_bytes:
+        if self.state.host._history_bytes:
             self._remember(offset, data, _origins(marks or [(offset, timestamp, None)], offset, end)[1])
         start = offset == 0 and self.syn_seen and self.skip == 0
         depth = self.state.depth
@@ -156,7 +156,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             self._emit(offset, data[: place - offset], *_origins(marks, offset, place))
         if self.state.host._urgent == "gap":
             self._note_gap(place, 1, "urgent")
-        elif self.history or self.state.host._history_bytes:
+        elif self.state.host._history_bytes:
             origins = _origins(marks, place, place + 1)[1]  # the receiver has it too
             self._remember(place, data[place - offset : place - offset + 1], origins)
         if place + 1 < offset + len(data):

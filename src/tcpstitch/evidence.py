@@ -68,12 +68,8 @@ class Evidence:
             self.refused = None
 
     def _remember(self, start: int, data: bytes, marks: List[Mark]) -> None:
-        """Keep what is delivered, as far as the bound allows."""
-        bound = self.state.host._history_bytes
-        if not bound:
-            self.history = None
-            return
+        """Keep what is delivered, as far as the bound, which is not 0, allows."""
         if self.history is None:
             self.history = History()
-        self.history.add(start, data, marks, bound)
+        self.history.add(start, data, marks, self.state.host._history_bytes)
 

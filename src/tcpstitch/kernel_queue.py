@@ -85,7 +85,7 @@ class KernelQueue(Disputed):
     """Stands in for `ReorderQueue`. Inserting costs O(log n) for n nodes, and O(log n) for each node that goes."""
 
     __slots__ = (
-        "_cache", "_owner", "_tree", "_floor", "fin_reached", "page_count", "buffered_bytes",
+        "_cache", "_owner", "_tree", "_floor", "fin_reached", "buffered_bytes",
     )  # fmt: skip
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
@@ -94,7 +94,6 @@ class KernelQueue(Disputed):
         self._tree: RedBlackTree[_Run] = RedBlackTree()
         self._floor = _NO_FLOOR  # below it everything is delivered; nodes keep their start, the tree is ordered by it
         self.fin_reached = False  # the last `pop` came to a FIN
-        self.page_count = 0
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
         self._conflicts = ()
 
@@ -214,7 +213,6 @@ class KernelQueue(Disputed):
             if not run.pages or position == run.pages[-1].limit:
                 page = self._cache.take(self._owner, position, position + self._cache.page_size)
                 run.pages.append(page)
-                self.page_count += 1
             page = run.pages[-1]
             stop = min(run.end, page.limit)
             page.put(position, data[position - start : stop - start], timestamp, context)
@@ -223,7 +221,6 @@ class KernelQueue(Disputed):
     def _release(self, run: _Run) -> None:
         for page in run.pages:
             self._cache.release(page)
-        self.page_count -= len(run.pages)
         self.buffered_bytes -= run.end - run.start
 
     def _erase(self, node: Node[_Run]) -> None:
@@ -319,7 +316,6 @@ class KernelQueue(Disputed):
     def _truncate(self, run: _Run, end: int) -> None:
         while run.pages[-1].start >= end:
             self._cache.release(run.pages.pop())
-            self.page_count -= 1
         run.pages[-1].uncover_from(end)
         self.buffered_bytes -= run.end - end
         run.end = end
@@ -340,7 +336,6 @@ class KernelQueue(Disputed):
             self._erase(node)
         else:
             self._cache.release(run.pages.pop(0))
-            self.page_count -= 1
             self.buffered_bytes -= run.pages[0].start - run.start
             run.start = run.pages[0].start
             run.put_fins([fin for fin in run.fins if fin >= run.start])
@@ -359,4 +354,3 @@ class KernelQueue(Disputed):
         size = self._cache.page_size
         assert all(page.base == run.start + i * size for run in runs for i, page in enumerate(run.pages))
         assert self.buffered_bytes == sum(run.end - run.start for run in runs)
-        assert self.page_count == sum(len(run.pages) for run in runs)

@@ -315,8 +315,6 @@ class Ordinary(Routing):
 
     def _renews(self, half: HalfStream, packet: bytes, tcp: int) -> bool:
         """RFC 7323 5.3, for the options as appendix A lays them out. What was overtaken has an older one."""
-        if len(packet) < tcp + 32:
-            return False
         layout, stamp = option_words(packet, tcp + 20)
         ahead = stamp - half.ts_recent
         if not -OLD_TIMESTAMP <= ahead < HALF or layout != LAYOUT_WORD:

@@ -117,10 +117,7 @@ class Page:
             position = stop
 
     def cover(self, start: int, end: int) -> None:
-        """Note that `[start, end)` is here now."""
-        if self.start == self.end:
-            self.start, self.end = start, end
-            return
+        """Note that `[start, end)` is here now, as some bytes are already."""
         if self.mask is None:
             if start <= self.end and end >= self.start:
                 self.start = min(self.start, start)
@@ -191,7 +188,7 @@ class Page:
         A page remembers `ORIGINS_PER_PAGE`; what does not fit takes the origin below it. The lowest byte always keeps
         its own.
         """
-        if self.start in (self.end, start):
+        if start == self.start:
             self.timestamp, self.context = timestamp, context
         elif start < self.start:
             self._note_later(self.start, self.timestamp, self.context)

@@ -136,16 +136,15 @@ class PageCache:
         page.at = self._places[slot]
 
     def charge(self, owner: Any, pages: int) -> None:
-        """Count `pages` more (or fewer, if negative) for records of `owner` outside of the slabs. O(1) amortised."""
+        """Count `pages` more (or fewer, if negative) for records outside of the slabs, of an `owner` that holds some
+        already. O(1) amortised."""
         self.charged += pages
         self.used += pages
         if self.used > self.peak:
             self.peak = self.used
-        if owner.page_count == 0:
-            self.lru[owner] = None
         owner.page_count += pages
-        if owner.page_count == 0:
-            self.lru.pop(owner, None)
+        if not owner.page_count:
+            del self.lru[owner]
         if self.allocated >= self.max_pages + 2 * self.pages_per_slab:
             self._trim()
 
@@ -195,9 +194,8 @@ class PageCache:
         slab.memory.close()
 
     def touch(self, owner: Any) -> None:
-        """Make `owner` the most recently active. O(1)."""
-        if owner.page_count:
-            self.lru.move_to_end(owner)
+        """Make `owner`, which holds pages, the most recently active. O(1)."""
+        self.lru.move_to_end(owner)
 
     def victim(self, speaker: Any) -> Optional[Any]:
         """The owner that has been idle longest; `speaker` only when nobody else holds a page. O(1)."""

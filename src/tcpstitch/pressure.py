@@ -31,7 +31,7 @@ class PressureGauge:
             raise UsageError(f"pressure_marks={marks!r}: give rising fractions above 0 and up to 1, such as (0.5, 0.8)")
         if callback is not None and not callable(callback):
             raise UsageError(f"on_pressure={callback!r}: give a function that takes the level, or None")
-        self.callback = callback
+        self.callback: Any = callback  # None where only the marks were to be looked at
         self.level = 0
 
     def update(self, pressure: float) -> None:
@@ -43,5 +43,4 @@ class PressureGauge:
             level -= 1
         if level != self.level:
             self.level = level
-            if self.callback is not None:
-                self.callback(level)
+            self.callback(level)

@@ -45,10 +45,6 @@ class ReorderQueue(Disputed):
         return self.buffered_bytes > 0
 
     @property
-    def page_count(self) -> int:
-        return len(self._index)
-
-    @property
     def appends(self) -> bool:
         """Whether `append` may be used: nothing needs to be known of a segment but its bytes and when it came."""
         return not self._policy.needs_owner
