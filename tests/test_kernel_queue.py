@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
+from support.frames import tcp_frame
 from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, Gap, Limits, Segment
 
@@ -47,6 +48,16 @@ def test_a_fin_beyond_the_window_is_not_queued(payload: bytes, checks: str) -> N
         {"fin_out_of_window"} if not payload else {"out_of_window"} if checks == "strict"
         else {"out_of_window", "fin_out_of_window"}
     )  # fmt: skip
+
+
+def test_a_fin_whose_data_was_cut_off_keeps_its_place_behind_that() -> None:
+    """In the queue it would lie behind what was captured."""
+    recorder = Recorder()
+    with Assembler(recorder, **OPTIONS) as assembler:
+        for seq, flags, data, captured in ((999, "S", b"", 0), (1050, "FA", bytes(50), 20), (1000, "A", bytes(50), 50)):
+            assembler.assemble(tcp_frame(CLIENT, SERVER, seq, data, flags)[: 54 + captured], 1000.0)
+    assert [(gap.offset, gap.length) for gap in recorder.only.gaps] == [(70, 30)]
+    assert [chunk.offset + len(chunk) for chunk in recorder.only.chunks if chunk.end] == [100]
 
 
 def test_a_queued_fin_goes_with_the_page_that_held_it() -> None:

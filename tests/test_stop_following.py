@@ -279,3 +279,15 @@ def test_a_direction_that_was_stopped_while_its_start_was_waited_for_ends_with_i
         assembler.assemble(frame if form is bytes else PacketDecoder().decode(frame)[0], 1.0 + number / 100)
     assert recorder.only.completions == ["fin"]
     assert recorder.only.ended == {C2S, S2C}
+
+
+def test_what_was_to_be_acknowledged_first_does_not_keep_a_stopped_direction_from_its_end() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection())
+    assembler = Assembler(recorder, delivery="acked")
+    for number, fields in enumerate([
+        *opened(), packet("c", "FA", 0, 0, 100), packet("s", "A", 0, 0, 10), packet("c", "A", 101, 10),
+        packet("s", "FA", 10, 101), packet("c", "A", 101, 11),
+    ]):  # fmt: skip
+        assembler.assemble(tcp_frame(**fields), 1.0 + number / 100)
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.ended == {C2S, S2C}

@@ -227,6 +227,17 @@ class Delivery(Sequencing, Keeping, Evidence):
         if self.kept:
             self.kept.clear()
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a FIN that was seen waits for what nobody wants any more."""
+        return self.stopped and self.fin_offset is not None and not self.ended
+
+    def end_stopped(self) -> None:
+        """Let the direction come to such a FIN."""
+        if self.stopped_early:
+            self._advance(max(self.next_offset, self.fin_offset))
+            self._settle()
+
     def answer(self, chunk: Chunk) -> None:
         """Do what the handler asked for in the call that has just returned."""
         host = self.state.host

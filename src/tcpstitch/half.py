@@ -102,8 +102,6 @@ class HalfStream(Delivery):
             if end > self.ahead:
                 self.ahead = end
             self._buffer(start, data, sent, timestamp, context)
-        if self.holding:
-            self.held_segments += 1
         self.drain()
 
     def compare_old(self, start: int, data: bytes, sent: Sent, timestamp: float, context: Any = None) -> None:
@@ -182,6 +180,8 @@ class HalfStream(Delivery):
         if not added:
             host._counters.retransmissions += 1
             self.anomaly("retransmission", start, timestamp)
+        if self.holding:
+            self.held_segments += 1
         host._enforce_connection_limit(self)
 
     # -- data out

@@ -116,12 +116,11 @@ class Sequencing(TouchedHalf):
         return end
 
     def fin_waits(self) -> bool:
-        """Whether a FIN that waits is acknowledged; or cannot be, as the other side is not seen; or need not, as nobody
-        wants what is missing before it."""
+        """Whether a FIN that waits is acknowledged, or cannot be, as the other side is not seen."""
         fin = self.fin_offset
-        if fin is None or self.next_offset >= fin:
+        if fin is None or self.stopped or self.next_offset >= fin:
             return False
-        return bool(fin < self.acked or self.stopped or not self.peer.known)
+        return bool(fin < self.acked or not self.peer.known)
 
     def keeps_alive(self, start: int, length: int, timestamp: float) -> bool:
         """Whether this is a keep-alive (RFC 9293 3.8.4): at the last byte, which is acknowledged; its own is garbage.

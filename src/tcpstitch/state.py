@@ -112,16 +112,17 @@ class StreamState(Doubts):
         self.after_segment(timestamp)
 
     def after_segment(self, timestamp: float) -> None:
-        """Holes that the receiver confirmed, and a start that was held for long enough."""
+        """Holes that the receiver confirmed, and a start that was held for long enough, or without any of its bytes."""
         client, server = self.client, self.server
+        if client.stopped or server.stopped:
+            client.end_stopped()
+            server.end_stopped()
         if not self.page_count and client.details is server.details and not (client.fin_waits() or server.fin_waits()):
             return  # of NOTHING
         for side in (client, server):
-            if side.holding and side.held_segments >= HOLD_SEGMENTS and self.host._start_any:
+            if side.holding and self.host._start_any and (side.held_segments >= HOLD_SEGMENTS or not side.queue):
                 side.release_hold()
-            if side.stopped and side.fin_waits():
-                side.skip_hole("closed")  # of which nobody hears
-            elif side.acked > side.next_offset and not side.holding and side.hole_end() >= 0:
+            if side.acked > side.next_offset and not side.holding and side.hole_end() >= 0:
                 self._acknowledged_hole(side, timestamp)
 
     @apart
@@ -235,7 +236,8 @@ class StreamState(Doubts):
         if flags & FIN and at_next:  # an endpoint closes before it looks at what is queued behind the FIN
             self._fin(half, end, segment, timestamp)
         elif flags & FIN and start > half.next_offset and not (half.holding or half.stopped or half.ended):
-            if self.host._policies.of(half).name == "linux-kernel" and end <= half.window_end():
+            whole = len(segment.payload) == segment.length  # else its place in the queue is not known
+            if whole and self.host._policies.of(half).name == "linux-kernel" and end <= half.window_end():
                 _note_fin_ahead(half, start, timestamp)
                 half.queue_fin(start, segment, timestamp)
                 return
@@ -350,7 +352,7 @@ class StreamState(Doubts):
         if self.closed:
             return  # `complete` has decided
         client, server = self.client, self.server
-        ignored = client.stopped and server.stopped and not (client.fin_waits() or server.fin_waits())
+        ignored = client.stopped and server.stopped and not (client.stopped_early or server.stopped_early)
         if (
             self.stream is None
             or self.embryonic
