@@ -74,7 +74,8 @@ def test_a_call_back_into_the_assembler_is_refused_when_a_failed_stream_is_compl
     refused: List[Exception] = []
 
     def back() -> None:
-        for call in (assembler.flush_all, lambda: assembler.assemble(b"", 1.0)):
+        calls = assembler.flush_all, lambda: assembler.flush_older_than(1.0), lambda: assembler.assemble(b"", 1.0)
+        for call in calls:
             with pytest.raises(ReentrantCallError) as caught:
                 call()
             refused.append(caught.value)
@@ -83,7 +84,7 @@ def test_a_call_back_into_the_assembler_is_refused_when_a_failed_stream_is_compl
     with pytest.raises(StreamCallbackError):
         for packet in talk(form, 1000, b"fail"):
             assembler.assemble(packet, 1.0)
-    assert len(refused) == 2
+    assert len(refused) == 3
 
 
 @pytest.mark.parametrize("method", ["reassembled", "gap", "anomaly"])
@@ -134,3 +135,40 @@ def test_the_message_says_whether_the_stream_was_given_up(method: str, abandoned
         for packet in exchange():
             assembler.assemble(packet, 1.0)
     assert ("its stream is abandoned" in str(caught.value)) is abandoned
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stream_that_fails_when_it_is_told_that_it_has_failed_is_heard_twice(form: str) -> None:
+    def again() -> None:
+        raise ValueError("once more")
+
+    errors: List[str] = []
+    assembler = Assembler(Failing(again, ValueError("once")), on_error=lambda handler, error: errors.append(str(error)))
+    for packet in talk(form, 1000, b"fail"):
+        assembler.assemble(packet, 1.0)
+    assert errors == ["once", "once more"]
+    assert assembler.statistics().completions_by_reason == {"abandoned": 1}
+
+
+def test_an_interrupt_at_the_usual_end_leaves_a_connection_that_is_over() -> None:
+    def interrupted(reason: str) -> None:
+        raise KeyboardInterrupt
+
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    *opening, last = exchange()[: 1 + max(n for n, packet in enumerate(exchange()) if packet[47] & 1)]
+    for packet in opening:
+        assembler.assemble(packet, 1.0)
+    hooked: Any = recorder.only
+    hooked.complete = interrupted
+    before = list(hooked.anomalies)
+    with pytest.raises(KeyboardInterrupt):
+        assembler.assemble(last, 1.0)
+    statistics = assembler.statistics()
+    assert (statistics.connections, statistics.connections_lingering) == (0, 1)
+    assert statistics.completions_by_reason == {"fin": 1}
+    for packet in opening:
+        assembler.assemble(packet, 1.1)
+    assert hooked.anomalies == before
+    assembler.flush_all()
+    assert assembler.statistics().connections_lingering == 0

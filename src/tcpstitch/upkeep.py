@@ -85,14 +85,16 @@ class Upkeep(Bounds):
 
     def _handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
         """Abandon the stream; the error goes to `on_error`, else to the caller once this packet is done with."""
-        self._abandon(state)
-        self._note_error(state, handler, error)
+        try:
+            self._note_error(state, handler, error)  # before that of a `complete` that fails as well
+        finally:
+            self._abandon(state)
 
     def _note_error(self, state: StreamState, handler: Any, error: Exception) -> None:
         if self._on_error is not None:
             self._on_error(handler, error)
         elif self._error is None:
-            fate = "; its stream is abandoned" if state.reason == "abandoned" else ""  # not in `complete`
+            fate = "; its stream is abandoned" if state.reason in ("", "abandoned") else ""  # not in `complete`
             self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}{fate}")
             self._error.__cause__ = error
         else:
