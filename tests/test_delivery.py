@@ -165,6 +165,21 @@ def test_the_garbage_of_a_keep_alive_is_not_taken_for_what_the_tap_missed(
     assert ("keepalive" in recorder.kinds) == (not taken)
 
 
+@pytest.mark.parametrize("policy", EVERY_POLICY)
+def test_data_that_the_tap_has_ahead_of_its_syn_keeps_its_owners(policy: str) -> None:
+    """Its offsets count from elsewhere once the SYN has come, and so do those of who owns which byte."""
+    expected = {"first": (30, 50, 20), "last": (50, 0, 50), "solaris": (30, 10, 60)}.get(policy, (50, 30, 20))
+    recorder = Recorder()
+    with Assembler(recorder, delivery="acked", overlap=policy) as assembler:
+        for seq, flags, data in (
+            (1030, "A", b"a" * 50), (999, "S", b""), (1040, "A", b"c" * 60), (1000, "A", b"b" * 50)
+        ):  # fmt: skip
+            assembler.assemble(Segment.make(CLIENT, SERVER, seq, data, flags=flags), 1000.0)
+        assembler.assemble(Segment.make(SERVER, CLIENT, 499, flags="SA", ack=1000), 1000.0)
+        assembler.assemble(Segment.make(SERVER, CLIENT, 500, ack=1100), 1000.0)
+    assert recorder.only.data() == b"".join(data * size for data, size in zip((b"b", b"a", b"c"), expected))
+
+
 def test_the_garbage_of_a_keep_alive_does_not_begin_a_stream() -> None:
     recorder = Recorder()
     with Assembler(recorder) as assembler:

@@ -14,7 +14,7 @@ import pytest
 
 from support.frames import tcp_frame
 from support.holding import feed
-from support.recorder import Recorder
+from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, Flow, Limits, Segment, Stream, StreamCallbackError, StreamFactory
 
 SERVER = ("10.0.0.2", 80)
@@ -115,6 +115,25 @@ def test_ten_thousand_separate_ranges_of_one_stream_come_out_in_order() -> None:
     assembler.check()
     assert recorder.only.data() == stream
     assert recorder.only.gaps == []
+
+
+def test_a_queue_of_more_pages_than_a_plain_list_holds_is_overwritten_and_cut() -> None:
+    """By frames that follow each other behind a hole, a segment over many of their pages, and a FIN."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(50_000, 50_000, page_size=64), overlap="last")
+    stream = bytearray(random.Random(4).getrandbits(8 * 300_000).to_bytes(300_000, "big"))
+    assembler.assemble(syn(0), 1.0)
+    for start in (0, *range(2000, len(stream), 1000)):
+        assembler.assemble(tcp_frame(client(0), SERVER, 1000 + start, bytes(stream[start : start + 1000])), 1.0)
+    assert assembler.statistics().pages_used > 4096
+    stream[150_100:153_300] = b"other" * 640
+    assembler.assemble(piece(0, 150_100, bytes(stream[150_100:153_300])), 1.0)
+    assembler.assemble(tcp_frame(client(0), SERVER, 1000 + 200_500, flags="FA"), 1.0)
+    assembler.check()
+    assembler.assemble(piece(0, 1000, bytes(stream[1000:2000])), 1.0)
+    assert recorder.only.data() == stream[:200_500]
+    assert C2S in recorder.only.ended
+    assert assembler.statistics().pages_used == 0
 
 
 def test_kept_bytes_larger_than_what_one_drain_takes_come_back_whole() -> None:

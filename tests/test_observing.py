@@ -150,6 +150,17 @@ def test_a_pressure_callback_that_raises_reaches_the_caller_and_breaks_nothing()
     assert recorder.only.data() == b"x" * 100
 
 
+def test_a_pressure_callback_that_raises_is_told_to_on_error() -> None:
+    def fail(level: int) -> None:
+        raise ValueError(level)
+
+    heard: List[Any] = []
+    limits = Limits(max_connections=2)
+    on_error = lambda handler, error: heard.append((handler, str(error)))  # noqa: E731
+    feed(Assembler(Recorder(), limits=limits, on_pressure=fail, on_error=on_error), syn(0))
+    assert heard == [(fail, "1")]
+
+
 @pytest.mark.parametrize("marks", [(), (0.5, 0.5), (0.9, 0.5), (0.0,), (1.1,)])
 def test_marks_that_cannot_work_are_refused(marks: Any) -> None:
     with pytest.raises(UsageError, match="pressure_marks"):

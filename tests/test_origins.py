@@ -7,9 +7,9 @@ from typing import Any, Dict, List, Tuple
 import pytest
 
 from support.both_ways import opened, packet
-from support.frames import fast_open_option, tcp_frame
+from support.frames import CLIENT, SERVER, fast_open_option, tcp_frame
 from support.recorder import Recorder, Recording
-from tcpstitch import Assembler, Timeouts
+from tcpstitch import Assembler, Segment, Timeouts
 from test_delivery import EVERY_POLICY, Wire
 
 
@@ -134,3 +134,21 @@ def test_data_on_a_syn_that_waits_for_its_answer_bears_the_time_of_the_syn() -> 
         for second, fields in enumerate(packets):
             assembler.assemble(tcp_frame(**fields), 7.0 + second)
         assert [(len(chunk), chunk.timestamp) for chunk in recorder.only.chunks] == [(20, 7.0)]
+
+
+def test_segments_that_share_a_page_keep_the_contexts_of_their_maker() -> None:
+    """In front of, behind and between what is there already, and over it."""
+    recorder = Recorder()
+    pieces = [(100, 10), (120, 10), (110, 10), (103, 4), (90, 10), (120, 2)]
+    contexts = [*range(9), None, "last"]
+    far = [(place, 100) for place in (20_000, 30_000, 40_000, 50_000)]  # each takes a page of its own
+    with Assembler(recorder, overlap="last") as assembler:
+        assembler.assemble(Segment.make(CLIENT, SERVER, 999, flags="S"), 1.0)
+        for number, (place, size) in enumerate([*far, *pieces, (0, 90)]):
+            segment = Segment.make(CLIENT, SERVER, 1000 + place, bytes([number]) * size, context=contexts[number])
+            assembler.assemble(segment, 2.0 + number)
+        chunks = recorder.only.chunks
+        assert sum(map(len, chunks)) == 130
+        for chunk in chunks:
+            for index, number in enumerate(chunk.data):
+                assert chunk.packet_at(index)[::2] == (2.0 + number, contexts[number])
