@@ -52,12 +52,14 @@ def test_a_fin_beyond_the_window_is_not_queued(payload: bytes, checks: str) -> N
 
 def test_a_fin_whose_data_was_cut_off_keeps_its_place_behind_that() -> None:
     """In the queue it would lie behind what was captured. What waits over its place is cut, page by page."""
-    recorder = Recorder()
+    recorder, pages = Recorder(), []
     with Assembler(recorder, limits=Limits(page_size=64), **OPTIONS) as assembler:
         for seq, flags, size in ((999, "S", 0), (1100, "A", 999), (1050, "FA", 80), (1000, "A", 50)):
             frame = tcp_frame(CLIENT, SERVER, seq, bytes(size), flags)
             assembler.assemble(frame[:74] if "F" in flags else frame, 1000.0)
             assembler.check()
+            pages.append(assembler.statistics().pages_used)
+    assert pages == [0, 16, 2, 0]
     assert [(gap.offset, gap.length) for gap in recorder.only.gaps] == [(70, 30)]
     assert [chunk.offset + len(chunk) for chunk in recorder.only.chunks if chunk.end] == [130]
 
