@@ -172,3 +172,22 @@ def test_an_interrupt_at_the_usual_end_leaves_a_connection_that_is_over() -> Non
     assert hooked.anomalies == before
     assembler.flush_all()
     assert assembler.statistics().connections_lingering == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_interrupt_in_the_factory_leaves_no_connection_open(form: str) -> None:
+    class Interrupted(Recorder):
+        def new(self, *arguments: Any) -> Any:
+            if not self.connections:
+                self.connections.append(None)  # type: ignore[arg-type]
+                raise KeyboardInterrupt
+            return super().new(*arguments)
+
+    recorder = Interrupted()
+    assembler = Assembler(recorder)
+    first, *_ = talk(form, 1000, b"")
+    with pytest.raises(KeyboardInterrupt):
+        assembler.assemble(first, 1.0)
+    assert assembler.statistics().completions_by_reason == {"abandoned": 1}
+    assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, 70_000, flags="S"), 1.0)
+    assert len(recorder.connections) == 2

@@ -166,6 +166,9 @@ class Routing(Timers):
         except Exception as error:
             self._handler_failed(state, self._factory, error)
             return state
+        except BaseException:
+            self._abandon(state)
+            raise
         state.stream = stream
         if stream is None:
             state.closed = True
