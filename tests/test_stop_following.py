@@ -243,8 +243,9 @@ def test_what_waits_behind_a_hole_goes_when_the_connection_is_stopped() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("side", [C2S, S2C])
 @pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("overlap", ["first", "linux-kernel"])
 def test_a_fin_that_waited_behind_a_hole_ends_the_direction_that_was_stopped(
-    missing: bool, side: Direction, whole: bool
+    overlap: str, missing: bool, side: Direction, whole: bool
 ) -> None:
     """What is missing before it may never come, and nobody wants it."""
 
@@ -253,7 +254,7 @@ def test_a_fin_that_waited_behind_a_hole_ends_the_direction_that_was_stopped(
             (chunk.stop_connection if whole else chunk.stop)()
 
     recorder = Recorder(stop)
-    assembler = Assembler(recorder)
+    assembler = Assembler(recorder, overlap=overlap)
     late = [packet("c", "A", 200, 0, 100)] * (not missing)
     for number, fields in enumerate([
         *opened(), packet("c", "A", 0, 0, 100), packet("s", "A", 0, 100, 100), packet("c", "FA", 300, 100, 100),
@@ -291,3 +292,30 @@ def test_what_was_to_be_acknowledged_first_does_not_keep_a_stopped_direction_fro
         assembler.assemble(tcp_frame(**fields), 1.0 + number / 100)
     assert recorder.only.completions == ["fin"]
     assert recorder.only.ended == {C2S, S2C}
+
+
+def test_a_direction_that_is_stopped_as_time_goes_on_ends_though_nothing_follows() -> None:
+    recorder = Recorder(lambda recording, chunk: chunk.stop_connection() if chunk.offset else None)
+    assembler = Assembler(recorder)
+    for fields in (
+        *opened(), packet("s", "FA", 0), packet("c", "A", 0, 1, 100), packet("c", "A", 200, 1, 100),
+        packet("c", "FA", 400, 1, 100),
+    ):  # fmt: skip
+        assembler.assemble(tcp_frame(**fields), 1.0)
+    assembler.assemble(tcp_frame(("10.9.9.9", 9), SERVER, 1), 130.0)
+    assert recorder.only.completions == ["fin"]
+    assert recorder.only.ended == {C2S, S2C}
+
+
+def test_with_strict_checks_a_fin_that_was_refused_ends_a_stopped_direction_once_it_is_acknowledged() -> None:
+    """The update of the window came to the tap behind what it let in."""
+    recorder = Recorder(lambda recording, chunk: chunk.stop() if chunk.direction is C2S else None)
+    assembler = Assembler(recorder, checks="strict")
+    for fields in (
+        *opened((65535, 100)), packet("c", "A", 0, 0, 100), packet("s", "A", 0, 100, window=0),
+        packet("c", "FA", 100, 0, 50), packet("s", "A", 0, 151, window=100), packet("s", "FA", 0, 151),
+        packet("c", "A", 151, 1),
+    ):  # fmt: skip
+        assembler.assemble(tcp_frame(**fields), 1.0)
+    assert "out_of_window" in recorder.only.kinds
+    assert recorder.only.completions == ["fin"]

@@ -221,20 +221,20 @@ class Delivery(Sequencing, Keeping, Evidence):
     def request_stop(self) -> None:
         self.stopped = self.state.host._asked = True
         self.cuts = ()
+        while self.queue and hasattr(self.queue, "fin_reached"):  # that of the kernel: a FIN may wait in it
+            start = self.queue.first_offset
+            data, _ = self.queue.pop(start)
+            if self.queue.fin_reached:
+                self.fin_offset = start + len(data)
         for queue in (self.queue, self.held):
             if queue:
                 queue.clear()
         if self.kept:
             self.kept.clear()
 
-    @property
-    def stopped_early(self) -> bool:
-        """Whether a FIN that was seen waits for what nobody wants any more."""
-        return self.stopped and self.fin_offset is not None and not self.ended
-
     def end_stopped(self) -> None:
-        """Let the direction come to such a FIN."""
-        if self.stopped_early:
+        """Let a stopped direction come to its FIN, if that was seen: nobody wants what it waits for."""
+        if self.stopped and self.fin_offset is not None and not self.ended:
             self._advance(max(self.next_offset, self.fin_offset))
             self._settle()
 

@@ -228,8 +228,12 @@ class ShortPath(Strictly):
 
     def _answer(self, half: HalfStream, chunk: Chunk) -> None:
         """What the handler asked for, or did wrong, in the call that the short path made."""
-        half.answer(chunk)
-        half.catch_up()
-        half.peer.catch_up()
-        half.state.refresh()
+        self._busy = self
+        try:
+            half.answer(chunk)
+            half.catch_up()
+            half.peer.catch_up()
+            half.state.refresh()
+        finally:
+            self._busy = None
         self._watch()

@@ -114,9 +114,6 @@ class StreamState(Doubts):
     def after_segment(self, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough, or without any of its bytes."""
         client, server = self.client, self.server
-        if client.stopped or server.stopped:
-            client.end_stopped()
-            server.end_stopped()
         if not self.page_count and client.details is server.details and not (client.fin_waits() or server.fin_waits()):
             return  # of NOTHING
         for side in (client, server):
@@ -150,8 +147,11 @@ class StreamState(Doubts):
                 half.last_ack = ack
             return
         offset = peer.offset_of(ack)
-        if peer.stopped:
-            return  # nobody counts its bytes
+        if peer.stopped:  # nobody counts its bytes, but the FIN may be one of those that wait for this
+            if peer.doubtful and peer.acked < offset <= peer.highest_sent:
+                peer.acked = offset
+                self._trust_acknowledged(peer)
+            return
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
             offset = peer.acked = 0
@@ -348,11 +348,15 @@ class StreamState(Doubts):
 
     @apart
     def refresh(self) -> None:
-        """Decide, per direction, whether the next plain segment may take the short path."""
+        """Decide, per direction, whether the next plain segment may take the short path; let those end that a handler
+        has stopped."""
+        client, server = self.client, self.server
+        if not self.closed and (client.stopped or server.stopped):
+            client.end_stopped()
+            server.end_stopped()
         if self.closed:
             return  # `complete` has decided
-        client, server = self.client, self.server
-        ignored = client.stopped and server.stopped and not (client.stopped_early or server.stopped_early)
+        ignored = client.stopped and server.stopped
         if (
             self.stream is None
             or self.embryonic

@@ -192,10 +192,11 @@ class Waiting(Ordinary):
         self._busy = self
         try:
             half.anomaly("retransmission", offset, timestamp)
+            if self._asked or self._error is not None:
+                state.refresh()
         finally:
             self._busy = None
-        if self._asked or self._error is not None or self._gauge is not None:
-            state.refresh()
+        if self._error is not None or self._gauge is not None:
             self._watch()
         return True
 
