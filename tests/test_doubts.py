@@ -93,3 +93,18 @@ def test_a_number_ahead_says_what_its_sender_has_sent_unless_it_is_of_a_syn_or_r
     for segment in [*OPENED, client(8, flags=flags), server(0, ack=8)]:
         assembler.assemble(segment, 1000.0)
     assert ("bad_ack" in recorder.connections[0].kinds) is refused
+
+
+@pytest.mark.parametrize("flags", ["A", "FA"])
+def test_what_was_sent_ahead_of_the_syn_gives_way_with_its_fin(flags: str) -> None:
+    """A listening port took neither."""
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for source, target, seq, data, letters, ack in (
+            (CLIENT, SERVER, 1001, b"evil", flags, 77), (CLIENT, SERVER, 1000, b"", "S", 0),
+            (SERVER, CLIENT, 499, b"", "SA", 1001), (CLIENT, SERVER, 1001, b"good", "A", 500),
+            (CLIENT, SERVER, 1005, b"more", "A", 500), (SERVER, CLIENT, 500, b"", "A", 1009),
+        ):  # fmt: skip
+            assembler.assemble(Segment.make(source, target, seq, data, flags=letters, ack=ack), 1000.0)
+    assert recorder.only.text() == "goodmore"
+    assert recorder.kinds == {"midstream", "overlap_syn", "data_before_handshake", "overlap_conflict"}

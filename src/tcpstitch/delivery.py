@@ -234,7 +234,7 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     def end_stopped(self) -> None:
         """Let a stopped direction come to its FIN, if that was seen: nobody wants what it waits for."""
-        if self.stopped and self.fin_offset is not None and not self.ended:
+        if self.stopped and self.fin_offset is not None and not (self.ended or self.fin_unsure):
             self._advance(max(self.next_offset, self.fin_offset))
             self._settle()
 
