@@ -395,22 +395,3 @@ def test_a_hole_that_is_never_filled_ends_in_a_gap_at_the_flush() -> None:
     assert wire.only.events[C2S][0] == b"abc"
     assert isinstance(wire.only.events[C2S][1], Gap)
     assert wire.only.text() == "abc[7 bytes missing]k"
-
-
-@pytest.mark.parametrize("server_isn", [499, 2**32 - 3])
-def test_acknowledgements_that_a_tap_saw_before_the_handshake_count(server_isn: int) -> None:
-    """The server's direction comes later than the client's by more than the whole exchange took."""
-    first = server_isn + 1
-    recorder = Recorder()
-    assembler = Assembler(recorder, delivery="acked")
-    for number, segment in enumerate((
-        Segment.make(CLIENT, SERVER, 99, flags="S"),
-        *(Segment.make(CLIENT, SERVER, 100, ack=first + acked) for acked in (0, 5, 6)),
-        Segment.make(SERVER, CLIENT, server_isn, flags="SA", ack=100),
-        Segment.make(SERVER, CLIENT, first, b"hello", ack=100),
-        Segment.make(SERVER, CLIENT, first + 5, flags="FA", ack=100),
-    )):  # fmt: skip
-        assembler.assemble(segment, 1000.0 + number / 100)
-        assembler.check()
-    assert recorder.only.data(S2C) == b"hello"
-    assert recorder.only.ended == {S2C}

@@ -64,6 +64,23 @@ def test_a_stream_may_drop_its_oldest_data_at_its_limit() -> None:
     assert assembler.statistics().pages_used == 2
 
 
+@pytest.mark.parametrize("last", ["", "FA", "RA"])
+def test_what_a_limit_made_drop_is_a_gap_at_the_end(last: str) -> None:
+    client, recorder = ("10.0.0.1", 4000), Recorder()
+    limits = Limits(max_buffered_pages_per_connection=1)
+    with Assembler(recorder, limits=limits, on_limit="drop") as assembler:
+        assembler.assemble(Segment.make(client, SERVER, 999, flags="S"), 1.0)
+        assembler.assemble(Segment.make(SERVER, client, 4999, flags="SA", ack=1000), 1.0)
+        assembler.assemble(Segment.make(client, SERVER, 1000, b"abc", ack=5000), 1.0)
+        for number in range(4):
+            assembler.assemble(Segment.make(client, SERVER, 1010 + 2048 * number, b"x" * 2048, ack=5000), 1.0)
+        if last:
+            assembler.assemble(Segment.make(client, SERVER, 1010 + 4 * 2048, flags=last, ack=5000), 1.0)
+    assert [(gap.offset, gap.length, gap.reason) for gap in recorder.only.gaps] == [(3, 7 + 4 * 2048, "flushed")]
+    assert [chunk.offset for chunk in recorder.only.chunks if chunk.end] == ([10 + 4 * 2048] if last == "FA" else [])
+    assert assembler.statistics().missing_bytes == 7 + 4 * 2048
+
+
 def test_where_the_data_that_waited_for_its_start_was_dropped_the_start_was_not_seen() -> None:
     recorder = Recorder()
     with Assembler(recorder, limits=Limits(max_buffered_pages_per_connection=1), on_limit="drop") as assembler:

@@ -1,4 +1,4 @@
-"""Strict checks where the tap shows packets in another order than that in which the hosts met them."""
+"""The tap shows packets in another order than that in which the hosts met them, which strict checks must bear."""
 
 from __future__ import annotations
 
@@ -188,3 +188,22 @@ def test_after_a_refused_syn_with_data_a_connection_the_other_way_is_one_of_its_
     last = recorder.connections[-1]
     assert last.flow.client.port == CLIENT[1]
     assert (last.data(C2S), last.data(S2C)) == (b"more", b"answer")
+
+
+@pytest.mark.parametrize("server_isn", [499, 2**32 - 3])
+def test_acknowledgements_that_a_tap_saw_before_the_handshake_count(server_isn: int) -> None:
+    """The server's direction comes later than the client's by more than the whole exchange took."""
+    first = server_isn + 1
+    recorder = Recorder()
+    assembler = Assembler(recorder, delivery="acked")
+    for number, segment in enumerate((
+        Segment.make(CLIENT, SERVER, 99, flags="S"),
+        *(Segment.make(CLIENT, SERVER, 100, ack=first + acked) for acked in (0, 5, 6)),
+        Segment.make(SERVER, CLIENT, server_isn, flags="SA", ack=100),
+        Segment.make(SERVER, CLIENT, first, b"hello", ack=100),
+        Segment.make(SERVER, CLIENT, first + 5, flags="FA", ack=100),
+    )):  # fmt: skip
+        assembler.assemble(segment, 1000.0 + number / 100)
+        assembler.check()
+    assert recorder.only.data(S2C) == b"hello"
+    assert recorder.only.ended == {S2C}

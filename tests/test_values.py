@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from decimal import Decimal
 from typing import Any, List, Tuple
 
@@ -360,3 +361,16 @@ def test_a_decode_error_names_its_counter() -> None:
     assert (str(DecodeError("too_deep")), DecodeError("too_deep").reason) == ("too_deep", "too_deep")
     assert str(DecodeError("short_header", "of 3 bytes")) == "short_header: of 3 bytes"
     assert issubclass(DecodeError, TcpStitchError) and issubclass(LimitsError, ValueError)
+
+
+@pytest.mark.parametrize("index", [0, -1])
+def test_a_chunk_that_is_pickled_is_answered_with_what_can_be(index: int) -> None:
+    """Not with a complaint about a struct inside of the assembler, to which it leads."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for number, packet in enumerate(exchange()):
+        assembler.assemble(packet, number)
+    chunks = recorder.only.chunks
+    assert chunks[-1].end
+    with pytest.raises(UsageError, match=r"pickle what you want of it, such as chunk\.data"):
+        pickle.dumps(chunks[index])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import pickle
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import pytest
 
@@ -17,7 +16,6 @@ from support.frames import CLIENT, SERVER, SERVER6, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import (
     Assembler,
-    Chunk,
     Direction,
     Limits,
     PacketDecoder,
@@ -397,24 +395,3 @@ def test_checks_take_what_accept_is_given(wrong: Any) -> None:
     segment = Segment.make(CLIENT, SERVER, 1, b"")
     with pytest.raises(UsageError, match="next_seq"):
         OptionCheck().check(segment, Direction.CLIENT_TO_SERVER, None)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("index", [0, -1])
-def test_a_chunk_that_is_pickled_is_answered_with_what_can_be(index: int) -> None:
-    """Not with a complaint about a struct inside of the assembler, to which it leads."""
-    chunks: List[Chunk] = []
-
-    class Keeper(Stream):
-        def reassembled(self, chunk: Chunk) -> None:
-            chunks.append(chunk)
-
-    class Keepers(StreamFactory):
-        def new(self, flow: Any, segment: Segment, timestamp: float) -> Stream:
-            return Keeper()
-
-    assembler = Assembler(Keepers())
-    for number, packet in enumerate(exchange()):
-        assembler.assemble(packet, number)
-    assert chunks[-1].end
-    with pytest.raises(UsageError, match=r"pickle what you want of it, such as chunk\.data"):
-        pickle.dumps(chunks[index])

@@ -35,7 +35,7 @@ class Assembler(ShortPath):
     made a `Gap` ("gap"); by default as the checks have it. `on_limit`: what is given up at a page bound, "deliver",
     "drop" or "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
 
-    `linktype` of packets that come as bytes by themselves (1, Ethernet; those of `open_capture` carry their own).
+    `linktype` of packets that come as plain bytes: 1, Ethernet, also with `open_capture`, which tags its others.
     `flow_key`: "vlan" or "tunnel" keeps equal addresses in different VLANs or tunnels apart.
     `on_error(handler, exception)` hears of a handler that raised, a stream or the factory; without it `assemble` raises
     `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the `pressure_marks`, as

@@ -237,13 +237,6 @@ class HalfStream(Delivery):
         return self.next_offset > before
 
     @apart
-    def _give_up(self, stop: int, reason: str) -> None:
-        """Report `[next_offset, stop)` as gone."""
-        start = self.next_offset
-        self._hand(start)
-        self._advance(stop)
-        self._note_gap(start, stop - start, reason)
-
     def release_hold(self) -> None:
         """Take the lowest byte held, or known to be cut off, for the start of a stream whose SYN was not seen."""
         self.end_hold()
@@ -367,9 +360,11 @@ class HalfStream(Delivery):
         return PLAIN if self.ts_recent < 0 else STAMPED
 
     def _settle_details(self) -> None:
-        """No hole any more: keep nothing of it."""
+        """Nothing waits any more: keep nothing of it."""
         details = self.details
-        details.ahead, details.waiting_start, details.acked_since, details.acked_mark = -1, None, None, 0
+        details.waiting_start, details.acked_since, details.acked_mark = None, None, 0
+        if details.ahead <= self.next_offset:  # else a limit made drop what lay there
+            details.ahead = -1
         details.kept, details.held = details.kept or None, details.held or None
         if details.claimed_end <= self.next_offset:
             details.claimed_end = -1

@@ -85,7 +85,7 @@ class KernelQueue(Disputed):
     """Stands in for `ReorderQueue`. Inserting costs O(log n) for n nodes, and O(log n) for each node that goes."""
 
     __slots__ = (
-        "_cache", "_owner", "_tree", "_floor", "fin_reached", "buffered_bytes",
+        "_cache", "_owner", "_tree", "_floor", "fin_reached", "fin_dropped", "buffered_bytes",
     )  # fmt: skip
 
     def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
@@ -94,6 +94,7 @@ class KernelQueue(Disputed):
         self._tree: RedBlackTree[_Run] = RedBlackTree()
         self._floor = _NO_FLOOR  # below it everything is delivered; nodes keep their start, the tree is ordered by it
         self.fin_reached = False  # the last `pop` came to a FIN
+        self.fin_dropped = False  # all was dropped, and ended with a FIN
         self.buffered_bytes = 0  # as stored: a byte in two nodes counts twice
         self._conflicts = ()
 
@@ -332,6 +333,7 @@ class KernelQueue(Disputed):
         """Drop the page with the lowest offsets, or its node if the order of starts needs that."""
         node = self._first()
         run, following = node.item, node.following()
+        self.fin_dropped = following is None and len(run.pages) == 1 and run.end - 1 in run.fins
         if len(run.pages) == 1 or (following is not None and following.item.start <= run.pages[1].start):
             self._erase(node)
         else:

@@ -333,6 +333,8 @@ class StreamState(Doubts):
             if self.stream is not None and half.fin_unsure and half.fin_offset is not None:
                 half.fin_unsure = False
                 half.drain()
+            if self.stream is not None:
+                half.give_up_dropped(reason)
             if half.held:
                 half.hand_over()
 
