@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 Answer = Dict[str, Any]
 Measure = Callable[[str, bool], Answer]  # (path, hashing)
 Environment = Optional[Dict[str, str]]
+WARM = 6_000_000  # packets after which PyPy has compiled what it will
 
 
 class Runner(NamedTuple):
@@ -134,7 +135,7 @@ def tshark(path: str, hashing: bool) -> Answer:
 
 
 def own(folder: str) -> Tuple[List[Runner], List[str]]:
-    """This library on this interpreter, on CPython 3.13 and on PyPy, there also after a first pass."""
+    """This library on this interpreter, on CPython 3.13 and on PyPy, there also when it is warm."""
     me, environment = sys.executable, shelf_environment(folder)
     found = [Runner("tcpstitch run", python(me, "run")), Runner("tcpstitch assemble", python(me, "assemble"))]
     missing = []
@@ -146,8 +147,8 @@ def own(folder: str) -> Tuple[List[Runner], List[str]]:
     pypy = find_interpreter("pypy3")
     if pypy:
         found.append(Runner("tcpstitch run, PyPy", python(pypy, "run", environment)))
-        found.append(Runner("tcpstitch run, PyPy, second pass", python(pypy, "run", environment, warm=1)))
-        found.append(Runner("tcpstitch assemble, PyPy, second pass", python(pypy, "assemble", environment, warm=1)))
+        for name in ("run", "assemble"):
+            found.append(Runner(f"tcpstitch {name}, PyPy, warm", python(pypy, name, environment, warm=WARM)))
     else:
         missing.append("PyPy")
     return found, missing

@@ -221,14 +221,15 @@ def main() -> None:
     parser.add_argument("runner", choices=sorted(RUNNERS))
     parser.add_argument("capture")
     parser.add_argument("--hash", action="store_true")
-    parser.add_argument("--warm", type=int, default=0, help="times to go over the capture before the one that counts")
+    parser.add_argument("--warm", type=int, default=0, help="packets to take before the pass that counts, at least")
     options = parser.parse_args()
     if options.runner in _IMPORTS:
         importlib.import_module(_IMPORTS[options.runner])
     elif options.runner != "plain-dict":
         importlib.import_module("tcpstitch.readers")  # assembler and captures
-    for _ in range(options.warm):
-        RUNNERS[options.runner](options.capture, None)
+    taken = 0
+    while taken < options.warm:
+        taken += RUNNERS[options.runner](options.capture, None)[0] or options.warm  # scapy's does not say
     digest = Digest() if options.hash else None
     start_kib = memory_kib("VmRSS")
     started = time.perf_counter()
