@@ -83,10 +83,12 @@ def test_a_queued_fin_goes_with_the_page_that_held_it() -> None:
     assert rest == bytes(range(33, 60))
 
 
-def test_a_fin_that_was_dropped_ends_the_stream_behind_the_gap() -> None:
-    """Its page was given up for one of the other direction; it takes no byte of the gap."""
+@pytest.mark.parametrize("sent_again, missing", [(False, [(0, 40)]), (True, [])], ids=["once", "again"])
+def test_a_fin_that_was_dropped_ends_the_stream_behind_the_gap(sent_again: bool, missing: Any) -> None:
+    """Its page was given up for one of the other direction; it takes no byte of the gap. It may come again."""
     recorder = Recorder()
     limits = Limits(max_buffered_pages_per_connection=2, page_size=64)
+    again = [Segment.make(CLIENT, SERVER, 1001, b"a" * 40, flags="FA", ack=4001)] if sent_again else []
     with Assembler(recorder, limits=limits, on_limit="drop", **OPTIONS) as assembler:
         for number, segment in enumerate((
             Segment.make(CLIENT, SERVER, 1000, flags="S"),
@@ -94,11 +96,13 @@ def test_a_fin_that_was_dropped_ends_the_stream_behind_the_gap() -> None:
             Segment.make(CLIENT, SERVER, 1001, ack=4001),
             Segment.make(CLIENT, SERVER, 1011, b"a" * 30, flags="FA", ack=4001),
             Segment.make(SERVER, CLIENT, 4101, b"b" * 30, ack=1001),
+            *again,
         )):  # fmt: skip
             assembler.assemble(segment, 1000.0 + number)
             assembler.check()
-    assert [(gap.offset, gap.length) for gap in recorder.only.gaps if gap.direction is C2S] == [(0, 40)]
-    assert [(chunk.direction, chunk.offset) for chunk in recorder.only.chunks if chunk.end] == [(C2S, 40)]
+    assert [(gap.offset, gap.length) for gap in recorder.only.gaps if gap.direction is C2S] == missing
+    ends = [chunk for chunk in recorder.only.chunks if chunk.end]
+    assert [(chunk.direction, chunk.offset + len(chunk.data)) for chunk in ends] == [(C2S, 40)]
 
 
 @pytest.mark.parametrize("checks", ["strict", "lenient"])

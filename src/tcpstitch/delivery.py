@@ -209,6 +209,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         elif self.details is not NOTHING and self.kept:
             self.kept.clear()
 
+    @apart
     def _give_up(self, stop: int, reason: str) -> None:
         """Report `[next_offset, stop)` as gone."""
         start = self.next_offset
@@ -218,14 +219,16 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     def give_up_dropped(self, reason: str) -> None:
         """The same with what a limit made drop behind all that is held; nothing else is known to be missing there."""
+        if self.ended or self.stopped or self.ahead <= self.next_offset:
+            return
         if getattr(self.queue, "fin_dropped", False):
             self.fin_offset = self.ahead - 1
         stop = min(self.ahead, self.window_end())
         if self.fin_offset is not None:
             stop = min(stop, self.fin_offset)
-        if stop > self.next_offset and not (self.ended or self.stopped):
+        if stop > self.next_offset:
             self._give_up(stop, reason)
-            self._settle()
+        self._settle()
 
     # -- what handlers ask for
 

@@ -236,7 +236,6 @@ class HalfStream(Delivery):
             cuts.pop_first()
         return self.next_offset > before
 
-    @apart
     def release_hold(self) -> None:
         """Take the lowest byte held, or known to be cut off, for the start of a stream whose SYN was not seen."""
         self.end_hold()
