@@ -218,7 +218,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         self._note_gap(start, stop - start, reason)
 
     def give_up_dropped(self, reason: str) -> None:
-        """The same with what a limit made drop behind all that is held; nothing else is known to be missing there."""
+        """At the end, report as gone what a limit made drop behind all that was held: nothing else tells of it."""
         if self.ended or self.stopped or self.ahead <= self.next_offset:
             return
         if getattr(self.queue, "fin_dropped", False):
