@@ -221,7 +221,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         """At the end, report as gone what a limit made drop behind all that was held: nothing else tells of it."""
         if self.ended or self.stopped or self.ahead <= self.next_offset:
             return
-        if getattr(self.queue, "fin_dropped", False):
+        if self.queue is not None and self.queue.fin_dropped:
             self.fin_offset = self.ahead - 1
         stop = min(self.ahead, self.window_end())
         if self.fin_offset is not None:
@@ -242,7 +242,7 @@ class Delivery(Sequencing, Keeping, Evidence):
     def request_stop(self) -> None:
         self.stopped = self.state.host._asked = True
         self.cuts = ()
-        while self.queue and hasattr(self.queue, "fin_reached"):  # that of the kernel: a FIN may wait in it
+        while self.queue and self.queue.holds_fins:
             start = self.queue.first_offset
             data, _ = self.queue.pop(start)
             if self.queue.fin_reached:

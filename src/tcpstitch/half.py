@@ -203,7 +203,7 @@ class HalfStream(Delivery):
             if self.queue and self.queue.first_offset <= self.next_offset:
                 owners: Optional[Owners] = [] if self.state.host._acked_only else None
                 data, marks = self.queue.pop(self.next_offset, owners=owners)
-                if getattr(self.queue, "fin_reached", False):
+                if self.queue.fin_reached:
                     self.fin_offset = self.next_offset + len(data)
                 if data:
                     self._deliver(data, marks[0][1], marks, owners)

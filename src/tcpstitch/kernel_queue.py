@@ -99,6 +99,7 @@ class KernelQueue(Disputed):
         self._conflicts = ()
 
     appends = False  # see ReorderQueue
+    holds_fins = True  # a FIN waits in it, as a byte does
 
     def __bool__(self) -> bool:
         return bool(self._tree)

@@ -41,6 +41,8 @@ class ReorderQueue(Disputed):
         self._claims = self._charged = self.buffered_bytes = 0
         self._conflicts = ()
 
+    holds_fins = fin_reached = fin_dropped = False  # see KernelQueue
+
     def __bool__(self) -> bool:
         return self.buffered_bytes > 0
 
