@@ -123,12 +123,14 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="size of the captures")
     parser.add_argument("--folder", help="where the captures are kept (default: the temporary folder)")
     parser.add_argument("--only", default="", help="run only contestants whose name begins with one of these; a|b")
+    parser.add_argument("--without", default="", help="leave out contestants whose name has one of these; a|b")
     parser.add_argument("--write", nargs="?", const="speed", help="write the tables into this section of the page")
     options = parser.parse_args()
     folder = options.folder or os.path.join(tempfile.gettempdir(), "tcpstitch-benchmarks")
     os.makedirs(folder, exist_ok=True)
     runners, missing = contestants(folder)
     wanted = tuple(word for word in options.only.split("|") if word)
+    runners = [r for r in runners if not any(word in r.name for word in options.without.split("|") if word)]
     runners = [r for r in runners if r is runners[0] or not wanted or r.name.startswith(wanted)]
     names = options.workloads.split(",")
     tables: Dict[str, Table] = {}
