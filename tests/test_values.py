@@ -145,11 +145,12 @@ LOW = ("10.0.0.4", 443)
         (LOW, DYNAMIC, "S", LOW),  # the SYN tells, whatever the ports
         (HIGH, USER, "SA", USER),  # so does the SYN/ACK
         (DYNAMIC, LOW, "A", DYNAMIC),
-        (LOW, DYNAMIC, "A", DYNAMIC),  # the server's port is in the lower of the ranges of RFC 6335
+        (LOW, DYNAMIC, "A", DYNAMIC),  # the server's port is in the lower range
         (LOW, USER, "A", USER),
         (USER, DYNAMIC, "A", DYNAMIC),
-        (USER, HIGH, "A", USER),  # both in the same one: who is seen first
-        (HIGH, USER, "A", HIGH),
+        (USER, HIGH, "A", HIGH),  # where Linux begins with ephemeral ports
+        (HIGH, DYNAMIC, "A", HIGH),  # both in the same one: who is seen first
+        (DYNAMIC, HIGH, "A", DYNAMIC),
     ],
 )
 def test_who_the_client_is_is_told_by_syns_then_by_ports_then_by_who_comes_first(

@@ -387,14 +387,14 @@ _NUMBERS = struct.Struct("!II2xH2xH").unpack_from
 def directed_flow(segment: Segment) -> Flow:
     """The connection that a first segment opens.
 
-    The SYN tells, or the SYN/ACK; else the port in the lower range of RFC 6335 (system, user, dynamic) is the
-    server's; else the first sender is the client.
+    The SYN tells, or the SYN/ACK; else the port in the lower range is the server's: system, user (RFC 6335), or
+    ephemeral, which begins at 32768 in Linux; else the first sender is the client.
     """
     flags = segment.flags
     if flags & SYN:
         from_client = not flags & ACK
     else:
         source, destination = segment.source.port, segment.destination.port
-        ranks = [0 if port < 1024 else 1 if port < 49152 else 2 for port in (source, destination)]
+        ranks = [0 if port < 1024 else 1 if port < 32768 else 2 for port in (source, destination)]
         from_client = ranks[0] >= ranks[1]
     return Flow(segment.key if from_client else reverse_key(segment.key))
