@@ -262,6 +262,14 @@ def test_nothing_can_be_kept_from_outside_of_a_chunk() -> None:
     assert [chunk.data for chunk in chunks] == [b"abc", b"def"] and asked == [-1, 4] * 2
 
 
+@pytest.mark.parametrize("syn, start, skip", [(True, True, 0), (False, False, -1)])
+def test_bytes_that_were_kept_back_bring_neither_start_nor_skip_again(syn: bool, start: bool, skip: int) -> None:
+    sent = [(99, b"", "S")] * syn + [(100 + at, b"data"[at : at + 1], "A") for at in range(4)] + [(104, b"", "FA")]
+    chunks = chunks_of(*sent, on_chunk=lambda recording, chunk: chunk.keep_from(0))
+    assert (chunks[-1].offset, chunks[-1].data, chunks[-1].end) == (0, b"data", True)
+    assert [(chunk.start, chunk.skip) for chunk in chunks] == [(start, skip)] + [(False, 0)] * (len(chunks) - 1)
+
+
 @pytest.mark.parametrize("index", [1.5, "1", None, Decimal(1)])
 def test_the_place_of_a_byte_is_a_whole_number(index: Any) -> None:
     """Else the mistake would be found behind the handler, by the assembler."""

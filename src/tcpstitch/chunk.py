@@ -56,8 +56,9 @@ class Chunk:
     `data` are the `bytes`; `offset` is the stream offset of the first (0 = first byte after the SYN);
     `timestamp` the capture time, in seconds, of the packet that carried the first byte. `skip` is the number of bytes
     missing just before it, 0 when none, or -1 when the start of the stream was not seen. `start` marks data at offset 0
-    behind a SYN that was seen, `end` the last chunk (FIN), which may be empty. The bytes are contiguous, but for urgent
-    ones taken out (`urgent="oob"`) behind bytes that were kept back: `packet_at` knows the places then too.
+    behind a SYN that was seen, `end` the last chunk (FIN), which may be empty. As in gopacket, bytes kept back bring
+    neither `skip` nor `start` again. The bytes are contiguous, but for urgent ones taken out (`urgent="oob"`)
+    behind bytes that were kept back: `packet_at` knows the places then too.
     """
 
     # The ordinary chunk stores four values, and the short path stores them itself; the others are class constants or
