@@ -64,6 +64,43 @@ def test_a_fin_whose_data_was_cut_off_keeps_its_place_behind_that() -> None:
     assert [chunk.offset + len(chunk) for chunk in recorder.only.chunks if chunk.end] == [130]
 
 
+@pytest.mark.parametrize("overlap", ["linux-kernel", "first"])
+@pytest.mark.parametrize("acked, missing", [(4, []), (9, []), (10, [(3, 5)])])
+def test_a_fin_alone_behind_a_hole_tells_of_lost_bytes_only_once_it_is_acknowledged(
+    overlap: str, acked: int, missing: Any
+) -> None:
+    """Under every policy: it may be a decoy."""
+    recorder = Recorder()
+    with Assembler(recorder, overlap=overlap) as assembler:
+        for segment in (
+            Segment.make(CLIENT, SERVER, 1000, flags="S"),
+            Segment.make(SERVER, CLIENT, 5000, flags="SA", ack=1001),
+            Segment.make(CLIENT, SERVER, 1001, b"abc", ack=5001),
+            Segment.make(CLIENT, SERVER, 1009, flags="FA", ack=5001),
+            Segment.make(SERVER, CLIENT, 5001, ack=1000 + acked),
+        ):
+            assembler.assemble(segment, 1000.0)
+    assert [(gap.offset, gap.length) for gap in recorder.only.gaps] == missing
+    assert (C2S in recorder.only.ended) == bool(missing)
+
+
+@pytest.mark.parametrize("overlap", ["linux-kernel", "first"])
+def test_a_fin_alone_whose_time_is_over_keeps_its_place(overlap: str) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder, overlap=overlap)
+    for segment in (
+        Segment.make(CLIENT, SERVER, 1000, flags="S"),
+        Segment.make(SERVER, CLIENT, 5000, flags="SA", ack=1001),
+        Segment.make(CLIENT, SERVER, 1009, flags="FA", ack=5001),
+    ):
+        assembler.assemble(segment, 1000.0)
+    assembler.flush_older_than(1001.0)
+    assembler.check()
+    assert (assembler.statistics().pages_used, recorder.only.gaps) == (0, [])
+    assembler.assemble(Segment.make(CLIENT, SERVER, 1001, b"8 bytes.", ack=5001), 1002.0)
+    assert (recorder.only.data(), recorder.only.ended) == (b"8 bytes.", {C2S})
+
+
 def test_a_queued_fin_goes_with_the_page_that_held_it() -> None:
     """Data was appended behind the FIN; once the FIN's page is dropped, no byte of the rest is taken for it."""
     recorder = Recorder()

@@ -181,3 +181,13 @@ def test_a_connection_that_waited_only_for_silence_ends_as_it_would_have_then(fl
 def test_the_page_lists_just_these() -> None:
     shown: Set[str] = {case.__name__.partition("_by_")[0] for case in GAP_CASES}
     assert (shown, set(END_CASES)) == (GAPS, ENDS)
+
+
+def test_an_end_that_both_sides_have_told_is_a_fin_also_where_its_last_acknowledgement_is_not_seen() -> None:
+    """With `delivery="acked"` the last bytes wait for that when the input ends."""
+    for delivery in ("arrival", "acked"):
+        talk = Talk(delivery=delivery)
+        talk.say(CLIENT, 100, b"all", flags="FA", ack=500)
+        talk.say(SERVER, 500, b"answer", flags="FA", ack=104)
+        talk.assembler.flush_all()
+        assert talk.recorder.only.completions == ["fin"]

@@ -124,6 +124,11 @@ class KernelQueue(Disputed):
         """Capture time at which the lowest buffered bytes came; only while not empty."""
         return self._first().item.pages[0].timestamp
 
+    @property
+    def only_fin(self) -> bool:
+        """Whether nothing waits but a FIN."""
+        return self.buffered_bytes == 1 and bool(self._first().item.fins)
+
     def end_of_older(self, timestamp: float) -> Optional[int]:
         """The highest end of a page with bytes from before `timestamp`. O(pages)."""
         ends = [page.end for run in self._tree for page in run.pages if page.oldest_timestamp() < timestamp]

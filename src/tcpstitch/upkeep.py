@@ -35,6 +35,8 @@ class Upkeep(Bounds):
         "_jump_packets", "_jump_seen", "_next_sweep", "_set_back_at", "_start_any", "_sweep_packets",
     )  # fmt: skip
 
+    _acked_only: bool
+
     def __init__(self, limits: Limits, policies: Policies, timeouts: Timeouts, start_any: bool) -> None:
         super().__init__(limits)
         self._timeouts = timeouts
@@ -166,7 +168,10 @@ class Upkeep(Bounds):
 
     def _end_of(self, state: StreamState, otherwise: str) -> str:
         """The reason for the end of a connection that may have waited for its other side only."""
-        return "rst" if state.restartable else "fin" if state.key in self._closed else otherwise
+        if state.restartable:
+            return "rst"
+        over = self._acked_only and state.client.fin_received and state.server.fin_received
+        return "fin" if over or state.key in self._closed else otherwise
 
     def _complete(self, state: StreamState, reason: str) -> None:
         """Deliver what is held, then call `Stream.complete`, exactly once. The connection lingers."""
