@@ -187,6 +187,20 @@ def test_an_unknown_option_leads_to_the_help_of_the_command_that_was_named(sampl
     assert capsys.readouterr().err == "tcpstitch: unrecognized arguments: --newest; see tcpstitch list --help\n"
 
 
+def test_files_may_stand_on_either_side_of_an_option(sample: str, tmp_path: Path, capsys: Any) -> None:
+    other = write(tmp_path / "other.pcap", frame(CLIENT, ("10.0.0.3", 80), 100, 0, SYN))
+    assert main(["list", sample, "--memory", "64MiB", other]) == 0
+    assert "2 connections" in capsys.readouterr().err
+
+
+def test_a_name_of_a_file_with_control_characters_stays_in_its_line(tmp_path: Path, capsys: Any) -> None:
+    cut = tmp_path / "line\n\x1b[31m.pcap"
+    cut.write_bytes(capture(*exchange()).getvalue()[:-1])
+    assert main(["list", str(cut)]) == 1
+    warning, _ = capsys.readouterr().err.splitlines()
+    assert r"line\n\x1b[31m.pcap: at byte" in warning and warning.isprintable()
+
+
 def test_files_and_an_interface_together_are_told_from_neither(sample: str, capsys: Any) -> None:
     assert main(["list", sample, "-i", "lo"]) == 2
     assert capsys.readouterr().err.startswith("tcpstitch: not both: ")

@@ -22,7 +22,8 @@ from .common import say
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of the whole usage."""
-        self.exit(2, f"tcpstitch: {message}; see {self.prog} --help\n")
+        say(f"tcpstitch: {message}; see {self.prog} --help")
+        self.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +55,9 @@ def _reason(error: BaseException, output: str) -> str:
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command with `arguments` (default: those of the process); returns the exit status."""
     options, unknown = build_parser().parse_known_args(arguments)
-    if unknown:
+    if all(text == "-" or not text.startswith("-") for text in unknown):
+        options.files += unknown  # argparse knows the files only that stand together
+    else:
         # Not of the command itself, whose help has no options: of the one that was named.
         _Parser(prog=f"tcpstitch {options.command}").error(f"unrecognized arguments: {' '.join(unknown)}")
     # When output fails, it fails for every connection; the library logs those after the first, one line is enough here.

@@ -125,10 +125,12 @@ def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int
 
 
 def say(text: str) -> None:
-    """A line on standard error, if there is one and it takes it: the exit status says the same."""
+    """A line on standard error, if there is one and it takes it: the exit status says the same. A name in it may have
+    been made to command the terminal."""
     if sys.stderr is not None:
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
         try:
-            print(text, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
         except OSError:
             sys.stderr = None  # or the flush at exit fails, which has a status of its own
 
