@@ -165,3 +165,18 @@ def test_a_snapshot_does_not_change() -> None:
     busy.assembler.assemble(ARP, 1.0)
     busy.assembler.flush_all()
     assert taken == copy
+
+
+def test_a_connection_that_the_factory_declined_is_not_opened_and_completes_nothing() -> None:
+    class Choosing(Recorder):
+        def new(self, flow: Any, segment: Segment, timestamp: float) -> Any:
+            return super().new(flow, segment, timestamp) if flow.client.port == 1 else None
+
+    assembler = Assembler(Choosing())
+    for port in (1, 2, 3):
+        assembler.assemble(tcp_frame(("10.0.0.1", port), SERVER, 999, flags="S"), 1.0)
+    now = assembler.statistics()
+    assert (now.connections_opened, now.connections_completed, now.connections) == (1, 0, 1)
+    assembler.flush_all()
+    now = assembler.statistics()
+    assert (now.connections_opened, now.connections_completed, now.connections) == (1, 1, 0)

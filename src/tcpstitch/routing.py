@@ -156,9 +156,9 @@ class Routing(Timers):
         if key.__class__ is not bytes:
             self._key_bytes += key_cost(key)
         state.last_packet = self._packets
-        self._counters.opened += 1
         flow = NEW(Flow)
         flow.key = key
+        stream: Any = state  # anything but None: where the factory fails, a connection is abandoned
         try:
             stream = self._factory.new(flow, segment, timestamp)
             if stream.__class__ is not self._usual_class and stream is not None:
@@ -169,6 +169,8 @@ class Routing(Timers):
         except BaseException:
             self._abandon(state)
             raise
+        finally:
+            self._counters.opened += stream is not None
         state.stream = stream
         if stream is None:
             state.closed = True

@@ -22,7 +22,8 @@ class Statistics(NamedTuple):
     Connections: `connections` open now, of which `connections_embryonic` have not ended their handshake; besides these
     `connections_lingering` now, over but for late packets, or closed by one side and waiting for the rest;
     `connections_peak`, the most of both at a time.
-    `connections_opened`, `connections_completed`, `completions_by_reason`; `connections_evicted` for `max_connections`.
+    `connections_opened`, without those that the factory declined, and `connections_completed`: the difference has still
+    to complete; `completions_by_reason`; `connections_evicted` for `max_connections`.
 
     Memory: pages now, where `pages_used` + `pages_free` == `pages_allocated`; `pages_peak`, the most used.
     `page_limit_hits`: times a connection reached its own bound. `evictions`: times the total page bound made a
