@@ -227,9 +227,10 @@ class Bounds(Settings):
     def max_buffered_pages_total(self, pages: int) -> None:
         self.limits = dataclasses.replace(self._limits, max_buffered_pages_total=pages)
 
-    def _counted_connections(self) -> int:
-        """How many of `max_connections` there are: VLANs and tunnels count as what else fits in their room. O(1)."""
-        return self._state_count + self._key_bytes // CONNECTION_BYTES
+    def _counted_connections(self, extra: int = 0) -> int:
+        """How many of `max_connections` there are: VLANs and tunnels, those of `extra` bytes too, count as what else
+        fits in their room. O(1)."""
+        return self._state_count + (self._key_bytes + extra) // CONNECTION_BYTES
 
     def _shrink(self) -> None:
         """Evict down to the bounds, if they have changed; and again, while handlers that hear of it change them."""

@@ -146,15 +146,15 @@ class Routing(Timers):
 
     def _admit(self, key: FlowKey, reverse: FlowKey, segment: Segment, timestamp: float) -> StreamState:
         """Make room for a connection and ask for its stream; `key` is the client's, `reverse` the server's."""
-        while self._counted_connections() >= self._max_connections:
+        extra = 0 if key.__class__ is bytes else key_cost(key)
+        while self._counted_connections(extra) >= self._max_connections and self._state_count:
             self._evict_connection()
         state = make_state(self, key, reverse, timestamp)
         halves = self._halves
         halves[reverse] = state.server
         halves[key] = state.client  # second, for the one whose two ends are the same
         self._state_count += 1
-        if key.__class__ is not bytes:
-            self._key_bytes += key_cost(key)
+        self._key_bytes += extra
         state.last_packet = self._packets
         flow = NEW(Flow)
         flow.key = key
