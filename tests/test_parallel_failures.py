@@ -238,8 +238,24 @@ def test_ctrl_c_ends_the_workers_and_the_caller_hears_of_it(mixed: Path, reached
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_a_worker_that_dies_costs_its_part_only(mixed: Path) -> None:
-    outcome = run(mixed, DyingFactory, parts=3, workers=2, failures="return")
+def begin(word: str) -> None:
+    os.environ["BEGUN_WITH"] = word
+
+
+class InitialisedFactory(DyingFactory):
+    def __init__(self, emit: Emit) -> None:
+        super().__init__(emit)
+        assert os.environ["BEGUN_WITH"] == "word"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_worker_that_dies_costs_its_part_only(mixed: Path, own: bool) -> None:
+    """In a pool of the caller's too, which begins its processes in a way of its own."""
+    if own:
+        with ProcessPoolExecutor(2, initializer=begin, initargs=("word",)) as pool:
+            outcome = run(mixed, InitialisedFactory, parts=3, workers=2, executor=pool, failures="return")
+    else:
+        outcome = run(mixed, DyingFactory, parts=3, workers=2, failures="return")
     (failure,) = outcome.failures
     lost = Share(failure.part, 3)
     assert failure.packet is None and outcome.parts[failure.part].statistics is None

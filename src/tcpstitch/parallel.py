@@ -17,7 +17,8 @@ import os
 import pickle
 import signal
 import stat
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from operator import itemgetter
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -111,10 +112,10 @@ def run(
     tasks = [Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
         _check_picklable(make_factory, options)
-        answers = _in_processes(tasks, workers)
+        futures = _pooled(tasks, workers)
     else:
         futures = _submit(executor, _looked_ahead(executor, tasks))
-        answers = [_answer(task, future) for task, future in zip(tasks, futures)]
+    answers = [_answer(task, future, executor) for task, future in zip(tasks, futures)]
     outcome = _merged(tasks, answers)
     if outcome.failures and failures == "raise":
         raise PartsFailed(outcome)
@@ -241,26 +242,31 @@ def _submit(executor: Executor, tasks: Iterable[Task]) -> List[Future[_Sent]]:
     return futures
 
 
-def _answer(task: Task, future: Future[_Sent]) -> Answer:
+def _answer(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> Answer:
     try:
-        return future.result().answer()
+        return _sent(task, future, executor).answer()
     except Exception as error:  # the worker's process died, or its results could not be sent
         return Answer([], task.failure(None, error), None)
 
 
-def _in_processes(tasks: List[Task], workers: int) -> List[Answer]:
-    """In a pool of processes. One that dies breaks the pool: what it left undone is done again, each part alone."""
-    answers = []
-    for task, future in zip(tasks, _pooled(tasks, workers)):
-        if isinstance(future.exception(), BrokenExecutor):
-            future = _pooled([task], 1)[0]
-        answers.append(_answer(task, future))
-    return answers
+def _sent(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> _Sent:
+    """What came back. A process that dies breaks its pool: what it left undone is done again, each part alone."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        if not isinstance(executor, (ProcessPoolExecutor, type(None))):
+            raise
+    return _pooled([task], 1, executor)[0].result()
 
 
-def _pooled(tasks: List[Task], workers: int) -> List[Future[_Sent]]:
-    """What became of the tasks, all of them done, in a pool of their own."""
-    pool = ProcessPoolExecutor(min(workers, len(tasks)) or 1, initializer=_end_when_interrupted)
+def _pooled(tasks: List[Task], workers: int, like: Optional[Executor] = None) -> List[Future[_Sent]]:
+    """What became of the tasks, all of them done, in a pool of their own, whose processes begin as those of `like`."""
+    pool = ProcessPoolExecutor(
+        min(workers, len(tasks)) or 1,
+        getattr(like, "_mp_context", None),
+        getattr(like, "_initializer", None) or _end_when_interrupted,
+        getattr(like, "_initargs", ()),
+    )
     try:
         futures = _submit(pool, _looked_ahead(pool, tasks))
         wait(futures)
