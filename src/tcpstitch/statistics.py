@@ -30,8 +30,8 @@ class Statistics(NamedTuple):
     connection give something up. `evictions_by_kind`: `page_limit`, `total_limit`, `connection_lingering`,
     `connection_embryonic`, `connection_idle`. `kept_bytes_dropped`: what a bound or a gap took of kept ones.
     `fragments`: incomplete IP datagrams now, in `fragment_bytes`, records included. `memory_bytes` held now, estimated
-    from above; `memory_bound`, the most that the limits allow; `pressure`, how full the fullest bound is now: 1.0 means
-    that something is given up for the next.
+    from above; `memory_bound`, the most that the limits allow; `pressure`, how full the fuller of the bounds on pages
+    in total and on living connections is now: 1.0 means that something is given up for the next.
     """
 
     packets: int
