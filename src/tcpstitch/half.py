@@ -285,7 +285,7 @@ class HalfStream(Delivery):
                 self.drain()
             return start >= 0
         first = queue.first_offset
-        if getattr(queue, "only_fin", False) and self.peer.known and self.acked <= first:
+        if queue.only_fin and self.peer.known and self.acked <= first:
             queue.clear()  # it may be a decoy; it keeps its place, as under the other policies
             self.ahead = self.cuts.end() if self.cuts else -1
             self.fin_offset = first if self.fin_offset is None else self.fin_offset

@@ -41,7 +41,7 @@ class ReorderQueue(Disputed):
         self._claims = self._charged = self.buffered_bytes = 0
         self._conflicts = ()
 
-    holds_fins = fin_reached = fin_dropped = False  # see KernelQueue
+    holds_fins = only_fin = fin_reached = fin_dropped = False  # see KernelQueue
 
     def __bool__(self) -> bool:
         return self.buffered_bytes > 0
