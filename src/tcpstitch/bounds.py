@@ -68,11 +68,12 @@ class Bounds(Settings):
 
     # -- pages
 
-    def _make_room(self, half: HalfStream, needed: int, start: int = -1) -> bool:
-        """True if `needed` pages may be taken now; else something was given up and the caller looks again.
+    def _make_room(self, half: HalfStream, needed: int, start: int) -> bool:
+        """True if `needed` pages may be taken now for data at `start`; else something was given up and the caller looks
+        again.
 
-        To look has its cost. So for data at `start` more than one thing may be given up before that: below it, or of
-        others, and only what would be given up all the same. What is needed may be less by `CLOSE` then.
+        To look has its cost. So more than one thing may be given up before that: below `start`, or of others, and only
+        what would be given up all the same. What is needed may be less by `CLOSE` then.
         """
         state, pages = half.state, self._pages
         base = half.base_seq if half.known else -1
@@ -87,7 +88,7 @@ class Bounds(Settings):
                 victim, reason = pages.victim(state) or state, "total_limit"
             else:
                 return not close
-            self._relieve(victim, half, reason, needed)
+            self._relieve(victim, half, reason, start)
             if state.stream is None or half.stopped or half.fin_received or half.base_seq != base:
                 return False
             if victim is state and not (half.queue and half.queue.first_offset < start):
@@ -98,22 +99,25 @@ class Bounds(Settings):
         """As in gopacket, a connection that has reached its bound gives up its lowest missing range at once."""
         state = half.state
         while state.stream is not None and state.page_count >= self._max_pages_per_connection:
-            self._relieve(state, half, "page_limit", 0)
+            self._relieve(state, half, "page_limit")
 
-    def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
-        """Make one connection give something up; always makes progress."""
+    def _relieve(
+        self, state: StreamState, speaker: HalfStream, reason: str, start: Optional[int] = None
+    ) -> None:  # fmt: skip
+        """Make one connection give something up, for data of `speaker` at `start` if it is for any; always makes
+        progress."""
         before = state.page_count, state.client.next_offset, state.server.next_offset
         if state.client.held or state.server.held:
             for half in (state.client, state.server):
                 half.hand_over()  # rather before the acknowledgement than not at all
         else:
-            self._evict(state, speaker, reason, needed)
+            self._evict(state, speaker, reason, start)
         if before == (state.page_count, state.client.next_offset, state.server.next_offset) and state.page_count:
             state.release_pages()  # never wait for a rule that does not come
         if state is not speaker.state:
             state.refresh()
 
-    def _evict(self, state: StreamState, speaker: HalfStream, reason: str, needed: int) -> None:
+    def _evict(self, state: StreamState, speaker: HalfStream, reason: str, start: Optional[int]) -> None:
         self._counters.count_eviction(reason, state.key)
         choice = self._choice_of(state, reason)
         waiting = [half for half in (state.client, state.server) if half.queue]
@@ -131,9 +135,9 @@ class Bounds(Settings):
         elif state.page_count:
             state.client.drop_kept()
             state.server.drop_kept()
-        elif needed and speaker.state.stream is not None:
+        elif start is not None and speaker.state.stream is not None:
             # A segment that needs more pages than there are: nothing waits before it, so the stream jumps to it.
-            speaker.jump_to_waiting(reason)
+            speaker.jump_to(start, reason)
 
     def _choice_of(self, state: StreamState, reason: str) -> str:
         """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
@@ -259,7 +263,7 @@ class Bounds(Settings):
         while self._pages.used > self._pages.max_pages:
             victim = self._pages.victim(None)
             assert victim is not None
-            self._relieve(victim, victim.client, "total_limit", 0)
+            self._relieve(victim, victim.client, "total_limit")
             victim.refresh()
         self._pages.fit()
         while self._counted_connections() > self._max_connections:

@@ -102,7 +102,7 @@ class Delivery(Sequencing, Keeping, Evidence):
             low, high = max(start, self.held.first_offset), min(start + len(data), self.next_offset)
             if low >= high:
                 return
-            if self.state.host._make_room(self, self.held.pages_needed(low, high)):
+            if self.state.host._make_room(self, self.held.pages_needed(low, high), low):
                 self.held.insert(low, data[low - start : high - start], sent, timestamp, context)
                 self._report_conflicts(self.held.take_conflicts(), timestamp)
                 return

@@ -35,7 +35,7 @@ class DirectionDetails:
     __slots__ = (
         "acked_since", "acked_mark", "ahead", "claimed_end", "cuts", "doubtful", "early_end", "fin_unsure", "held",
         "held_segments", "history", "isns", "kept", "refused", "rst_offset", "sack", "sends_md5", "skip", "urgent",
-        "waiting_start", "window", "window_edge",
+        "window", "window_edge",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,7 +58,6 @@ class DirectionDetails:
         self.sack = self.sends_md5 = False
         self.skip = 0
         self.urgent: Any = ()  # offsets of urgent bytes that the handler has not come to: nothing, or an array
-        self.waiting_start: Any = None
         self.window = -1  # that it has open for the peer's data, where that is none, or checks are strict
         self.window_edge = -1  # of the peer's data: the highest offset this side's ACKs and windows ever allowed
 
@@ -103,7 +102,7 @@ def settled(details: Any) -> bool:
         and details.held_segments == 0 and not details.history and not details.isns and details.kept is None
         and details.refused is None and details.claimed_end == -1 and details.rst_offset is None
         and not details.sack and not details.sends_md5 and details.skip == 0 and not details.urgent
-        and details.waiting_start is None and details.window == -1 and details.window_edge == -1
+        and details.window == -1 and details.window_edge == -1
     )  # fmt: skip
 
 

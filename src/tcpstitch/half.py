@@ -62,7 +62,6 @@ class HalfStream(Delivery):
     sends_md5 = unusual("sends_md5")
     skip = unusual("skip")
     urgent = unusual("urgent")
-    waiting_start = unusual("waiting_start")
     window = unusual("window")
     window_edge = unusual("window_edge")
 
@@ -160,7 +159,6 @@ class HalfStream(Delivery):
                 start -= unwrap(self.base_seq, base, 0)
                 end = start + len(data)
                 sent, base = Sent(start, end, sent.arrival), self.base_seq
-            self.waiting_start = start
             if self.state.stream is None or self.stopped or self.fin_received:
                 return  # what had to be given up made the handler say so, or was followed by the end
             if start <= self.next_offset and not self.holding:
@@ -302,16 +300,14 @@ class HalfStream(Delivery):
         self.drain()
         return True
 
-    def jump_to_waiting(self, reason: str) -> None:
+    def jump_to(self, start: int, reason: str) -> None:
         """Let the stream go on at the segment that no bound has room for."""
-        waiting = self.waiting_start
         self.early_end = 0
         if self.holding:
             self.end_hold()
-            if waiting is not None:
-                self.set_base(self.seq_at(waiting))
-        elif waiting is not None and waiting > self.next_offset:
-            self._give_up(waiting, reason)
+            self.set_base(self.seq_at(start))
+        elif start > self.next_offset:
+            self._give_up(start, reason)
 
     def _settle(self) -> None:
         """Let FIN and RST take effect where the stream has come to them (RFC 9293 3.10.7.4)."""
@@ -366,10 +362,10 @@ class HalfStream(Delivery):
     def _settle_details(self) -> None:
         """Nothing waits any more: keep nothing of it."""
         details = self.details
-        details.waiting_start, details.acked_since, details.acked_mark = None, None, 0
+        details.acked_since, details.acked_mark = None, 0
         if details.ahead <= self.next_offset:  # else a limit made drop what lay there
             details.ahead = -1
-        details.kept, details.held = details.kept or None, details.held or None
+        details.kept = details.held = None  # they are empty, or the rules were needed
         if details.claimed_end <= self.next_offset:
             details.claimed_end = -1
         if settled(details):
