@@ -233,16 +233,17 @@ class Assembler(ShortPath):
         """A snapshot of the counters. O(kinds of anomalies)."""
         self._note_peak()
         counters, pages, decoder = self._counters, self._pages, self._decoder
+        evictions = counters.eviction_kinds
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
-            counters.bytes, counters.chunks, counters.gaps, counters.missing_bytes,
+            counters.bytes, counters.chunks, sum(counters.gap_reasons.values()), counters.missing_bytes,
             counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
             counters.opened, sum(counters.completion_reasons.values()), counters.evicted,
             pages.used, pages.free, pages.allocated, pages.peak,
-            counters.evictions, counters.page_limit_hits, counters.kept_bytes_dropped, dict(counters.anomalies),
-            dict(decoder.counts), sum(source.dropped for source in self._sources),
+            evictions.get("total_limit", 0), evictions.get("page_limit", 0), counters.kept_bytes_dropped,
+            dict(counters.anomalies), dict(decoder.counts), sum(source.dropped for source in self._sources),
             len(self._embryonic), len(self._closed), counters.connections_peak, dict(counters.gap_reasons),
-            dict(counters.completion_reasons), dict(counters.eviction_kinds), decoder.fragments_held,
+            dict(counters.completion_reasons), dict(evictions), decoder.fragments_held,
             decoder.fragment_bytes, self.memory_bytes() + decoder.fragment_bytes, self._limits.memory_bound,
             self.pressure(),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from .details import NOTHING, unusual
 from .errors import UsageError
 from .evidence import Evidence
 from .keeping import Keeping
-from .overlap import Sent
+from .overlap import FIRST, Sent
 from .page import Mark
 from .reorder import ReorderQueue
 from .sequencing import Sequencing
@@ -30,14 +30,9 @@ class Delivery(Sequencing, Keeping, Evidence):
 
     __slots__ = ("stopped",)
 
-    details: Any
     skip: Any
     urgent: Any
     refused: Any
-    fin_unsure: Any
-    syn_seen: bool
-    started: bool
-    stopped: bool
     history = unusual("history")
     held = unusual("held")
 
@@ -86,7 +81,7 @@ class Delivery(Sequencing, Keeping, Evidence):
         held = self.held
         if held is None:
             policy = host._policies.of(self)  # what the kernel has taken in is final
-            held = ReorderQueue(host._pages, state, host._policies.final if policy.name == "linux-kernel" else policy)
+            held = ReorderQueue(host._pages, state, FIRST if policy.name == "linux-kernel" else policy)
         needed = held.pages_needed(start, start + len(data))
         if state.page_count + needed >= host._max_pages_per_connection or needed > host._pages.room():
             return False

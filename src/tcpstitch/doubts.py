@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Type
+from typing import List, Type
 
 from .details import Pending, Refused, without
 from .half import HalfStream
@@ -22,9 +22,6 @@ class Doubts(Reuse):
     """The part of a `StreamState` that sets segments aside, in `doubtful`: a few in each direction."""
 
     __slots__ = ()
-
-    _data: Any
-    stream: Any
 
     def _refused(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether the receiver would not have taken it; its data is remembered to be compared with what it takes."""

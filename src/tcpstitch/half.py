@@ -65,7 +65,6 @@ class HalfStream(Delivery):
     window = unusual("window")
     window_edge = unusual("window_edge")
 
-    details: Any
     direction: Direction
     queue: Optional[Union[ReorderQueue, KernelQueue]]
     fin_offset: Optional[int]
@@ -392,4 +391,4 @@ def make_queue(cache: PageCache, owner: Any, policy: Policy) -> Union[ReorderQue
         return ReorderQueue(cache, owner, policy)
     from .kernel_queue import KernelQueue  # here: few programs need it, and loading it takes a millisecond
 
-    return KernelQueue(cache, owner, policy)
+    return KernelQueue(cache, owner)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from .errors import UsageError
-from .overlap import Policy, policy_named
+from .overlap import FIRST, Policy, policy_named
 from .segment import Flow
 
 Table = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
@@ -23,7 +23,7 @@ class NetworkTable:
     def __init__(self, table: Table) -> None:
         from ipaddress import ip_network  # here, as below: most programs have no such table
 
-        self.default = policy_named("first")
+        self.default = FIRST
         self._networks: Dict[Tuple[int, int], Dict[int, Policy]] = {}
         rows = table.items() if isinstance(table, Mapping) else table
         for row in rows:
@@ -72,14 +72,13 @@ class Policies:
     """The policy of every connection. Takes memory only for connections whose policies are not the default."""
 
     def __init__(self, overlap: Overlap) -> None:
-        self.final = policy_named("first")  # of bytes about which all is decided
         self._own: Dict[Any, _Pair] = {}
         self._pairs: Dict[_Pair, _Pair] = {}  # one object for each of the few that there are
         self._choose: Optional[Callable[[Flow], _Pair]] = None
         if isinstance(overlap, str):
             self.default = policy_named(overlap)
         elif callable(overlap):
-            self.default = policy_named("first")
+            self.default = FIRST
             function = overlap
 
             def both(flow: Flow) -> _Pair:

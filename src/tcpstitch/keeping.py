@@ -10,12 +10,11 @@ from array import array
 from typing import Any, List, Optional, Sequence
 
 from .chunk import Chunk, DetailedChunk, SplicedChunk
-from .overlap import Sent, policy_named
+from .overlap import FIRST, Sent
 from .page import Mark
 from .reorder import ReorderQueue
 
 MAX_REMOVED = 16  # places in what is kept; before the lowest that is known, offsets are too high where there were more
-_FIRST = policy_named("first")  # kept bytes never overlap, so nothing needs to be known about who owns them
 
 
 class Kept(ReorderQueue):
@@ -79,7 +78,7 @@ class Keeping:
         """Keep what lies at and behind `offset` of the chunk, as far as the bounds allow. O(bytes not kept before)."""
         host = self.state.host
         if self.kept is None:
-            self.kept = Kept(host._pages, self.state, _FIRST)
+            self.kept = Kept(host._pages, self.state, FIRST)  # its bytes never overlap
         kept = self.kept
         start, end, page_size = chunk._base, chunk._base + len(chunk.data), host._pages.page_size
         if kept:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
-from .overlap import Disputed, Policy, Sent
+from .overlap import Disputed, Sent
 from .page import Mark, Page
 from .pages import PageCache
 from .redblack import Node, RedBlackTree
@@ -88,7 +88,7 @@ class KernelQueue(Disputed):
         "_cache", "_owner", "_tree", "_floor", "fin_reached", "fin_dropped", "buffered_bytes",
     )  # fmt: skip
 
-    def __init__(self, cache: PageCache, owner: Any, policy: Policy) -> None:
+    def __init__(self, cache: PageCache, owner: Any) -> None:
         self._cache = cache
         self._owner = owner
         self._tree: RedBlackTree[_Run] = RedBlackTree()
@@ -272,10 +272,9 @@ class KernelQueue(Disputed):
         """Bytes at the next expected offset win."""
         return [(start, end, sent)]
 
-    def pop(
-        self, offset: int, limit: Optional[int] = None, owners: Optional[List[Tuple[int, int, Sent]]] = None
-    ) -> Tuple[bytes, List[Mark]]:
-        """Take the contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none."""
+    def pop(self, offset: int, *, owners: Any = None) -> Tuple[bytes, List[Mark]]:
+        """Take the contiguous bytes from `offset` on out of the queue: (bytes, marks), empty if there are none. Nobody
+        owns them: `owners` is for queues that know."""
         parts: List[bytes] = []
         marks: List[Mark] = []
         position = offset

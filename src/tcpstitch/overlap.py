@@ -131,6 +131,9 @@ def policy_named(name: str) -> Policy:
     return policy._replace(reset_at=_RESETS.get(name, policy.reset_at))
 
 
+FIRST = policy_named("first")  # the default; also of bytes about which there is nothing to decide
+
+
 class OwnerMap:
     """Which segment owns which bytes of a page: disjoint ranges in order, five integers each.
 

@@ -13,8 +13,6 @@ class Resets(Handshake):
 
     __slots__ = ()
 
-    closed: bool
-
     def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         if segment.length:
             half.anomaly("rst_with_data", half.max_offset, timestamp, length=segment.length)

@@ -10,7 +10,7 @@ from .details import Pending
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED, HalfStream
 from .limits import key_cost
-from .segment import FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
+from .segment import CONTROL, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
 from .state import StreamState
 from .stream import Stream
@@ -102,7 +102,7 @@ class Routing(Timers):
 
     def _apply(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         state = half.state
-        nobody = half.plain == IGNORED and not segment.flags & (FIN | SYN | RST)
+        nobody = half.plain == IGNORED and not segment.flags & CONTROL
         if state.stream is None or nobody:
             self._counters.ignored += 1
             if half.plain == IGNORED:
@@ -220,7 +220,7 @@ class Routing(Timers):
         """A packet on addresses whose connection is over: another SYN opens anew, all else is counted as late."""
         state = half.state
         flags = segment.flags
-        if flags & (SYN | FIN | RST) == SYN and segment.checksum_ok() is not False:
+        if flags & CONTROL == SYN and segment.checksum_ok() is not False:
             opening = state.opens_anew(half, segment, timestamp)
             if opening is not None:
                 half = self._open_again(state, opening)

@@ -71,11 +71,9 @@ class Shifted:
     def owners_under(self, start: int, end: int, sent: Sent) -> Owners:
         return self._owners(self.queue.owners_under(start + self.ahead, end + self.ahead, self._sent(sent)))
 
-    def pop(
-        self, offset: int, limit: Optional[int] = None, owners: Optional[Owners] = None
-    ) -> Tuple[bytes, List[Mark]]:
+    def pop(self, offset: int, *, owners: Optional[Owners] = None) -> Tuple[bytes, List[Mark]]:
         found: Optional[Owners] = None if owners is None else []
-        data, marks = self.queue.pop(offset + self.ahead, None if limit is None else limit + self.ahead, found)
+        data, marks = self.queue.pop(offset + self.ahead, owners=found)
         if owners is not None and found:
             owners += self._owners(found)
         return data, self._marks(marks)

@@ -13,7 +13,7 @@ from .details import NOTHING, unusual
 from .doubts import Doubts
 from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
-from .segment import ACK, FIN, RST, SYN, URG, Flow, FlowKey, Segment
+from .segment import ACK, CONTROL, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, without_fin
@@ -58,7 +58,7 @@ class StreamState(Doubts):
         if half.plain != NEEDS_RULES or half.peer.plain != NEEDS_RULES:
             half.catch_up()
             half.peer.catch_up()
-        if flags & (SYN | FIN | RST) or 0 < segment.length <= VERIFY_BYTES:
+        if flags & CONTROL or 0 < segment.length <= VERIFY_BYTES:
             counts = checksum_allows(half, segment, timestamp)
             if counts is None:
                 if not self.host._strict and not flags & (SYN | RST):
@@ -79,7 +79,7 @@ class StreamState(Doubts):
         note_header(half, segment, timestamp)
         if self.pending_opening is not None and not flags & (SYN | RST) and self._replacement_confirmed(half, segment):
             return
-        if flags & (SYN | FIN | RST) == SYN | FIN:
+        if flags & CONTROL == SYN | FIN:
             if half is self.client or half.known or not half.peer.syn_seen:
                 return
             segment, flags = without_fin(segment), flags & ~FIN  # who waits for a SYN takes none (RFC 9293 3.10.7.3)

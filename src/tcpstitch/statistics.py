@@ -55,40 +55,37 @@ class Statistics(NamedTuple):
     kept_bytes_dropped: int
     anomalies: Mapping[str, int]
     decode_errors: Mapping[str, int]
-    dropped: int = 0
-    connections_embryonic: int = 0
-    connections_lingering: int = 0
-    connections_peak: int = 0
-    gaps_by_reason: Mapping[str, int] = {}
-    completions_by_reason: Mapping[str, int] = {}
-    evictions_by_kind: Mapping[str, int] = {}
-    fragments: int = 0
-    fragment_bytes: int = 0
-    memory_bytes: int = 0
-    memory_bound: int = 0
-    pressure: float = 0.0
+    dropped: int
+    connections_embryonic: int
+    connections_lingering: int
+    connections_peak: int
+    gaps_by_reason: Mapping[str, int]
+    completions_by_reason: Mapping[str, int]
+    evictions_by_kind: Mapping[str, int]
+    fragments: int
+    fragment_bytes: int
+    memory_bytes: int
+    memory_bound: int
+    pressure: float
 
 
 class Counters:
     """The running counts behind `Statistics`."""
 
     __slots__ = (
-        "bytes", "chunks", "gaps", "missing_bytes", "retransmissions", "ignored", "opened", "evicted",
-        "evictions", "page_limit_hits", "kept_bytes_dropped", "segments", "anomalies", "connections_peak",
-        "gap_reasons", "completion_reasons", "eviction_kinds",
+        "bytes", "chunks", "missing_bytes", "retransmissions", "ignored", "opened", "evicted", "kept_bytes_dropped",
+        "segments", "anomalies", "connections_peak", "gap_reasons", "completion_reasons", "eviction_kinds",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.bytes = self.chunks = self.segments = self.gaps = self.missing_bytes = 0
-        self.retransmissions = self.ignored = self.opened = self.evicted = 0
-        self.evictions = self.page_limit_hits = self.kept_bytes_dropped = self.connections_peak = 0
+        self.bytes = self.chunks = self.segments = self.missing_bytes = self.retransmissions = self.ignored = 0
+        self.opened = self.evicted = self.kept_bytes_dropped = self.connections_peak = 0
         self.anomalies: Dict[str, int] = defaultdict(int)
         self.gap_reasons: Dict[str, int] = defaultdict(int)
         self.completion_reasons: Dict[str, int] = defaultdict(int)
         self.eviction_kinds: Dict[str, int] = defaultdict(int)
 
     def count_gap(self, reason: str, length: int) -> None:
-        self.gaps += 1
         self.missing_bytes += length
         self.gap_reasons[reason] += 1
 
@@ -96,10 +93,6 @@ class Counters:
         """Something was given up for a bound. Logged the 1st, 10th, 100th, ... time, whatever the traffic does."""
         self.eviction_kinds[kind] += 1
         count = self.eviction_kinds[kind]
-        if kind == "page_limit":
-            self.page_limit_hits += 1
-        elif kind == "total_limit":
-            self.evictions += 1
         if str(count).strip("0") == "1":
             level = WARNING if kind in _LOSES_DATA else INFO
             notice(level, "%s, time %d: %s", _WHAT_HAPPENED[kind], count, Flow(key))

@@ -14,6 +14,7 @@ from typing import Dict, Optional
 from .half import HalfStream
 from .segment import (
     ACK,
+    CONTROL,
     FIN,
     OPTION_MD5,
     OPTION_SACK_PERMITTED,
@@ -136,7 +137,7 @@ def note_header(half: HalfStream, segment: Segment, timestamp: float) -> None:
         _note_options(half, segment, timestamp)
     if not flags & RST:
         _note_window(half, segment)
-    if flags & (URG | FIN | SYN | RST) or not flags & ACK:
+    if flags & (URG | CONTROL) or not flags & ACK:
         _note_odd_flags(half, segment, timestamp)
     if stamps is not None:
         _note_timestamp(half, segment, stamps, timestamp)
@@ -146,7 +147,7 @@ def note_header(half: HalfStream, segment: Segment, timestamp: float) -> None:
 
 def _note_ttl(half: HalfStream, segment: Segment, timestamp: float) -> None:
     """A TTL that jumped: one that is too low may not reach the receiver."""
-    control = segment.flags & (FIN | RST | SYN)
+    control = segment.flags & CONTROL
     if segment.ttl < half.ttl:
         if control or segment.length:
             half.anomaly("low_ttl", half.max_offset, timestamp, ttl=segment.ttl, usual=half.ttl)
