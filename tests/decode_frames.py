@@ -270,4 +270,3 @@ def pieces_of_everything():
     frames += [(138, bytes(16) + kind + b"\0\x05\x08\0" + PLAIN4) for kind in
                (b"\x81\0", b"\x88\xa8", b"\x91\0", b"\x92\0")]  # fmt: skip
     return [*frames, (229, ipv6(chain + body, 0))]
-

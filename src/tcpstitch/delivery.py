@@ -69,13 +69,13 @@ class Delivery(Sequencing, Keeping, Evidence):
         self.started = True
         marks = marks or [(start, timestamp, None)]
         for low, high, sent in owners or [(start, self.next_offset, Sent(start, self.next_offset, 0))]:
-            if not self._hold(low, data[low - start : high - start], sent, marks):
+            if not self._hold_until_acked(low, data[low - start : high - start], sent, marks):
                 self._hand(low)
                 self._emit(low, data[low - start :], *_origins(marks, low, self.next_offset))
                 break
         self._hand(min(self.acked, self.next_offset))
 
-    def _hold(self, start: int, data: bytes, sent: Sent, marks: List[Mark]) -> bool:
+    def _hold_until_acked(self, start: int, data: bytes, sent: Sent, marks: List[Mark]) -> bool:
         """Keep `data` until it is acknowledged; False without room for it, since the next byte never waits for that."""
         host, state = self.state.host, self.state
         held = self.held

@@ -72,4 +72,3 @@ class Evidence:
         if self.history is None:
             self.history = History()
         self.history.add(start, data, marks, self.state.host._history_bytes)
-

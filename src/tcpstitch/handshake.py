@@ -124,8 +124,12 @@ class Handshake(TouchedState):
         return self.restartable and self.client.rst_offset == 0
 
     def reset_half_open(self, half: HalfStream) -> None:
-        self.restartable = True
         half.rst_offset = 0
+        self.reset_if_silent()
+
+    def reset_if_silent(self) -> None:
+        """A RST came that may be forged or old, or not arrive: silence confirms it, what follows refutes it."""
+        self.restartable = True
         self.host._half_closed(self)
 
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:

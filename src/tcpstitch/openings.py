@@ -89,7 +89,7 @@ class Openings:
 
     def evidence(self, half: HalfStream, key: FlowKey) -> None:
         """Tell the connection that `key` opened of what came before."""
-        before = self._take(key) if self.table else None
+        before = self._take(key)
         if before is not None and before.kind:
             half.anomaly(before.kind, 0, before.timestamp, **before.detail)
             if before.kind == "bad_checksum":

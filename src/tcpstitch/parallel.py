@@ -293,4 +293,3 @@ def _merged(tasks: List[Task], answers: List[Answer]) -> Outcome:
         results += [result for _, result in pairs]
     reports = [PartReport(*task[:3], answer.statistics, answer.warnings) for task, answer in zip(tasks, answers)]
     return Outcome(results, [answer.failure for answer in answers if answer.failure is not None], reports)
-

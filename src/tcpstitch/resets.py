@@ -20,21 +20,18 @@ class Resets(Handshake):
             return  # a host that checks drops it (RFC 2385)
         peer = half.peer
         if self.host._strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
-            self.restartable = True  # it may die on the way: silence confirms it, later traffic refutes it
-            self.host._half_closed(self)
+            self.reset_if_silent()  # it may die on the way
             return
         if peer.syn_seen and not half.known and (not peer.started or peer.last_ack < 0):
             # SYN-SENT, maybe with data on it: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.highest_sent:
-                self.restartable = True  # refused; but a forged refusal does not end what goes on after it
-                self.host._half_closed(self)
+                self.reset_if_silent()  # refused; but a forged refusal does not end what goes on after it
             else:
                 half.anomaly("rst_bad_ack", 0, timestamp)
             return
         if not half.known:
             if peer.holding and not segment.flags & ACK:
-                self.restartable = True  # what a closed or listening port answers: the held data met nobody
-                self.host._half_closed(self)
+                self.reset_if_silent()  # what a closed or listening port answers: the held data met nobody
             else:
                 self.reset(timestamp)
             return
@@ -59,8 +56,7 @@ class Resets(Handshake):
         elif offset < expected and not half.ended or self._answers_data_in_flight(half, offset):
             if not half.ended:  # an acknowledgement of more says that it is old
                 half.rst_offset = max(offset, half.rst_offset or 0)
-            self.restartable = True
-            self.host._half_closed(self)
+            self.reset_if_silent()
         elif offset <= expected + half.fin_received or half.holding:
             self.reset(timestamp)
         elif (

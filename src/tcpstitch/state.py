@@ -16,7 +16,7 @@ from .overlap import Sent
 from .segment import ACK, CONTROL, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
-from .validate import TTL_MARGIN, VERIFY_BYTES, checksum_allows, note_header, note_urgent, without_fin
+from .validate import TTL_MARGIN, checksum_allows, note_header, note_urgent, without_fin
 
 SMALL_IN_FLIGHT = 16
 
@@ -31,19 +31,14 @@ class StreamState(Doubts):
 
     depth = unusual("depth")
 
-    host: Any
     key: FlowKey  # directed, client to server
     reverse: FlowKey  # directed, server to client
-    stream: Any
     watcher: Any  # the handler after completion: evidence may still come
     details: Any
     reason: str
-    closed: bool
-    embryonic: bool
     accepts: bool
     page_count: int
     last_packet: int
-    last_seen: float
 
     @property
     def flow(self) -> Flow:
@@ -54,20 +49,15 @@ class StreamState(Doubts):
     @apart
     def receive(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         """Apply one segment of the direction `half`."""
-        flags = segment.flags
         if half.plain != NEEDS_RULES or half.peer.plain != NEEDS_RULES:
             half.catch_up()
             half.peer.catch_up()
-        if flags & CONTROL or 0 < segment.length <= VERIFY_BYTES:
-            counts = checksum_allows(half, segment, timestamp)
-            if counts is None:
-                if not self.host._strict and not flags & (SYN | RST):
-                    self._set_aside(half, segment, timestamp)
-                return
-            segment, flags = counts, counts.flags
-        elif self.host._strict and segment.checksum_ok() is False:
-            half.anomaly("bad_checksum", half.max_offset, timestamp)
+        counts = checksum_allows(half, segment, timestamp)
+        if counts is None:
+            if not (self.host._strict or segment.flags & (SYN | RST)):
+                self._set_aside(half, segment, timestamp)
             return
+        segment, flags = counts, counts.flags
         if self.half_open_reset and not flags & (SYN | RST):
             if segment.length:
                 half.anomaly("data_after_rst", 0, timestamp)
@@ -180,23 +170,27 @@ class StreamState(Doubts):
             if self.embryonic:
                 self.host._established(self)
         if offset > peer.acked:
-            peer.acked = offset
-            if self.restartable and not self.embryonic and peer.rst_offset is not None and offset > peer.rst_offset:
-                peer.rst_offset = None
-                self.host._established(self)
-            if peer.doubtful:
-                self._trust_acknowledged(peer)
-            if peer.cuts or peer.early_end:
-                peer.drain()
-            if peer.held:
-                peer.hand_acked()
-            if peer.fin_waits() and (half.ended or half.fin_waits()):
-                self.host._half_closed(self)  # what may yet come was sent before
+            self._acknowledged(peer, offset)
         if peer.fin_unsure and peer.fin_offset is not None and offset > peer.fin_offset:
             if offset > peer.fin_offset + 1:
                 peer.fin_offset = None
             peer.fin_unsure = False
             peer.drain()
+
+    def _acknowledged(self, half: HalfStream, offset: int) -> None:
+        """More of `half` than before is confirmed: all below `offset`."""
+        peer, half.acked = half.peer, offset
+        if self.restartable and not self.embryonic and half.rst_offset is not None and offset > half.rst_offset:
+            half.rst_offset = None
+            self.host._established(self)
+        if half.doubtful:
+            self._trust_acknowledged(half)
+        if half.cuts or half.early_end:
+            half.drain()
+        if half.held:
+            half.hand_acked()
+        if half.fin_waits() and (peer.ended or peer.fin_waits()):
+            self.host._half_closed(self)  # what may yet come was sent before
 
     # -- data and FIN
 

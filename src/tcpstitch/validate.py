@@ -247,9 +247,12 @@ def without_fin(segment: Segment) -> Segment:
 
 
 def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> Optional[Segment]:
-    """RFC 9293 3.1 for the segments that matter most: what of one counts, or None. A bad SYN, FIN or RST changes no
-    state. Bad data is dropped only where the direction has shown good checksums, since an offloading host's are all
-    wrong."""
+    """RFC 9293 3.1: what of a segment counts, or None. Strict checks look at each, lenient ones at those that matter
+    most. A bad SYN, FIN or RST changes no state. With lenient checks bad data is refused only where the direction has
+    shown good checksums, since an offloading host's are all wrong."""
+    strict = half.state.host._strict
+    if not (strict or segment.flags & CONTROL or 0 < segment.length <= VERIFY_BYTES):
+        return segment
     verdict = segment.checksum_ok()
     if verdict is True:
         half.good_checksums = True
@@ -258,6 +261,6 @@ def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> Opt
     half.anomaly("bad_checksum", half.max_offset, timestamp)
     if segment.flags & SYN and not half.syn_seen and not half.isns:
         half.isns = array("I", (segment.seq,))
-    if half.state.host._strict or half.good_checksums or segment.flags & (SYN | RST) or not segment.length:
+    if strict or half.good_checksums or segment.flags & (SYN | RST) or not segment.length:
         return None
     return without_fin(segment)

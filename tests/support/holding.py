@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from support.frames import SERVER
 from tcpstitch import Assembler, Segment
-
-SERVER = ("10.0.0.2", 80)
 
 
 def syn(number: int) -> Segment:

@@ -89,7 +89,7 @@ def find_reader(
     format is unknown."""
     held = source.unpack(source.at_least(b"", pcap.HEADER_BYTES))
     if not held and may_be_empty and source.damage is None:
-        pcap.end(source, report, 0, "the file is empty")
+        source.end(report, 0, "the file is empty")
         return lambda: iter(()), None
     if held[:4] in pcap.MAGICS and len(held) >= pcap.HEADER_BYTES:
         return pcap.read_pcap(source, held, report, share)

@@ -83,18 +83,4 @@ def _records(block: Block, report: Report, head: int, make: Optional[Callable[[A
             problem = f"a packet of {need - head} bytes is claimed: damaged, the rest is not read"
         elif block.over or not (source.can_hold(need - (size - pos)) and block.refill(need)):
             problem = CUT + "packet"
-    end(source, report, block.base + block.pos, problem if block.size > block.pos or source.unread() else "")
-
-
-def end(source: Source, report: Report, offset: int, problem: Optional[str]) -> None:
-    """Say how a source ended, and let go of it. A followed file's last packet is not cut but still being written."""
-    if source.stopped:
-        problem = None  # closed by the caller, who did not want the rest
-    elif source.damage is not None:
-        problem = f"{problem} ({source.damage})" if problem else source.damage
-    elif source.follow and problem is not None and problem.startswith(CUT):
-        problem = None
-    # Closed before the warning, which may be turned into an exception.
-    source.close()
-    if problem:
-        report.warn(offset, problem)
+    source.end(report, block.base + block.pos, problem if block.size > block.pos or source.unread() else "")

@@ -7,7 +7,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ..layouts import ENHANCED, PCAPNG, Mode, usual
 from ..uncut import PYPY, Uncut
-from .pcap import end
 from .report import CUT, MAX_RECORD, Begin, Record, Report, packet_class
 from .share import Share
 from .source import Source
@@ -338,7 +337,7 @@ class Blocks:
 
     def _end(self, start: int, problem: str) -> bool:
         self._over = True
-        end(self.source, self.report, self.base + start, problem)
+        self.source.end(self.report, self.base + start, problem)
         return False
 
 

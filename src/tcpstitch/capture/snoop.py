@@ -6,7 +6,6 @@ import struct
 from functools import partial
 from typing import Any, Iterator, List
 
-from .pcap import end
 from .report import CUT, MAX_RECORD, Begin, Record, Report, packet_class
 from .source import Source
 
@@ -54,4 +53,4 @@ def _records(source: Source, place: List[Any], report: Report) -> Iterator[Recor
         if len(buffer) < need:
             problem = CUT + "packet"
             break
-    end(source, report, base + pos, problem if len(buffer) > pos or source.unread() else "")
+    source.end(report, base + pos, problem if len(buffer) > pos or source.unread() else "")

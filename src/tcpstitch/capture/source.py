@@ -15,6 +15,7 @@ from ..errors import CaptureError, UsageError
 from ..pages import anonymous
 from ..uncut import PYPY
 from .compress import open_decompressor
+from .report import CUT, Report
 
 # Measured on captures of full-size segments: CPython reads them 1.3 times faster in large blocks than in blocks of
 # 16 KiB; PyPy twice as fast in small ones, which its garbage collector need not treat as large objects.
@@ -221,6 +222,19 @@ class Source:
             return head
         self._decompressor = decompressor
         return self.at_least(b"", 24)
+
+    def end(self, report: Report, offset: int, problem: Optional[str]) -> None:
+        """Say how it ended, and let go of it. A followed file's last packet is not cut but still being written."""
+        if self.stopped:
+            problem = None  # closed by the caller, who did not want the rest
+        elif self.damage is not None:
+            problem = f"{problem} ({self.damage})" if problem else self.damage
+        elif self.follow and problem is not None and problem.startswith(CUT):
+            problem = None
+        # Closed before the warning, which may be turned into an exception.
+        self.close()
+        if problem:
+            report.warn(offset, problem)
 
     def close(self) -> None:
         """End a wait, and close the file if it was opened here. May be called by a signal's handler, and again."""

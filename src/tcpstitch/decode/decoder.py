@@ -9,13 +9,12 @@ from ..errors import LimitsError, PacketTypeError, UsageError, is_number, whole
 from ..limits import LEAST_FRAGMENT_BYTES
 from ..segment import FlowKey, Segment
 from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
-from .link import RAW
+from .link import IPV4, IPV6, RAW
 from .walk import At, Walk
 
 # IP header without options and TCP header in one go; addresses and ports lie side by side and are the key.
 _IPV4_TCP = struct.Struct("!BxH2xHBB2x12sIIBBHxxH").unpack_from
 _IPV6_TCP = struct.Struct("!B3xHBB36sIIBBHxxH").unpack_from
-_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _FLOW_KEYS = ("plain", "vlan", "tunnel")
 _MAX_DEPTH = 64  # each encapsulation is a few Python calls; the interpreter's stack has room for this many
 
@@ -102,7 +101,7 @@ class PacketDecoder:
                 vlan = (packet[14] & 15) << 8 | packet[15]
         elif linktype in RAW:
             at = 0
-            kind = _IPV4 if packet[:1] == b"\x45" else _IPV6
+            kind = IPV4 if packet[:1] == b"\x45" else IPV6
         elif linktype == 113:
             at = 16
             kind = packet[14:16]
@@ -112,13 +111,13 @@ class PacketDecoder:
         else:
             return self._decode_unusual(packet, timestamp, linktype)
         key: Any
-        if kind == _IPV4 and size >= at + 40:
+        if kind == IPV4 and size >= at + 40:
             first, total, part, ttl, number, key, seq, ack, offset, flags, window, urgent = _IPV4_TCP(packet, at)
             if first != 0x45 or part & 0x3FFF or number != 6:
                 return self._decode_unusual(packet, timestamp, linktype)
             start = at + 20
             end = at + total if total else size
-        elif kind == _IPV6 and size >= at + 60:
+        elif kind == IPV6 and size >= at + 60:
             first, total, number, ttl, key, seq, ack, offset, flags, window, urgent = _IPV6_TCP(packet, at)
             if number != 6 or first >> 4 != 6:
                 return self._decode_unusual(packet, timestamp, linktype)

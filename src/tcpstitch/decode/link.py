@@ -9,6 +9,8 @@ from ..errors import DecodeError
 from .network import ethernet, ip, ipv4, ipv6, llc, tagged
 from .walk import LINKS, MAX_FIELDS, At, Walk, register
 
+IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"  # as EtherTypes
+
 LINKS[1] = ethernet
 RAW = frozenset((12, 14, 101, 228, 229))  # raw IP; 12 and 14 are DLT_RAW as some BSDs wrote it
 for _number in RAW:
@@ -104,9 +106,9 @@ def packet_filter_log(walk: Walk, at: At) -> None:
     ip(walk, at)
 
 
-_IPV4, _IPV6, _NOWHERE = b"\x08\x00", b"\x86\xdd", bytes(12)
-_FRONTS = {bytes((0x40 | low,)): _NOWHERE + _IPV4 for low in range(16)}
-_FRONTS.update({bytes((0x60 | low,)): _NOWHERE + _IPV6 for low in range(16)})
+_NOWHERE = bytes(12)
+_FRONTS = {bytes((0x40 | low,)): _NOWHERE + IPV4 for low in range(16)}
+_FRONTS.update({bytes((0x60 | low,)): _NOWHERE + IPV6 for low in range(16)})
 
 
 def as_ethernet(packet: Any) -> Optional[bytes]:
@@ -118,13 +120,13 @@ def as_ethernet(packet: Any) -> Optional[bytes]:
         return None
     linktype = getattr(packet, "linktype", None)
     if linktype == 113:
-        plain = packet[14:16] in (_IPV4, _IPV6) and int.from_bytes(packet[2:4], "big") not in _MONITORED
+        plain = packet[14:16] in (IPV4, IPV6) and int.from_bytes(packet[2:4], "big") not in _MONITORED
         return packet[2:] if plain else None
     if linktype == 276:
-        plain = packet[:2] in (_IPV4, _IPV6) and int.from_bytes(packet[8:10], "big") not in _MONITORED
+        plain = packet[:2] in (IPV4, IPV6) and int.from_bytes(packet[8:10], "big") not in _MONITORED
         return _NOWHERE + packet[:2] + packet[20:] if plain else None
     if linktype == 0 and packet[:4] in (b"\2\0\0\0", b"\0\0\0\2"):
-        return _NOWHERE + _IPV4 + packet[4:]
+        return _NOWHERE + IPV4 + packet[4:]
     if linktype in RAW:
         front = _FRONTS.get(packet[:1])
         if front is not None:

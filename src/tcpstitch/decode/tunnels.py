@@ -46,10 +46,11 @@ def ethernet_in_ip(walk: Walk, at: At) -> None:
 def minimal_encapsulation(walk: Walk, at: At) -> None:
     """RFC 2004: the inner header is the outer one but for what this header says."""
     walk.enter(at, "minimal")
-    number, flags, pos = at.byte(), at.byte(1), at.need(12 if at.byte(1) & 0x80 else 8)
-    source = at.data[pos + 8 : pos + 12] if flags & 0x80 else at.addresses[:4]
+    number, with_source = at.byte(), at.byte(1) & 0x80
+    pos = at.need(12 if with_source else 8)
+    source = at.data[pos + 8 : pos + 12] if with_source else at.addresses[:4]
     at.addresses = source + at.data[pos + 4 : pos + 8]
-    at.pos = pos + (12 if flags & 0x80 else 8)
+    at.pos = pos + (12 if with_source else 8)
     walk.protocol(number, at)
 
 
