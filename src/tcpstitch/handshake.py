@@ -25,7 +25,7 @@ class TouchedState:
 class Handshake(TouchedState):
     """The part of a `StreamState` that reads SYNs."""
 
-    __slots__ = ("restartable",)
+    __slots__ = ("reset_unconfirmed",)
 
     host: Any
     client: HalfStream
@@ -33,7 +33,7 @@ class Handshake(TouchedState):
     watcher: Any
     closed: bool
     embryonic: bool
-    restartable: bool
+    reset_unconfirmed: bool  # a RST came that silence has to confirm
     crossed_syn = unusual("crossed_syn")
     pending_opening = unusual("pending_opening")
     syn_data = unusual("syn_data")
@@ -50,10 +50,10 @@ class Handshake(TouchedState):
         if half.ended and not peer.known and not _is_of(half, base):
             self.host._replace(self, Pending(segment, timestamp))  # it waited for nothing but a word of the other side
             return False
-        if not (segment.flags & ACK or half.known or peer.started and not self.restartable) and (
-            peer.holding or half is self.server and (self.restartable or not peer.syn_seen)
+        if not (segment.flags & ACK or half.known or peer.started and not self.reset_unconfirmed) and (
+            peer.holding or half is self.server and (self.reset_unconfirmed or not peer.syn_seen)
         ):
-            if self.restartable:
+            if self.reset_unconfirmed:
                 self._drop_refused(peer, timestamp)
             self.host._replace(self, Pending(segment, timestamp))  # what came before this SYN does not answer it
             return False
@@ -76,7 +76,7 @@ class Handshake(TouchedState):
             if taken:
                 self._begin(half, base)
                 half.acked = 0
-                self.restartable = False
+                self.reset_unconfirmed = False
         else:
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
             self._await_confirmation(segment, timestamp)
@@ -95,7 +95,7 @@ class Handshake(TouchedState):
         """Whether a SYN of the client can mean anything, before its number is looked at."""
         peer = half.peer
         if not half.syn_seen:
-            if not segment.flags & ACK or not self.restartable or peer.syn_seen:
+            if not segment.flags & ACK or not self.reset_unconfirmed or peer.syn_seen:
                 return True
             half.anomaly("synack_wrong_direction", 0, timestamp)  # the port that refused its data refuses this too
             return False
@@ -108,7 +108,7 @@ class Handshake(TouchedState):
             return not segment.flags & ACK
         if self.half_open_reset and not segment.flags & ACK:
             half.rst_offset = None  # the port listens again
-            peer.syn_seen = self.restartable = False
+            peer.syn_seen = self.reset_unconfirmed = False
         elif (
             self.host._strict and peer.syn_seen and not self.crossed_syn and 0 < ahead < peer.window
             and (not segment.flags & ACK or segment.ack == peer.base_seq)
@@ -121,7 +121,7 @@ class Handshake(TouchedState):
     @property
     def half_open_reset(self) -> bool:
         """Whether the client took its SYN back; another SYN may follow, anything else finds no connection."""
-        return self.restartable and self.client.rst_offset == 0
+        return self.reset_unconfirmed and self.client.rst_offset == 0
 
     def reset_half_open(self, half: HalfStream) -> None:
         half.rst_offset = 0
@@ -129,13 +129,13 @@ class Handshake(TouchedState):
 
     def reset_if_silent(self) -> None:
         """A RST came that may be forged or old, or not arrive: silence confirms it, what follows refutes it."""
-        self.restartable = True
+        self.reset_unconfirmed = True
         self.host._half_closed(self)
 
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         base = (segment.seq + 1) & MASK
         peer = half.peer
-        if half.holding and self.host._start_any and not self.restartable and not _may_begin(half, base):
+        if half.holding and self.host._start_any and not self.reset_unconfirmed and not _may_begin(half, base):
             for side in (half, peer):
                 if side.holding and not self.closed:
                     side.release_hold()
@@ -154,7 +154,7 @@ class Handshake(TouchedState):
         had_data = half.holding
         if had_data:
             half.anomaly("overlap_syn", 0, timestamp)
-        if had_data and self.restartable:
+        if had_data and self.reset_unconfirmed:
             self._drop_refused(half, timestamp)
             self.host._established(self)  # it does not end with the refusal
         half.holding = False

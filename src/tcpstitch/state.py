@@ -180,7 +180,7 @@ class StreamState(Doubts):
     def _acknowledged(self, half: HalfStream, offset: int) -> None:
         """More of `half` than before is confirmed: all below `offset`."""
         peer, half.acked = half.peer, offset
-        if self.restartable and not self.embryonic and half.rst_offset is not None and offset > half.rst_offset:
+        if self.reset_unconfirmed and not self.embryonic and half.rst_offset is not None and offset > half.rst_offset:
             half.rst_offset = None
             self.host._established(self)
         if half.doubtful:
@@ -213,7 +213,7 @@ class StreamState(Doubts):
                 half.set_base(seq)
         if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
             half.anomaly("one_sided", 0, timestamp)
-        if self.restartable or self.embryonic and not flags & SYN:
+        if self.reset_unconfirmed or self.embryonic and not flags & SYN:
             self.host._established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
@@ -357,7 +357,7 @@ class StreamState(Doubts):
             self.stream is None
             or self.embryonic
             or self.accepts
-            or self.restartable
+            or self.reset_unconfirmed
             or self.host._always_rules and not ignored
             or self.details is not NOTHING
             and (

@@ -157,7 +157,7 @@ class Upkeep(Bounds):
         if state.embryonic:
             state.embryonic = False
             self._embryonic.pop(state, None)
-        state.restartable = False
+        state.reset_unconfirmed = False
         self._closed.pop(state.key, None)
 
     def _half_closed(self, state: StreamState) -> None:
@@ -168,7 +168,7 @@ class Upkeep(Bounds):
 
     def _end_of(self, state: StreamState, otherwise: str) -> str:
         """The reason for the end of a connection that may have waited for its other side only."""
-        if state.restartable:
+        if state.reset_unconfirmed:
             return "rst"
         over = self._acked_only and state.client.fin_received and state.server.fin_received
         return "fin" if over or state.key in self._closed else otherwise
@@ -320,7 +320,7 @@ def make_state(host: Any, key: FlowKey, reverse: FlowKey, created: float) -> Str
     state.last_seen = created
     state.page_count = state.last_packet = 0
     state.stream = state.watcher = None
-    state.closed = state.embryonic = state.restartable = state.accepts = False
+    state.closed = state.embryonic = state.reset_unconfirmed = state.accepts = False
     state.reason = ""
     state.client = client = HalfStream()
     state.server = server = HalfStream()
