@@ -250,7 +250,8 @@ class Assembler(ShortPath):
 
     def explain(self, holders: int = 5) -> str:
         """Who holds the memory, what bounds it and what was given up for that, as text of one line per subject; the
-        `holders` connections with the most pages by name. For people: the words may change. O(holders of pages)."""
+        `holders` connections with the most pages by name. For people: the words may change. Costs what
+        `statistics` and `top` do."""
         from .explain import explain
 
         return explain(self._now, self._limits, self.statistics(), self.top(whole("holders", holders, 0)))

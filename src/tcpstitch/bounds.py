@@ -123,15 +123,12 @@ class Bounds(Settings):
         waiting = [half for half in (state.client, state.server) if half.queue]
         if choice == "abandon" and state.page_count:
             self._abandon(state)
-        elif waiting and choice == "drop":
-            half = min(waiting, key=_first_timestamp)
-            assert half.queue is not None
-            half.queue.drop_pages()
-            if half.holding and not half.queue:
-                half.end_hold()
         elif waiting:
             half = min(waiting, key=_first_timestamp)
-            half.skip_hole(reason)
+            if choice == "drop":
+                half.drop_lowest()
+            else:
+                half.skip_hole(reason)
         elif state.page_count:
             state.client.drop_kept()
             state.server.drop_kept()
@@ -274,7 +271,7 @@ class Bounds(Settings):
     # -- who holds what
 
     def top(self, count: int = 10) -> List[Holder]:
-        """The connections that hold the most pages, largest first. O(holders)."""
+        """The connections that hold the most pages, largest first. O(holders log holders)."""
         states = sorted(self._pages.lru, key=lambda state: -state.page_count)[: whole("count", count, 0)]
         return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
 
@@ -324,5 +321,4 @@ def _first_timestamp(half: HalfStream) -> float:
 
 def _buffered(state: StreamState) -> int:
     """The bytes that a connection holds in pages."""
-    queues = [queue for half in (state.client, state.server) for queue in (half.queue, half.kept, half.held)]
-    return sum(queue.buffered_bytes for queue in queues if queue is not None)
+    return sum(queue.buffered_bytes for half in (state.client, state.server) for queue in half.queues())

@@ -1,4 +1,5 @@
-"""Every exception of the library. Each blames one party: the caller, the packet, the capture or the handler.
+"""The exceptions of the library, but for `PartsFailed` of `parallel`. Each blames one party: the caller, the packet,
+the capture or the handler.
 
 What arguments in several places have to be is checked here as well.
 """

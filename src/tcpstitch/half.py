@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, List, Optional, Union
 
 from .apart import apart
 from .cuts import CUTS_PER_PAGE, FREE_CUTS, Cuts
@@ -27,7 +27,6 @@ STRICTLY = -5  # nothing is unusual, and checks are strict
 ANSWERS = -6  # the SYN was as usual and the only packet so far: this direction has to answer it
 CONFIRMS = -7  # so was the SYN/ACK: this direction has to confirm it; nothing is below these two
 PLAIN, STAMPED = 0x5000 | ACK, 0x8000 | ACK  # a plain segment: no options, or just timestamps
-CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 OUTAGE_BYTES = 4096  # more than so many beyond the window are no stray segment: the capture had an outage
 HOLD_SEGMENTS = 4  # a start not seen is held for this many segments: RFC 5681's duplicate threshold of 3, and one
 
@@ -299,6 +298,13 @@ class HalfStream(Delivery):
         self.drain()
         return True
 
+    def drop_lowest(self) -> None:
+        """Discard the lowest page of what waits."""
+        if self.queue:
+            self.queue.drop_pages()
+        if self.holding and not self.queue:
+            self.end_hold()
+
     def jump_to(self, start: int, reason: str) -> None:
         """Let the stream go on at the segment that no bound has room for."""
         self.early_end = 0
@@ -379,10 +385,13 @@ class HalfStream(Delivery):
         if self.state.stream is not None:
             self.plain = NEEDS_RULES  # a chunk kept from an earlier call may ask for it at any time
 
+    def queues(self) -> List[Any]:
+        """All that may hold pages."""
+        return [queue for queue in (self.queue, self.kept, self.held) if queue is not None]
+
     def release_pages(self) -> None:
-        for queue in (self.queue, self.kept, self.held):
-            if queue:
-                queue.clear()
+        for queue in self.queues():
+            queue.clear()
 
 
 def make_queue(cache: PageCache, owner: Any, policy: Policy) -> Union[ReorderQueue, KernelQueue]:

@@ -9,14 +9,15 @@ from typing import Any, Dict, List, Optional
 from .bounds import Bounds
 from .details import NOTHING
 from .errors import StreamCallbackError
-from .half import CLIENT_TO_SERVER, NEEDS_RULES, OVER, SERVER_TO_CLIENT, HalfStream
+from .half import NEEDS_RULES, OVER, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts, key_cost
 from .notices import WARNING, notice
-from .segment import FlowKey
+from .segment import Direction, FlowKey
 from .sequence import NEVER
 from .state import StreamState
 
+CLIENT_TO_SERVER, SERVER_TO_CLIENT = Direction
 _last_packet = attrgetter("last_packet")
 
 
@@ -303,9 +304,8 @@ class Upkeep(Bounds):
         """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
         self._pages.check()
         for half in self._halves.values():
-            for queue in (half.queue, half.kept, half.held):
-                if queue is not None:
-                    queue.check()
+            for queue in half.queues():
+                queue.check()
             assert half.plain < 0 or not half.queue
 
 

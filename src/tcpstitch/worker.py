@@ -144,25 +144,24 @@ def _work(task: Task) -> Answer:
     share = Share(task.part, task.parts, counted=False)
     share.pieces = list(task.pieces)
     warnings: List[str] = []
-    place = emitter.place
     try:
         factory = task.make_factory(emitter)
         if task.parts == 1:
             assembler = alone = Assembler(factory, **task.options)
-            place = emitter.place = lambda: alone._packets
+            emitter.place = lambda: alone._packets
         else:
             assembler = _PartAssembler(factory, share, task.options)
-            place = emitter.place = share.place
+            emitter.place = share.place
         with open_capture(task.source, share=share if task.parts > 1 else None) as capture:
             warnings = capture.warnings  # which grows
             assembler.run(capture)
-        place = emitter.place = lambda: inf
+        emitter.place = lambda: inf
         assembler.flush_all()
     except KeyboardInterrupt:  # whoever waits for the results shall hear of it
         raise
     except BaseException as error:  # `sys.exit` in a handler ends its part, and not the program
         statistics = None if assembler is None else assembler.statistics()
-        return Answer(emitter.results, task.failure(_number(task, place()), error), statistics, warnings)
+        return Answer(emitter.results, task.failure(_number(task, emitter.place()), error), statistics, warnings)
     return Answer(emitter.results, None, assembler.statistics(), warnings)
 
 
