@@ -258,16 +258,14 @@ class HalfStream(Delivery):
         return self.fin_offset if self.fin_waits() else -1
 
     @apart
-    def skip_hole(self, reason: str) -> bool:
-        """Give up the lowest missing range and deliver what lies behind it; False if nothing waits."""
+    def skip_hole(self, reason: str) -> None:
+        """Give up the lowest missing range and deliver what lies behind it."""
         queue = self.queue
         if self.holding:
-            self.release_hold()
-            return True
+            return self.release_hold()
         self.early_end = 0
         if self.cuts and self._cross_cuts(self.max_offset):
-            self.drain()
-            return True
+            return self.drain()
         if not queue:
             start = self.hole_end()
             if start > self.window_end():  # a claim that nobody would have accepted
@@ -279,7 +277,7 @@ class HalfStream(Delivery):
                 self._give_up(start, reason)
                 self._cross_cuts(self.max_offset)
                 self.drain()
-            return start >= 0
+            return None
         first = queue.first_offset
         if queue.only_fin and self.peer.known and self.acked <= first:
             queue.clear()  # it may be a decoy; it keeps its place, as under the other policies
@@ -289,14 +287,13 @@ class HalfStream(Delivery):
         if first >= self.window_end() and first > self.next_offset and queue.buffered_bytes <= OUTAGE_BYTES:
             queue.discard_from(first)  # nobody would have accepted it, and little followed: a decoy
             self.ahead = self.cuts.end() if self.cuts else -1  # it was not sent, as far as anybody knows
-            return True
+            return None
         stop = first if self.fin_offset is None else min(first, max(self.fin_offset, self.next_offset))
         if stop > self.next_offset:
             self._give_up(stop, reason)
         if self.fin_offset is not None and self.next_offset >= self.fin_offset:
             self.fin_unsure = False  # what waits lies behind the end
-        self.drain()
-        return True
+        return self.drain()
 
     def drop_lowest(self) -> None:
         """Discard the lowest page of what waits."""

@@ -322,8 +322,7 @@ class StreamState(Doubts):
             if self.stream is not None and self.host._strict and half.doubtful:
                 self._trust(half, self._low(half))
             while self.stream is not None and not half.ended and (half.holding or half.hole_end() >= 0):
-                if not half.skip_hole(reason):
-                    break
+                half.skip_hole(reason)
             if self.stream is not None and half.fin_unsure and half.fin_offset is not None:
                 half.fin_unsure = False
                 half.drain()

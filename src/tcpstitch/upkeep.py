@@ -292,10 +292,12 @@ class Upkeep(Bounds):
                 half.hand_over()
                 flushed = True
             if half.holding and half.queue and half.queue.end_of_older(before) is not None:
-                flushed = half.skip_hole("aged") or flushed  # offsets count from its first byte from now on
+                half.release_hold()  # offsets count from its first byte from now on
+                flushed = True
             end = half.queue.end_of_older(before) if half.queue else None
             while end is not None and half.queue and state.stream is not None and half.queue.first_offset < end:
-                flushed = half.skip_hole("aged") or flushed
+                half.skip_hole("aged")
+                flushed = True
             count += flushed
         state.refresh()
         return count

@@ -90,8 +90,6 @@ def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
         return None
     if window == 0 and segment.length == 1 and start == half.next_offset:
         return "zero_window_probe"
-    if start <= half.next_offset and not segment.length:
-        return None
     empty = not segment.length and not fin  # its sender may have filled the window
     first = max(start, half.next_offset) - empty  # what comes with old data needs room as well
     if first < max(half.next_offset + window, half.peer.window_edge):
