@@ -1,7 +1,8 @@
 """The `tcpstitch` command.
 
 Exit status: 0 when the whole capture was read, 1 when it ends too early, is damaged or was left by a signal (what was
-read is used), 2 when nothing useful could be done; then one line on standard error says why.
+read is used), 2 when nothing useful could be done; then one line on standard error says why. 130 when SIGINT came a
+second time, or where it is no end of a capture.
 """
 
 from __future__ import annotations
