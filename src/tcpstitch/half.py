@@ -283,7 +283,7 @@ class HalfStream(Delivery):
             queue.clear()  # it may be a decoy; it keeps its place, as under the other policies
             self.ahead = self.cuts.end() if self.cuts else -1
             self.fin_offset = first if self.fin_offset is None else self.fin_offset
-            return True
+            return None
         if first >= self.window_end() and first > self.next_offset and queue.buffered_bytes <= OUTAGE_BYTES:
             queue.discard_from(first)  # nobody would have accepted it, and little followed: a decoy
             self.ahead = self.cuts.end() if self.cuts else -1  # it was not sent, as far as anybody knows
