@@ -106,3 +106,15 @@ def test_a_conflict_goes_from_the_first_byte_that_differs_to_the_last(
     (conflict,) = [each for each in recorder.only.anomalies if each.kind == "overlap_conflict"]
     told = {name: conflict.detail[name] for name in ("length", "old", "new")}
     assert (conflict.offset, told) == (10, {"length": 4, "old": b"bcde", "new": b"XcdY"})
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_byte_into_a_window_that_has_opened_again_is_no_probe(checks: str) -> None:
+    shut, opened = (Segment.make(SERVER, CLIENT, 1, ack=1, window=window) for window in (0, 900))
+    opening = [Segment.make(CLIENT, SERVER, 0, flags="S"), Segment.make(SERVER, CLIENT, 0, flags="SA", ack=1)]
+    for told, windows in ({"zero_window_probe"}, [shut]), (set(), [shut, opened]):
+        recorder = Recorder()
+        assembler = Assembler(recorder, checks=checks)
+        for segment in [*opening, data(0, b""), *windows, data(0, b"X")]:
+            assembler.assemble(segment, 1.0)
+        assert recorder.kinds == told
