@@ -80,6 +80,7 @@ def test_each_timer_ends_what_it_is_for() -> None:
     clocked.talk(1.0, 10)
     assert reasons(connections) == [["idle"], [], [], ["fin"]]
     assert connections[1].gaps == []
+    assert clocked.assembler.statistics().connections_lingering == 0  # a half-open one is over without that
     clocked.talk(1.0, 10)
     assert [gap.reason for gap in connections[1].gaps] == ["aged"]
     clocked.talk(2.0, 200)
