@@ -45,7 +45,9 @@ class Assembler(ShortPath):
 
     A `with` block calls `flush_all` at its end, also when an exception leaves it.
 
-    Not thread-safe; use one per thread. Raises `UsageError` (or `LimitsError`) for options that cannot work.
+    Not thread-safe; use one per thread. Only `statistics`, and so `tcpstitch.metrics`, may be called by another one, or
+    by a signal's handler, and, while `run` is at work, `limits` and `timeouts` be set by it.
+    Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
     __slots__ = ("_sources", "_trim_due")
@@ -106,6 +108,13 @@ class Assembler(ShortPath):
         if isinstance(given, (str, bytes)) or hasattr(given, "read") or not hasattr(given, "__iter__"):
             raise UsageError(f"capture={shown(given)}: give open_capture(path), or an iterable of (timestamp, packet)")
         self.watch_drops(capture)
+        outer, self._running = self._running, True
+        try:
+            self._run(capture)
+        finally:
+            self._running = outer
+
+    def _run(self, capture: Any) -> None:
         assemble = self.assemble
         if self._frames is bytes and getattr(assemble, "__func__", None) is ShortPath.assemble:
             with closing(getattr(capture, "packet_blocks", _no_blocks)()) as blocks:
@@ -199,13 +208,7 @@ class Assembler(ShortPath):
         super()._take_over()
         if before is not None:  # not the first time
             self._trim_due = self._trim_due or before != self._history_bytes
-            self._limit_fragments()
-            self._openings.limit(self._limits.opening_bytes)
             self._choose_paths()
-
-    def _limit_fragments(self) -> None:
-        limits = self._limits
-        self._decoder.limit_fragments(limits.max_fragments, limits.max_fragment_bytes, self._timeouts.fragment)
 
     @property
     def timeouts(self) -> Timeouts:
@@ -217,12 +220,15 @@ class Assembler(ShortPath):
     def timeouts(self, timeouts: Timeouts) -> None:
         self._timeouts = _checked(timeouts)
         self._next_sweep = float("-inf")
-        self._limit_fragments()
+        self._decoder.expire_fragments(timeouts.fragment)
 
     def _choose_paths(self) -> None:
         self._always_rules = self._acked_only or bool(self._history_bytes)
 
-    def _trim_histories(self) -> None:
+    def _trim_others(self) -> None:
+        limits = self._limits
+        self._decoder.limit_fragments(limits.max_fragments, limits.max_fragment_bytes)
+        self._openings.limit(limits.opening_bytes)
         if not self._trim_due:
             return
         self._trim_due = False

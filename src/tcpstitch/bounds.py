@@ -38,7 +38,7 @@ class Bounds(Settings):
         "_keep_offset", "_key_bytes", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection",
         "_next_timer", "_now", "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict",
         "_taken", "_timeouts", "_usual_accepts", "_usual_class",
-        "_held", "_held_bytes", "_limits", "_shrink_due",
+        "_held", "_held_bytes", "_limits", "_running", "_shrink_due",
     )  # fmt: skip
 
     _busy: Any
@@ -60,6 +60,7 @@ class Bounds(Settings):
         self._gauge: Optional[PressureGauge] = None
         self._limits = limits
         self._shrink_due = False
+        self._running = False  # in `run`: who changes something then may be a signal's handler, or another thread
         self._state_count = 0
         self._key_bytes = 0  # of VLANs and tunnels in the keys of connections
         self._held: Deque[Tuple[Any, str, Pending]] = deque()
@@ -180,9 +181,9 @@ class Bounds(Settings):
     @property
     def limits(self) -> Limits:
         """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or, if a
-        handler sets them, with the next packet, and before a flush returns; until then `statistics()` may show more.
-        The page size stays. Raises `UsageError`. O(connections), O(what is evicted), and O(pages held) where the slabs
-        become smaller."""
+        handler sets them or `run` is at work, with the next packet, and before a flush returns; until then
+        `statistics()` may show more. The page size stays. Raises `UsageError`. O(connections), O(what is evicted), and
+        O(pages held) where the slabs become smaller."""
         return self._limits
 
     @limits.setter
@@ -193,22 +194,22 @@ class Bounds(Settings):
         self._limits = limits
         self._take_over()
         self._shrink_due = True
-        if self._busy is None:
+        if self._busy is None and not self._running:
             self._shrink()
             self._raise_pending()
         else:
             self._next_timer = float("-inf")  # that is, with the next packet
 
     def _take_over(self) -> None:
-        """Copy the limits to where they are looked at for each packet."""
+        """Copy the limits to where they are looked at for each packet. May come at any time, so it evicts nothing."""
         limits = self._limits
         self._pages.bound(limits.max_buffered_pages_total)
         self._max_pages_per_connection = limits.max_buffered_pages_per_connection
         self._max_connections = limits.max_connections
         self._history_bytes = limits.max_history_bytes_per_connection
 
-    def _trim_histories(self) -> None:
-        """The history bound may have changed."""
+    def _trim_others(self) -> None:
+        """What the limits bound besides pages and connections."""
 
     @property
     def max_buffered_pages_per_connection(self) -> int:
@@ -266,7 +267,7 @@ class Bounds(Settings):
         while self._counted_connections() > self._max_connections:
             self._evict_connection()
         self._drop_held(self._limits.held_bytes)
-        self._trim_histories()
+        self._trim_others()
 
     # -- who holds what
 

@@ -66,15 +66,16 @@ class PageCache:
         self.lru: OrderedDict[Any, None] = OrderedDict()  # owners that hold pages, the longest idle first
 
     def bound(self, max_pages: int) -> None:
-        """Allow so many pages. Where that is less than before, `fit` is to follow once no more are in use."""
+        """Allow so many pages; `fit` is to follow, once no more are in use. May come at any time, also in `take`."""
         self.max_pages = max_pages
-        if self._slab_pages() > self.pages_per_slab:
-            self._size_slabs()
 
     def fit(self) -> None:
-        """Give back what the bound has no place for any more. O(pages in use), and O(slabs log slabs)."""
-        if self._slab_pages() < self.pages_per_slab:
+        """Let slabs be as large as the bound asks for, and give back what it has no place for any more. O(pages in
+        use), and O(slabs log slabs)."""
+        before = self.pages_per_slab
+        if self._slab_pages() != before:
             self._size_slabs()
+        if self.pages_per_slab < before:
             self._open = {}
             for slab in list(self._slabs.values()):
                 self._vacate(slab)

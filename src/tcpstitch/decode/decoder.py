@@ -72,9 +72,13 @@ class PacketDecoder:
         """Bytes that incomplete IP datagrams occupy at present, overhead included."""
         return self._walk.fragments.bytes_used
 
-    def limit_fragments(self, max_fragments: int, max_fragment_bytes: int, fragment_timeout: Optional[float]) -> None:
+    def limit_fragments(self, max_fragments: int, max_fragment_bytes: int) -> None:
         """Change the bounds while running; smaller ones evict the datagrams used least recently at once."""
-        self._walk.fragments.limit(max_fragments, max_fragment_bytes, _timeout(fragment_timeout))
+        self._walk.fragments.limit(max_fragments, max_fragment_bytes)
+
+    def expire_fragments(self, fragment_timeout: Optional[float]) -> None:
+        """Change the timeout while running; it counts from the next fragment on."""
+        self._walk.fragments.timeout = _timeout(fragment_timeout)
 
     def forget_fragments(self) -> None:
         """Forget every incomplete IP datagram."""

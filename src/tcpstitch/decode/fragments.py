@@ -82,9 +82,9 @@ class FragmentTable:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def limit(self, max_datagrams: int, max_bytes: int, timeout: float) -> None:
+    def limit(self, max_datagrams: int, max_bytes: int) -> None:
         """Change the bounds; smaller ones evict at once."""
-        self.max_datagrams, self.max_bytes, self.timeout = max_datagrams, max_bytes, timeout
+        self.max_datagrams, self.max_bytes = max_datagrams, max_bytes
         self._shrink()
 
     def clear(self) -> None:
