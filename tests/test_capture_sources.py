@@ -262,3 +262,11 @@ def test_a_file_opened_as_text_is_answered_with_how_to_open_it(tmp_path):
 def test_follow_refuses_several_sources():
     with pytest.raises(UsageError):
         open_capture([io.BytesIO(pcap()), io.BytesIO(pcap())], follow=True)
+
+
+@pytest.mark.parametrize(
+    "source, advice", [(b"bytes", "io.BytesIO"), (iter(["path"]), "make a list"), ({"path"}, "not set$")]
+)  # fmt: skip
+def test_what_is_no_source_is_refused_with_what_to_make_of_it(source, advice):
+    with pytest.raises(UsageError, match=advice):
+        open_capture(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 from decimal import Decimal
@@ -383,3 +384,10 @@ def test_a_chunk_that_is_pickled_is_answered_with_what_can_be(index: int) -> Non
     assert chunks[-1].end
     with pytest.raises(UsageError, match=r"pickle what you want of it, such as chunk\.data"):
         pickle.dumps(chunks[index])
+
+
+@pytest.mark.parametrize("make", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_assembler_that_is_pickled_or_copied_is_answered_with_what_to_do(make: Any) -> None:
+    """As where it is given to a process that is spawned; a copy would share its tables with it."""
+    with pytest.raises(UsageError, match=r"stays in its process: make one where it works"):
+        make(Assembler(Recorder()))

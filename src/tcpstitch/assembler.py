@@ -254,6 +254,11 @@ class Assembler(ShortPath):
             self.pressure(),
         )  # fmt: skip
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """It can be neither pickled nor copied, as its streams and what they hold are in this process. Raises
+        `UsageError`."""
+        raise UsageError("an assembler stays in its process: make one where it works, pickle results or statistics()")
+
     def explain(self, holders: int = 5) -> str:
         """Who holds the memory, what bounds it and what was given up for that, as text of one line per subject; the
         `holders` connections with the most pages by name. For people: the words may change. Costs what

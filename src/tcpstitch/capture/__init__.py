@@ -173,8 +173,13 @@ def checked_sources(source: Sources) -> List[Any]:
         raise UsageError("open_capture needs at least one source, the list is empty")
     for what in wanted:
         if not isinstance(what, (str, os.PathLike)) and not hasattr(what, "read"):
-            kind = type(what).__name__
-            raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {kind}")
+            advice = ""
+            if isinstance(what, (bytes, bytearray, memoryview)):
+                advice = ": wrap what a file holds in io.BytesIO, decode a path"
+            elif hasattr(what, "__next__"):
+                advice = ": make a list of what it gives"
+            found = type(what).__name__ + advice
+            raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {found}")
     if wanted.count("-") > 1:
         raise UsageError('standard input, "-", can be read once only')
     return wanted
