@@ -256,6 +256,8 @@ def _sent(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> _S
     except BrokenProcessPool:
         if not isinstance(executor, (ProcessPoolExecutor, type(None))):
             raise
+    if executor is not None:
+        executor.shutdown()  # broken as it is, it may still have a thread, beside which no process should be forked
     return _pooled([task], 1, executor)[0].result()
 
 
