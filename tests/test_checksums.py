@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any, List
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, PacketDecoder
+from tcpstitch.checksum import word_sum
 
 OPENING = (
     tcp_frame(CLIENT, SERVER, 99, flags="S"),
@@ -20,6 +23,19 @@ OPENING = (
 BAD = tcp_frame(CLIENT, SERVER, 105, b"bad ", ack=500, bad_checksum=True)
 COPY = tcp_frame(CLIENT, SERVER, 105, b"true", ack=500)
 BEHIND = tcp_frame(CLIENT, SERVER, 109, b"more", ack=500)
+
+
+@given(st.one_of(st.binary(max_size=200), st.integers(0, 200).map(lambda size: b"\xff" * size)))
+def test_a_sum_is_that_of_the_words(data: bytes) -> None:
+    words = (int.from_bytes(data[at : at + 2].ljust(2, b"\0"), "big") for at in range(0, len(data), 2))
+    assert word_sum(data) % 0xFFFF == sum(words) % 0xFFFF
+
+
+@pytest.mark.parametrize("size", range(120))
+def test_every_word_counts(size: int) -> None:
+    for at in range(size):
+        data = bytes(at) + b"\1" + bytes(size - at - 1)
+        assert word_sum(data) % 0xFFFF == (1 if at % 2 else 256)
 
 
 def run(*frames: bytes, checks: str = "lenient") -> Recorder:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, Dict, Optional, Tuple
 
+from .checksum import even_sum, word_sum
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY, HalfStream
@@ -27,10 +28,8 @@ from .segment import (
     SYN_ACK,
     TIMESTAMP_LAYOUT,
     UnreadSegment,
-    even_sum,
     parse_options,
     reverse_key,
-    word_sum,
 )
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import same_line, ttl_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from struct import pack
 from typing import Any, Iterator, Tuple
 
-from .segment import ACK, FIN, SYN, Flow, Segment, word_sum
+from .checksum import word_sum
+from .segment import ACK, FIN, SYN, Flow, Segment
 from .stream import Stream, StreamFactory
 
 _SIZE = 1448

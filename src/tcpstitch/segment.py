@@ -6,9 +6,9 @@ import enum
 import struct
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
+from .checksum import word_sum
 from .errors import UsageError
 from .sequence import MASK
-from .uncut import PYPY
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 SYN_ACK, CONTROL = SYN | ACK, FIN | SYN | RST
@@ -164,24 +164,6 @@ def parse_options(options: bytes) -> Dict[int, bytes]:
             found[kind] = options[position + 2 : position + length]
         position += length
     return found
-
-
-if PYPY:
-
-    def even_sum(data: bytes, order: str) -> int:
-        """`word_sum` of an even number of bytes; `order` is "big"."""
-        total = 0
-        for index in range(0, len(data), 2):
-            total += data[index] << 8 | data[index + 1]
-        return total
-
-else:
-    even_sum = int.from_bytes  # type: ignore[assignment]  # itself: a call of a Python function costs more than the sum
-
-
-def word_sum(data: bytes) -> int:
-    """A number that leaves the same remainder modulo 2^16-1 as the sum of the 16-bit words. O(length)."""
-    return even_sum(data + b"\0" if len(data) & 1 else data, "big")
 
 
 class Segment:

@@ -3,10 +3,11 @@ segment, asked of those about which nothing is unusual. Such a segment then pass
 
 from __future__ import annotations
 
+from .checksum import even_sum
 from .details import NOTHING
 from .half import PLAIN, STAMPED, STRICTLY, HalfStream
 from .ordinary import IPV6_AHEAD, LAYOUT_WORD, option_words, sound
-from .segment import FIN, even_sum
+from .segment import FIN
 from .sequence import HALF, MASK
 from .waiting import Waiting
 

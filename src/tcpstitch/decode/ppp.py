@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..checksum import word_sum
 from ..errors import DecodeError
-from ..segment import word_sum
 from .network import ethernet, ip, ipv4, ipv6, tagged
 from .walk import ETHERTYPES, LINKS, PROTOCOLS, At, Walk, register
 
