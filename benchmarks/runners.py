@@ -93,6 +93,46 @@ def run(path: str, digest: Optional[Digest]) -> Result:
     return assembler.statistics().packets, total[0]
 
 
+@functools.cache
+def keeping() -> tuple[Any, List[int]]:
+    """A factory whose streams do what programs do: a name, what came first, what ended it."""
+    from tcpstitch import Chunk, Stream, StreamFactory
+
+    total = [0]
+
+    class Keeper(Stream):
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.parts: List[Any] = []
+            self.size = 0
+
+        def reassembled(self, chunk: Chunk) -> None:
+            self.size += len(chunk.data)
+            if chunk.start:
+                self.parts.append(chunk.data[:16])
+
+        def complete(self, reason: str) -> None:
+            self.parts.append(reason)
+            total[0] += self.size
+
+    class Factory(StreamFactory):
+        def new(self, flow: Any, segment: Any, timestamp: float) -> Stream:
+            return Keeper(str(flow))
+
+    return Factory(), total
+
+
+def busy(path: str, digest: Optional[Digest]) -> Result:
+    """This library with a handler that does more than to count."""
+    from tcpstitch import Assembler, Limits, open_capture
+
+    factory, total = keeping()
+    total[0] = 0
+    with Assembler(factory, limits=Limits(max_connections=2_000_000)) as assembler, open_capture(path) as capture:
+        assembler.run(capture)
+    return assembler.statistics().packets, total[0]
+
+
 def assemble(path: str, digest: Optional[Digest]) -> Result:
     """This library, `assemble` called for each packet by the user's own loop."""
     from tcpstitch import Assembler, Limits, open_capture
@@ -205,6 +245,7 @@ def pypcapkit_own(path: str, digest: Optional[Digest]) -> Result:
 
 RUNNERS: Dict[str, Callable[[str, Optional[Digest]], Result]] = {
     "run": run,
+    "busy": busy,
     "strict": strict,
     "assemble": assemble,
     "dpkt": dpkt_decode,
