@@ -16,7 +16,7 @@ LONGER = {"assemble": 122}  # the loop over the packets, in which a call costs a
 
 # Room to floor. A fraction orders rooms of one floor of docs/architecture.md that build on each other.
 FLOORS = {
-    "errors": 0, "sequence": 0, "notices": 0, "uncut": 0, "apart": 0.1, "checksum": 0.1,
+    "errors": 0, "sequence": 0, "notices": 0, "uncut": 0, "apart": 0.1, "checksum": 0.2,
     "segment": 1, "layouts": 1, "chunk": 1.5, "redblack": 1, "page": 1, "cuts": 1, "limits": 1.2, "statistics": 1.1,
     "details": 1, "history": 1.3,
     "decode": 2, "overlap": 2, "stream": 2, "rehearsal": 2.2, "hostpolicy": 2.5,

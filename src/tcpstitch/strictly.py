@@ -3,6 +3,7 @@ segment, asked of those about which nothing is unusual. Such a segment then pass
 
 from __future__ import annotations
 
+from .apart import apart
 from .checksum import even_sum
 from .details import NOTHING
 from .half import PLAIN, STAMPED, STRICTLY, HalfStream
@@ -17,6 +18,7 @@ class Strictly(Waiting):
 
     __slots__ = ()
 
+    @apart
     def _strictly(
         self, packet: bytes, timestamp: float, half: HalfStream, tcp: int, start: int, end: int, seq: int, ack: int,
         word: int, window: int,
