@@ -72,7 +72,7 @@ guard: $(VENV)/.installed
 	$(BIN)/python benchmarks/guard.py
 
 smoke: $(VENV)/.installed
-	$(BIN)/python benchmarks/speed.py --rounds 1 --scale 0.01 --only "tcpstitch run|tcpstitch assemble" --without "PyPy|3.13"
+	$(BIN)/python benchmarks/speed.py --rounds 1 --scale 0.01 --only "tcpstitch run|tcpstitch assemble" --without "PyPy|3.13|system"
 	$(BIN)/python benchmarks/scaling.py --here connections --value 1000
 	$(BIN)/python benchmarks/scaling.py --here extents --value 10000
 	$(BIN)/python benchmarks/scaling.py --here bytes --value 1000

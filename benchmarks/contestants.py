@@ -134,10 +134,29 @@ def tshark(path: str, hashing: bool) -> Answer:
     return timed(["tshark", "-n", "-r", path, "-T", "fields", "-e", "tcp.stream", "-e", "tcp.payload"])
 
 
+def of_the_system(environment: Environment) -> List[Runner]:
+    """dpkt and this library on the CPython that the system came with, if that is another: distributions build theirs
+    with optimisation by profile and at link time, which one built from source has only if asked for."""
+    path = shutil.which("python3", path="/usr/bin")
+    base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    if path is None or os.path.realpath(path) == base:
+        return []
+    code = "import platform, sys; sys.version_info < (3, 9) or print(platform.python_version())"
+    version = subprocess.run([path, "-c", code], stdout=subprocess.PIPE, check=True).stdout.decode().strip()
+    build = f"the system's CPython {version}"
+    rows = (("dpkt, read and decode", "dpkt"), ("tcpstitch run", "run"), ("tcpstitch assemble", "assemble"))
+    return [
+        Runner(f"{name}, {build}", python(path, runner, environment), delivers=runner != "dpkt")
+        for name, runner in rows
+        if version
+    ]
+
+
 def own(folder: str) -> Tuple[List[Runner], List[str]]:
-    """This library on this interpreter, on CPython 3.13 and on PyPy, there also when it is warm."""
+    """This library on this interpreter, on the system's, on CPython 3.13 and on PyPy, there also when it is warm."""
     me, environment = sys.executable, shelf_environment(folder)
     found = [Runner("tcpstitch run", python(me, "run")), Runner("tcpstitch assemble", python(me, "assemble"))]
+    found += of_the_system(environment)
     missing = []
     newer = find_interpreter("python3.13")
     if newer:
