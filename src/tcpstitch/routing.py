@@ -144,7 +144,7 @@ class Routing(Timers):
             self._openings.evidence(half, segment.key)
         return half
 
-    @apart
+    @apart  # the user's factory is called in it, which may take any number of steps
     def _admit(self, key: FlowKey, reverse: FlowKey, segment: Segment, timestamp: float) -> StreamState:
         """Make room for a connection and ask for its stream; `key` is the client's, `reverse` the server's."""
         extra = 0 if key.__class__ is bytes else key_cost(key)
