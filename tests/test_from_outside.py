@@ -1,4 +1,4 @@
-"""What a signal's handler, or another thread, may do in the middle of a packet while `run` is at work."""
+"""What a signal's handler, or another thread while `run` is at work, may do in the middle of a packet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from small_captures import capture, in_fragments
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Limits, Timeouts, open_capture, pages, shortpath
+from tcpstitch import Assembler, Limits, ReentrantCallError, Timeouts, open_capture, pages, shortpath
 from tcpstitch.decode import fragments
 
 PORTS = range(4000, 4005)
+LATER = 4e9
 SMALL = Limits(max_buffered_pages_total=3, max_buffered_pages_per_connection=3, max_connections=2, max_fragments=1)
 
 
@@ -28,13 +29,26 @@ def frames() -> Iterator[bytes]:
                 yield tcp_frame(SERVER, client, 999, b"", "SA", ack=100)
 
 
+def in_place(assembler: Assembler, packets: List[bytes]) -> None:
+    assembler.run(open_capture(capture(*packets)))
+
+
+def one_by_one(assembler: Assembler, packets: List[bytes]) -> None:
+    assembler.run((1.0, packet) for packet in packets)
+
+
+def in_a_loop(assembler: Assembler, packets: List[bytes]) -> None:
+    for packet in packets:
+        assembler.assemble(packet, 1.0)
+
+
 @pytest.mark.parametrize(
     "module, name", [(pages, "anonymous"), (shortpath, "sound"), (fragments, "_Datagram")],
     ids=["a slab is made", "a checksum is looked at", "fragments come"],
 )  # fmt: skip
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("take", [in_place, one_by_one, in_a_loop])
 def test_limits_set_in_the_middle_of_a_packet_hold_with_the_next(
-    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, in_place: bool
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, take: Any
 ) -> None:
     recorder = Recorder()
     assembler, original, packets = Assembler(recorder), getattr(module, name), list(frames())
@@ -47,7 +61,7 @@ def test_limits_set_in_the_middle_of_a_packet_hold_with_the_next(
         return original(*given)
 
     monkeypatch.setattr(module, name, interrupted)
-    assembler.run(open_capture(capture(*packets)) if in_place else ((1.0, packet) for packet in packets))
+    take(assembler, packets)
     assembler.check()
     statistics = assembler.statistics()
     assert not changes and statistics.packets == len(packets)
@@ -55,6 +69,45 @@ def test_limits_set_in_the_middle_of_a_packet_hold_with_the_next(
     assembler.flush_all()
     assert all(len(connection.completions) == 1 for connection in recorder.connections)
     assert all(set(connection.data()) == {ord("x")} for connection in recorder.connections[3:])
+
+
+@pytest.mark.parametrize("flush", [Assembler.flush_all, lambda assembler: assembler.flush_older_than(LATER, LATER)])
+@pytest.mark.parametrize("take", [in_place, one_by_one, in_a_loop])
+def test_a_flush_in_the_middle_of_a_packet_is_refused(monkeypatch: pytest.MonkeyPatch, take: Any, flush: Any) -> None:
+    recorder, other, refusals = Recorder(), Assembler(Recorder()), []
+    assembler, original = Assembler(recorder), shortpath.sound
+
+    def interrupted(*given: Any) -> Any:
+        flush(other)  # which is not at work
+        with pytest.raises(ReentrantCallError, match="a signal's sets a flag") as refusal:
+            flush(assembler)
+        refusals.append(refusal)
+        return original(*given)
+
+    monkeypatch.setattr(shortpath, "sound", interrupted)
+    take(assembler, list(frames()))
+    assembler.check()
+    flush(assembler)
+    assert len(refusals) >= len(PORTS) and all(connection.completions for connection in recorder.connections)
+    assert [len(connection.data()) for connection in recorder.connections] == [4500] * len(PORTS)
+
+
+class Thrifty(Assembler):
+    """Flushes with each packet, in an `assemble` of its own."""
+
+    __slots__ = ()
+
+    def assemble(self, packet: Any, timestamp: float, *rest: Any) -> None:
+        super().assemble(packet, timestamp, *rest)
+        self.flush_older_than(timestamp, timestamp)
+
+
+def test_a_flush_between_packets_is_none_in_the_middle_of_one() -> None:
+    recorder = Recorder()
+    assembler = Thrifty(recorder)
+    for number, packet in enumerate(frames()):
+        assembler.assemble(packet, 1.0 + number)
+    assert [len(connection.completions) for connection in recorder.connections[:5]] == [1, 1, 1, 1, 1]
 
 
 def test_limits_that_are_set_in_a_run_are_in_force_at_its_next_packet() -> None:

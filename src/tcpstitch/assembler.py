@@ -149,7 +149,7 @@ class Assembler(ShortPath):
         """
         timestamp = seconds(timestamp, endless=True)
         close_before = None if close_before is None else seconds(close_before, endless=True)
-        if self._busy is not None:
+        if self._busy is not None or self._amid_packet():
             raise ReentrantCallError
         flushed = closed = 0
         self._busy = self
@@ -173,8 +173,9 @@ class Assembler(ShortPath):
 
     def flush_all(self) -> FlushResult:
         """End of input: deliver what is held behind its gaps, and complete every stream. O(connections), and O(bytes
-        held). The assembler may be used again. Raises `StreamCallbackError`, in a handler `ReentrantCallError`."""
-        if self._busy is not None:
+        held). The assembler may be used again. Raises `StreamCallbackError`; in a handler, and in a signal's in the
+        middle of a packet, `ReentrantCallError`."""
+        if self._busy is not None or self._amid_packet():
             raise ReentrantCallError
         flushed = closed = 0
         self._busy = self

@@ -43,6 +43,7 @@ class Bounds(Settings):
 
     _busy: Any
     _now: float
+    _amid_packet: Callable[[], bool]
     _abandon: Callable[[StreamState], None]
     _handler_failed: Callable[[StreamState, Any, Exception], None]
     _raise_pending: Callable[[], None]
@@ -181,9 +182,9 @@ class Bounds(Settings):
     @property
     def limits(self) -> Limits:
         """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or, if a
-        handler sets them or `run` is at work, with the next packet, and before a flush returns; until then
-        `statistics()` may show more. The page size stays. Raises `UsageError`. O(connections), O(what is evicted), and
-        O(pages held) where the slabs become smaller."""
+        handler or a signal's sets them or `run` is at work, with the next packet, and before a flush returns; until
+        then `statistics()` may show more. The page size stays. Raises `UsageError`. O(connections), O(what is evicted),
+        and O(pages held) where the slabs become smaller."""
         return self._limits
 
     @limits.setter
@@ -194,7 +195,7 @@ class Bounds(Settings):
         self._limits = limits
         self._take_over()
         self._shrink_due = True
-        if self._busy is None and not self._running:
+        if self._busy is None and not self._running and not self._amid_packet():
             self._shrink()
             self._raise_pending()
         else:

@@ -27,12 +27,13 @@ class PacketTypeError(UsageError, TypeError):
 
 
 class ReentrantCallError(TcpStitchError, RuntimeError):
-    """A handler called back into the assembler that is calling it; or another thread did, which has to have its own."""
+    """A handler called back into the assembler that is calling it; or a signal's handler did in the middle of a packet,
+    or another thread, which has to have its own."""
 
     def __init__(
         self,
         message: str = "the assembler is at work: a handler returns first, or collects and calls later; "
-        "another thread has an assembler of its own",
+        "a signal's sets a flag, or closes the capture to end `run`; another thread has an assembler of its own",
     ) -> None:
         super().__init__(message)
 

@@ -7,7 +7,9 @@ with more work.
 
 from __future__ import annotations
 
+import sys
 from struct import error as HeaderError
+from types import FrameType
 from typing import Any, Optional
 
 from .chunk import Chunk
@@ -157,6 +159,16 @@ class ShortPath(Strictly):
 
     _assemble = assemble  # once more for the same packet, also where a subclass has an `assemble` of its own
 
+    def _amid_packet(self) -> bool:
+        """Whether who asks is a signal's handler that came in the middle of a packet: between most steps of one nothing
+        else tells, as that would cost every packet. O(depth of the stack)."""
+        frame: Optional[FrameType] = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is _ASSEMBLE and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
+
     def _no_frame(self, packet: Any, timestamp: Any) -> None:
         """Something else than an Ethernet frame, after the timers."""
         try:
@@ -237,3 +249,6 @@ class ShortPath(Strictly):
         finally:
             self._busy = None
         self._watch()
+
+
+_ASSEMBLE = ShortPath.assemble.__code__
