@@ -9,7 +9,7 @@ import pytest
 from small_captures import capture, in_fragments
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Limits, ReentrantCallError, Timeouts, open_capture, pages, shortpath
+from tcpstitch import Assembler, Limits, ReentrantCallError, Timeouts, open_capture, pages, reorder, shortpath
 from tcpstitch.decode import fragments
 
 PORTS = range(4000, 4005)
@@ -90,6 +90,20 @@ def test_a_flush_in_the_middle_of_a_packet_is_refused(monkeypatch: pytest.Monkey
     flush(assembler)
     assert len(refusals) >= len(PORTS) and all(connection.completions for connection in recorder.connections)
     assert [len(connection.data()) for connection in recorder.connections] == [4500] * len(PORTS)
+
+
+@pytest.mark.parametrize("interrupt, comes_out", [(KeyboardInterrupt, KeyboardInterrupt), (None, IndexError)])
+def test_an_interrupt_that_left_a_queue_half_changed_is_what_leaves_the_block(
+    monkeypatch: pytest.MonkeyPatch, interrupt: Any, comes_out: Any
+) -> None:
+    def half_changed(*given: Any, **options: Any) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(reorder.ReorderQueue, "pop", half_changed)
+    with pytest.raises(comes_out), Assembler(Recorder()) as assembler:
+        in_a_loop(assembler, [tcp_frame(CLIENT, SERVER, 99, flags="S"), tcp_frame(CLIENT, SERVER, 105, b"late")])
+        if interrupt:
+            raise interrupt
 
 
 class Thrifty(Assembler):

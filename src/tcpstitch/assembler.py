@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .apart import set_apart
 from .decode import PacketDecoder
-from .errors import ReentrantCallError, UsageError, shown, whole
+from .errors import ReentrantCallError, TcpStitchError, UsageError, shown, whole
 from .hostpolicy import Overlap, Policies
 from .layouts import ALONE, usual
 from .limits import Limits, Timeouts
@@ -202,7 +202,14 @@ class Assembler(ShortPath):
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.flush_all()
+        try:
+            self.flush_all()
+        except TcpStitchError:
+            raise
+        except Exception:
+            # An interrupt that came in the middle of a packet may have left a queue half changed: it is what goes on.
+            if kind is None or issubclass(kind, TcpStitchError):
+                raise
 
     def _take_over(self) -> None:
         before = getattr(self, "_history_bytes", None)
