@@ -20,6 +20,8 @@ if PYPY:
             return _sum_from(data, 0, 0)
         a, b, c, d, e, f, g = _SEVEN(data, 0)
         total: int = a + b + c + d + e + f + g
+        if size == at:
+            return total << 8
         if size >= 52:
             a, b, c, d, e, f = _SIX(data, 28)
             total, at = total + a + b + c + d + e + f, 52
