@@ -135,8 +135,8 @@ def tshark(path: str, hashing: bool) -> Answer:
 
 
 def of_the_system(environment: Environment) -> List[Runner]:
-    """dpkt and this library on the CPython that the system came with, if that is another: distributions build theirs
-    with optimisation by profile and at link time, which one built from source has only if asked for."""
+    """dpkt and this library on the CPython that the system came with, if that is another: distributions as a rule
+    build theirs with optimisation by profile and at link time, which one built from source has only if asked for."""
     path = shutil.which("python3", path="/usr/bin")
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     if path is None or os.path.realpath(path) == base:

@@ -1,4 +1,4 @@
-"""What PyPy made of the packet path, counted: a busy machine gives nearly the same answer.
+"""What PyPy made of the packet path, counted: not changed by a busy machine, but by what it happened to compile first.
 
     python benchmarks/traces.py --write
     python benchmarks/traces.py --workloads many --where many

@@ -45,8 +45,8 @@ class Assembler(ShortPath):
 
     A `with` block calls `flush_all` at its end, also when an exception leaves it.
 
-    Not thread-safe; use one per thread. Only `statistics`, and so `tcpstitch.metrics`, may be called by another one, or
-    by a signal's handler, and, while `run` is at work, `limits` and `timeouts` be set by it.
+    Not thread-safe; use one per thread. A signal's handler may come at any time: it may call `statistics`, and so
+    `tcpstitch.metrics`, and set `limits` and `timeouts`. So may another thread, the latter while `run` is at work.
     Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
@@ -149,7 +149,7 @@ class Assembler(ShortPath):
         """
         timestamp = seconds(timestamp, endless=True)
         close_before = None if close_before is None else seconds(close_before, endless=True)
-        if self._busy is not None or self._amid_packet():
+        if self._at_work():
             raise ReentrantCallError
         flushed = closed = 0
         self._busy = self
@@ -175,7 +175,7 @@ class Assembler(ShortPath):
         """End of input: deliver what is held behind its gaps, and complete every stream. O(connections), and O(bytes
         held). The assembler may be used again. Raises `StreamCallbackError`; in a handler, and in a signal's in the
         middle of a packet, `ReentrantCallError`."""
-        if self._busy is not None or self._amid_packet():
+        if self._at_work():
             raise ReentrantCallError
         flushed = closed = 0
         self._busy = self
@@ -204,11 +204,9 @@ class Assembler(ShortPath):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             self.flush_all()
-        except TcpStitchError:
-            raise
-        except Exception:
+        except Exception as failure:
             # An interrupt that came in the middle of a packet may have left a queue half changed: it is what goes on.
-            if kind is None or issubclass(kind, TcpStitchError):
+            if kind is None or issubclass(kind, TcpStitchError) or isinstance(failure, TcpStitchError):
                 raise
 
     def _take_over(self) -> None:

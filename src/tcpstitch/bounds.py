@@ -43,7 +43,7 @@ class Bounds(Settings):
 
     _busy: Any
     _now: float
-    _amid_packet: Callable[[], bool]
+    _at_work: Callable[[], bool]
     _abandon: Callable[[StreamState], None]
     _handler_failed: Callable[[StreamState, Any, Exception], None]
     _raise_pending: Callable[[], None]
@@ -61,7 +61,7 @@ class Bounds(Settings):
         self._gauge: Optional[PressureGauge] = None
         self._limits = limits
         self._shrink_due = False
-        self._running = False  # in `run`: who changes something then may be a signal's handler, or another thread
+        self._running = False  # in `run`: who changes something then may be another thread
         self._state_count = 0
         self._key_bytes = 0  # of VLANs and tunnels in the keys of connections
         self._held: Deque[Tuple[Any, str, Pending]] = deque()
@@ -195,7 +195,7 @@ class Bounds(Settings):
         self._limits = limits
         self._take_over()
         self._shrink_due = True
-        if self._busy is None and not self._running and not self._amid_packet():
+        if not (self._running or self._at_work()):
             self._shrink()
             self._raise_pending()
         else:

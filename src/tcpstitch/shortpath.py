@@ -159,9 +159,11 @@ class ShortPath(Strictly):
 
     _assemble = assemble  # once more for the same packet, also where a subclass has an `assemble` of its own
 
-    def _amid_packet(self) -> bool:
-        """Whether who asks is a signal's handler that came in the middle of a packet: between most steps of one nothing
-        else tells, as that would cost every packet. O(depth of the stack)."""
+    def _at_work(self) -> bool:
+        """Whether who asks is a handler, or a signal's that came in the middle of a packet: between most steps of one
+        only the stack tells, as anything else would cost every packet. O(depth of the stack)."""
+        if self._busy is not None:
+            return True
         frame: Optional[FrameType] = sys._getframe(1)
         while frame is not None:
             if frame.f_code is _ASSEMBLE and frame.f_locals.get("self") is self:
