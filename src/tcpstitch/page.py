@@ -11,6 +11,7 @@ from array import array
 from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
 
 ORIGINS_PER_PAGE = 8  # records of origin; beyond that they coarsen
+MOST_LATER = 2 * (ORIGINS_PER_PAGE - 1)
 # The Page with its integers, its origins, its places in slab and index, and the queue if it is the only page there;
 # measured by `benchmarks/parts.py`, rounded up.
 PAGE_RECORD_BYTES = 720
@@ -83,8 +84,13 @@ class Page:
         if self.start == self.end:
             self.timestamp, self.context = timestamp, context
             self.start, self.end = start, end
-        elif start == self.end and self.mask is None:  # what the next two would do with it
-            self._note_later(start, timestamp, context)
+        elif start == self.end and self.mask is None and context is None:  # what the next two would do with it
+            later = self.later
+            if later is None:
+                later = self.later = array("d")
+            if len(later) < MOST_LATER:
+                later.append(start - self.base)
+                later.append(timestamp)
             self.end = end
         else:
             self.note_origin(start, timestamp, context)
@@ -200,7 +206,7 @@ class Page:
         later = self.later
         if later is None:
             later = self.later = array("d")
-        elif len(later) >= 2 * (ORIGINS_PER_PAGE - 1):
+        elif len(later) >= MOST_LATER:
             return
         relative = start - self.base
         if start >= self.end:

@@ -124,11 +124,12 @@ class PageCache:
 
     def _seat(self, page: Page) -> None:
         """Give `page` a slot of an open slab, or of a new one."""
-        if not self._open:
-            fresh = Slab(self.page_size, self.pages_per_slab)
-            self._slabs[id(fresh)] = self._open[id(fresh)] = fresh
+        for slab in self._open.values():  # noqa: B007  (the first; half the cost of `next`)
+            break
+        else:
+            slab = Slab(self.page_size, self.pages_per_slab)
+            self._slabs[id(slab)] = self._open[id(slab)] = slab
             self._slots += self.pages_per_slab
-        slab = next(iter(self._open.values()))
         slot = slab.vacant.pop()
         if not slab.vacant:
             del self._open[id(slab)]
@@ -154,8 +155,9 @@ class PageCache:
         slab: Any = page.slab
         slot = page.at // self.page_size
         slab.slots[slot] = None
+        if not slab.vacant:
+            self._open[id(slab)] = slab
         slab.vacant.append(slot)
-        self._open[id(slab)] = slab
         owner = page.owner
         self.used -= 1
         owner.page_count -= 1

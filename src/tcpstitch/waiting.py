@@ -85,22 +85,24 @@ class Waiting(Ordinary):
         word: int, window: int,
     ) -> bool:  # fmt: skip
         """Data behind a hole."""
-        state = half.state
+        state, peer, cache = half.state, half.peer, self._pages
         queue: Any = half.queue
         stop = offset + end - start
-        pages = (end - start) // self._pages.page_size + 2
-        first = not queue
+        pages = (end - start) // cache.page_size + 2
+        first = half.plain != WAITS
         if first and queue is None:
-            queue = make_queue(self._pages, state, self._policies.of(half))
-        behind_all = first or offset >= queue.end_offset
+            queue = make_queue(cache, state, self._policies.of(half))
+        behind_all = first or offset >= half.details.ahead
         again = False if behind_all else queue.presence(offset, packet[start:end])
         if (
             again is None
             or first and not queue.appends
-            or stop > half.window_end()
+            or stop - half.next_offset > peer.max_window and stop > half.window_end()
             or state.page_count + pages >= self._max_pages_per_connection
-            or pages > self._pages.room()
-            or not self._header_taken(packet, timestamp, half, tcp, ack, word, window)
+            or cache.used + pages > cache.max_pages
+            # most such headers say nothing new
+            or (ack != half.last_ack or window > half.shown or word >= 0x8000 or peer.queue is not None or first)
+            and not self._header_taken(packet, timestamp, half, tcp, ack, word, window)
         ):
             return False
         late = not (first or self._may_wait(half, timestamp))
@@ -208,7 +210,7 @@ class Waiting(Ordinary):
         if peer.plain < 0 and peer.plain != WAITS:
             return False
         offset = peer.next_offset + beyond
-        if not peer.acked - NEAR <= offset <= peer.max_offset + NEAR:
+        if offset < peer.acked - NEAR or offset > peer.next_offset + NEAR and offset > peer.max_offset + NEAR:
             return False  # maybe of another connection
         half.last_ack = ack
         if offset > peer.acked:
@@ -231,10 +233,14 @@ class Waiting(Ordinary):
     def _may_wait(self, side: HalfStream, timestamp: float) -> bool:
         """Whether a hole before what waits in `side` needs no look: it is not acknowledged, or has some grace left."""
         grace = self._timeouts.acknowledged
-        if grace is not None and side.acked > side.next_offset and side.queue and not side.holding:
-            since = side.acked_since
+        if (
+            grace is not None
+            and side.acked > side.next_offset
+            and (side.plain == WAITS or side.queue and not side.holding)
+        ):
             if type(timestamp) is not float:
                 return False
+            since = side.details.acked_since
             if since is None and grace > 0:
                 side.acked_since, side.acked_mark = timestamp, side.acked
             elif since is None or not 0 <= timestamp - since < grace:
