@@ -7,6 +7,7 @@ from typing import Optional
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 _TCP = struct.Struct("!HHIIBBHHH")
+_MSS, _STAMPS = b"\x02\x04\x05\xb4", struct.Struct("!4sII")
 
 
 def checksum(total: int) -> int:
@@ -57,16 +58,24 @@ class Side:
 
 
 class Connection:
-    """Both ends with their sequence numbers; direction 0 is the client's. Payload counts as sent when framed."""
+    """Both ends with their sequence numbers; direction 0 is the client's. Payload counts as sent when framed. With
+    `options` segments have those that today's systems send: timestamps, and on SYNs SACK and a window scale."""
 
-    __slots__ = ("sides", "next_seq")
+    __slots__ = ("sides", "next_seq", "options", "_ticks")
 
-    def __init__(self, client: Side, server: Side, isn: int) -> None:
+    def __init__(self, client: Side, server: Side, isn: int, options: bool = False) -> None:
         self.sides = (client, server)
         self.next_seq = [isn, isn ^ 0x5A5A5A5A]
+        self.options = options
+        self._ticks = isn >> 4
 
     def segment(self, direction: int, payload: bytes = b"", flags: int = ACK, options: bytes = b"") -> bytes:
         """The next segment in this direction."""
+        if self.options:
+            self._ticks += 1
+            options = _STAMPS.pack(b"\x01\x01\x08\x0a", self._ticks, self._ticks)
+            if flags & SYN:
+                options = _MSS + b"\x04\x02" + options[2:] + b"\x01\x03\x03\x07"
         seq = self.next_seq[direction]
         ack = self.next_seq[1 - direction] if flags & ACK else 0
         self.next_seq[direction] = seq + len(payload) + (1 if flags & (SYN | FIN) else 0)
@@ -74,15 +83,15 @@ class Connection:
 
     def handshake(self) -> list[bytes]:
         """SYN, SYN/ACK, ACK."""
-        mss = b"\x02\x04\x05\xb4"
-        return [self.segment(0, flags=SYN, options=mss), self.segment(1, flags=SYN | ACK, options=mss), self.segment(0)]
+        syn, answer = self.segment(0, flags=SYN, options=_MSS), self.segment(1, flags=SYN | ACK, options=_MSS)
+        return [syn, answer, self.segment(0)]
 
     def goodbye(self) -> list[bytes]:
         """FIN from both ends and the last ACK."""
         return [self.segment(0, flags=FIN | ACK), self.segment(1, flags=FIN | ACK), self.segment(0)]
 
 
-def numbered(number: int, v6: bool = False, vlan: Optional[int] = None) -> Connection:
+def numbered(number: int, v6: bool = False, vlan: Optional[int] = None, options: bool = False) -> Connection:
     """Connection `number`, no two alike below 2**24 * 16: clients 10.x.y.z, one server."""
     port = 40_000 + number % 16
     host = struct.pack("!I", (10 << 24) + number // 16 + 1)
@@ -91,4 +100,4 @@ def numbered(number: int, v6: bool = False, vlan: Optional[int] = None) -> Conne
         prefix = b"\x20\x01\x0d\xb8" + b"\0" * 8
         host, server = prefix + host, prefix + server
     isn = number * 2654435761 & 0xFFFFFFFF
-    return Connection(Side(host, server, (port, 443), vlan), Side(server, host, (443, port), vlan), isn)
+    return Connection(Side(host, server, (port, 443), vlan), Side(server, host, (443, port), vlan), isn, options)

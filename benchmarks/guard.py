@@ -30,7 +30,10 @@ from tcpstitch import Assembler
 
 RECORD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.json")
 TOLERANCE = 0.05
-SCALES = {"bulk": 0.02, "mixed": 0.02, "lossy": 0.02, "many": 0.01, "v6vlan": 0.01, "reorder": 0.02, "churn": 0.005}
+SCALES = {
+    "bulk": 0.02, "mixed": 0.02, "stamped": 0.02, "lossy": 0.02, "many": 0.01, "v6vlan": 0.01, "reorder": 0.02,
+    "churn": 0.005,
+}  # fmt: skip
 CONNECTIONS = 2000
 Figures = Dict[str, Dict[str, float]]
 

@@ -92,19 +92,19 @@ def conversation(rng: random.Random, connection: Connection) -> Iterator[Packet]
     yield from control(connection.handshake())
     yield data(connection, 0, payload(rng, rng.randrange(80, 700)))
     for index in range(rng.randrange(1, 7)):
-        yield data(connection, 1, payload(rng, rng.randrange(200, 1461)))
+        yield data(connection, 1, payload(rng, rng.randrange(200, 1449 if connection.options else 1461)))
         if index & 1:
             yield connection.segment(0), None
     yield from control(connection.goodbye())
 
 
-def short_connections(rng: random.Random, count: int) -> Iterator[Packet]:
+def short_connections(rng: random.Random, count: int, options: bool = False) -> Iterator[Packet]:
     """`count` conversations, 64 of them open at any time."""
     started = 0
     running: List[Iterator[Packet]] = []
     while True:
         while len(running) < 64 and started < count:
-            running.append(conversation(rng, numbered(started)))
+            running.append(conversation(rng, numbered(started, options=options)))
             started += 1
         if not running:
             return
@@ -183,6 +183,7 @@ NONE = Impairment()
 _MAKERS: Dict[str, Tuple[Callable[[random.Random, float], Iterator[Packet]], Impairment]] = {
     "bulk": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), NONE),
     "mixed": (lambda rng, scale: short_connections(rng, int(20_000 * scale)), NONE),
+    "stamped": (lambda rng, scale: short_connections(rng, int(20_000 * scale), True), NONE),
     "lossy": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1460), Impairment(0.05, 8, 0.01, 0.001)),
     "many": (lambda rng, scale: open_together(rng, int(50_000 * scale), 1, 300), NONE),
     "v6vlan": (lambda rng, scale: long_transfers(rng, int(200_000 * scale), 1400, True), NONE),
@@ -192,7 +193,8 @@ _MAKERS: Dict[str, Tuple[Callable[[random.Random, float], Iterator[Packet]], Imp
     "million": (lambda rng, scale: open_together(rng, int(1_000_000 * scale), 1, 40), NONE),
 }
 NAMES = tuple(_MAKERS)
-COUNTS = {"mixed": 20_000, "many": 50_000, "churn": 40_000, "million": 1_000_000}  # connections, the others have 100
+# Connections; the others have 100.
+COUNTS = {"mixed": 20_000, "stamped": 20_000, "many": 50_000, "churn": 40_000, "million": 1_000_000}
 
 
 def write(path: str, frames: Iterator[bytes]) -> int:

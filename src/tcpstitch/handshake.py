@@ -7,8 +7,9 @@ from typing import Any, Optional
 
 from .details import Pending, unusual
 from .half import HalfStream
+from .options import OPTION_FAST_OPEN
 from .overlap import Sent
-from .segment import ACK, OPTION_FAST_OPEN, RST, SYN, SYN_ACK, Segment
+from .segment import ACK, RST, SYN, SYN_ACK, Segment
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 

@@ -9,28 +9,16 @@ for as well, windows above all; a FIN comes by way of `strictly` then. Short con
 from __future__ import annotations
 
 from struct import Struct
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from .checksum import even_sum, word_sum
 from .chunk import LastChunk
 from .details import NOTHING
 from .half import ANSWERS, CONFIRMS, NEEDS_RULES, PLAIN, STAMPED, STRICTLY, HalfStream
+from .options import NO_OPTIONS, OPTION_MSS, TIMESTAMP_LAYOUT, SynOptions, syn_options
 from .reuse import TOGETHER
 from .routing import Routing
-from .segment import (
-    CONTROL,
-    OPTION_MD5,
-    OPTION_MSS,
-    OPTION_SACK_PERMITTED,
-    OPTION_TIMESTAMPS,
-    OPTION_WINDOW_SCALE,
-    SYN,
-    SYN_ACK,
-    TIMESTAMP_LAYOUT,
-    UnreadSegment,
-    parse_options,
-    reverse_key,
-)
+from .segment import CONTROL, SYN, SYN_ACK, UnreadSegment, reverse_key
 from .sequence import HALF, MASK, MODULUS
 from .sequencing import same_line, ttl_of
 from .state import StreamState
@@ -40,7 +28,6 @@ from .validate import OLD_TIMESTAMP, TTL_MARGIN, VERIFY_BYTES
 
 OPTION_WORDS = Struct("!II").unpack_from  # two options to align, the timestamps' kind and length; the first value
 LAYOUT_WORD = int.from_bytes(TIMESTAMP_LAYOUT, "big")
-NO_OPTIONS: Dict[int, bytes] = {}
 OPTION_BYTES = (None,) * 5 + tuple(range(0, 44, 4))  # by what the header says of its size: what that leaves to options
 IPV6_AHEAD = 74  # `ahead` is 54, or 58 with a VLAN tag, where the packet is IPv4, and this or 78 where it is IPv6
 
@@ -234,24 +221,22 @@ class Ordinary(Routing):
         if self._error is not None:
             self._raise_pending()
 
-    def _take_syn(self, half: HalfStream, middle: int, seq: int, window: int, found: Dict[int, bytes]) -> None:
+    def _take_syn(self, half: HalfStream, middle: int, seq: int, window: int, options: SynOptions) -> None:
         half.line = same_line(middle, middle)
         half.max_window = half.shown = window
         if self._strict:
             half.window = window
-            half.sack = OPTION_SACK_PERMITTED in found
+            half.sack = options[2]
             if half.peer.expected_seq >= 0:
                 half.window_edge = window
         elif not window:
             half.window = 0
-        if found:
-            scale = found.get(OPTION_WINDOW_SCALE)
-            if scale is not None and len(scale) == 1:
-                half.scale = min(scale[0], 14)  # RFC 7323 2.3
+        if options is not NO_OPTIONS:
+            scale, stamp, _ = options
+            if scale >= 0:
+                half.scale = scale
                 half.shown = -1  # this one is not scaled, the next ones are
-            stamps = found.get(OPTION_TIMESTAMPS)
-            if stamps is not None and len(stamps) == 8:
-                half.ts_recent = int.from_bytes(stamps[:4], "big")
+            half.ts_recent = stamp
         half.good_checksums = half.syn_seen = True
         half.expected_seq = (seq + 1) & MASK
 
@@ -330,15 +315,14 @@ def _cut_option_words(packet: Any, at: int) -> Tuple[Any, ...]:
 option_words = _cut_option_words if PYPY else OPTION_WORDS  # PyPy: of bytes or `Uncut`
 
 
-def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[Dict[int, bytes]]:
-    """Those that matter, by kind, of a SYN without data; None if its checksum is wrong, or if it is signed."""
+def _syn_options(packet: Any, start: int, ahead: int, length: int) -> Optional[SynOptions]:
+    """Those that matter of a SYN without data; None if its checksum is wrong, or if it is signed."""
     words = packet[start - (28 if ahead < IPV6_AHEAD else 52) : start + length]
     if even_sum(words, "big") % 0xFFFF != 0xFFE5 - length:  # as in `sound`
         return None
     if not length or length == 4 and words[-4] == OPTION_MSS:
         return NO_OPTIONS  # no need to search
-    found = parse_options(words[-length:])
-    return None if OPTION_MD5 in found else found
+    return syn_options(words[-length:])
 
 
 def same_path(half: HalfStream, line: int) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .half import HalfStream
 from .handshake import Handshake
-from .segment import ACK, OPTION_MD5, Segment
+from .options import OPTION_MD5
+from .segment import ACK, Segment
 from .validate import TTL_MARGIN
 
 

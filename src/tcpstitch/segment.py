@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple, Optional, Tuple, Union
 
 from .checksum import word_sum
 from .errors import UsageError
+from .options import OPTION_MSS, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, TIMESTAMP_LAYOUT, parse_options
 from .sequence import MASK
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
 SYN_ACK, CONTROL = SYN | ACK, FIN | SYN | RST
 _FLAG_LETTERS = {"F": FIN, "S": SYN, "R": RST, "P": PSH, "A": ACK, "U": URG, "E": ECE, "C": CWR}
-
-OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS = 2, 3, 4, 8
-OPTION_MD5, OPTION_FAST_OPEN = 19, 34
-TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # how options begin that are timestamps and nothing else (RFC 7323 appendix A)
 
 # A directed key: the addresses and ports as they lie in the packet (12 bytes for IPv4, 36 for IPv6), or a tuple of
 # those bytes and the context (VLANs, tunnels) when `flow_key` asks for it. Whole values, never hashes of them.
@@ -144,26 +141,6 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"<Flow {self}>"
-
-
-def parse_options(options: bytes) -> Dict[int, bytes]:
-    """The values of TCP options by kind (RFC 9293 3.1), the first of each; damaged ones end the search. O(n)."""
-    position, size = 0, len(options)
-    found: Dict[int, bytes] = {}
-    while position < size:
-        kind = options[position]
-        if kind == 1:
-            position += 1
-            continue
-        if kind == 0 or position + 1 >= size:
-            break
-        length = options[position + 1]
-        if length < 2 or position + length > size:
-            break
-        if kind not in found:
-            found[kind] = options[position + 2 : position + length]
-        position += length
-    return found
 
 
 class Segment:

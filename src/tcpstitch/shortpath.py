@@ -17,13 +17,13 @@ from .details import NOTHING
 from .errors import ReentrantCallError
 from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS, HalfStream
 from .layouts import ALONE, ENHANCED, Layout, Mode, layout_of
-from .ordinary import same_path, sound
+from .ordinary import LAYOUT_WORD, option_words, same_path, sound
 from .segment import CONTROL, FIN
 from .sequence import HALF, MASK
 from .strictly import Strictly
 from .timers import blame, seconds
 from .uncut import Uncut
-from .validate import VERIFY_BYTES
+from .validate import OLD_TIMESTAMP, VERIFY_BYTES
 
 
 class ShortPath(Strictly):
@@ -110,34 +110,41 @@ class ShortPath(Strictly):
             else:
                 state = half.state
                 start = at + ahead
-                if word >= 0x8000:  # the only two that `plain` allows
+                stop = start + length
+                if word >= 0x8000:  # the only two that `plain` allows; as in `_renews`, of which a call is a tenth
                     start += 12
                     length -= 12
-                stop = start + length
+                    if length >= 0 and stop <= limit:
+                        options, stamp = option_words(packet, start - 12)
+                        recent = half.ts_recent
+                        if options != LAYOUT_WORD or stamp != recent and not -OLD_TIMESTAMP <= stamp - recent < HALF:
+                            length = -1  # for the rules
                 if not length and (  # a third of bulk: the usual one confirms all that came and has no call to make
                     ack == (expected := half.peer.expected_seq)
                     and 0 <= expected - half.last_ack < HALF
                     and window <= half.shown
                     and stop <= limit
                     and not state.page_count
-                    and (word < 0x8000 or self._renews(half, packet, at + ahead - 20))
                 ):
                     half.last_ack = expected  # one object for one number, as in `_acknowledges`
                     self._packets = state.last_packet = self._packets + 1
                     state.last_seen = timestamp
+                    if word >= 0x8000 and stamp > recent:
+                        half.ts_recent = stamp
                 elif (
                     stop > limit
                     or length <= VERIFY_BYTES and length
                     and (length < 2 or not sound(half, packet, at + ahead, ahead, total - spare))
                     or (ack != half.last_ack or window > half.shown or not length)
                     and not self._acknowledges(half, ack, window)
-                    or word >= 0x8000 and not self._renews(half, packet, at + ahead - 20)
                     or state.page_count and not self._may_wait(half.peer, timestamp)
                 ):  # fmt: skip
                     self._take(packet[at:limit], timestamp)
                 else:
                     self._packets = state.last_packet = self._packets + 1
                     state.last_seen = timestamp
+                    if word >= 0x8000 and stamp > recent:
+                        half.ts_recent = stamp
                     if length:
                         self._counters.bytes += length
                         half.started = True

@@ -9,18 +9,8 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .errors import UsageError
-from .segment import (
-    ACK,
-    FIN,
-    OPTION_MSS,
-    OPTION_WINDOW_SCALE,
-    RST,
-    SYN,
-    SYN_ACK,
-    Direction,
-    Segment,
-    parse_options,
-)
+from .options import OPTION_MSS, OPTION_WINDOW_SCALE, parse_options
+from .segment import ACK, FIN, RST, SYN, SYN_ACK, Direction, Segment
 from .sequence import difference
 
 

@@ -12,22 +12,15 @@ from copy import copy
 from typing import Dict, Optional
 
 from .half import HalfStream
-from .segment import (
-    ACK,
-    CONTROL,
-    FIN,
+from .options import (
     OPTION_MD5,
     OPTION_SACK_PERMITTED,
     OPTION_TIMESTAMPS,
     OPTION_WINDOW_SCALE,
-    RST,
-    SYN,
-    SYN_ACK,
     TIMESTAMP_LAYOUT,
-    URG,
-    Segment,
     parse_options,
 )
+from .segment import ACK, CONTROL, FIN, RST, SYN, SYN_ACK, URG, Segment
 from .sequence import MASK, NEVER, difference
 from .sequencing import NEAR
 
