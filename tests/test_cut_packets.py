@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Optional
 
 import pytest
 
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, S2C, Recorder
-from tcpstitch import Assembler, Chunk
+from tcpstitch import Assembler, Chunk, Limits
 
 HEADERS = 14 + 20 + 20
 
@@ -133,3 +133,57 @@ def test_a_capture_of_headers_only_accounts_for_every_byte_around_a_retransmissi
     gaps = recorder.only.gaps
     assert [gap.offset for gap in gaps] == [sum(gap.length for gap in gaps[:place]) for place in range(len(gaps))]
     assert sum(gap.length for gap in gaps) == count * size
+
+
+@pytest.mark.parametrize("first_cut", [0, 50])
+@pytest.mark.parametrize("second_cut", [None, 0, 50])
+@pytest.mark.parametrize("start", ["any", "syn"])
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("ending", ["reset", "flush", "timers", "fin"])
+def test_what_was_cut_off_below_a_start_that_moved_ends(
+    first_cut: int, second_cut: Optional[int], start: str, checks: str, ending: str
+) -> None:
+    """A SYN with a wrong checksum whose number is acknowledged moves the start beyond what is held; the held bytes may
+    be taken for the start all the same. Nobody waits for ever for what was cut off there."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, start=start, checks=checks)
+    isn = 100_000
+    held = tcp_frame(CLIENT, SERVER, isn - 999, b"x" * 100, ack=1)
+    later = tcp_frame(CLIENT, SERVER, isn - 499, b"y" * 100, ack=1)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, isn, flags="S", bad_checksum=True), 1.0)
+    assembler.assemble(held[: len(held) - first_cut], 1.1)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 1, ack=isn + 1), 1.2)
+    assembler.check()
+    if second_cut is not None:
+        assembler.assemble(later[: len(later) - second_cut], 1.3)
+        assembler.check()
+    if ending == "reset":
+        assembler.assemble(tcp_frame(SERVER, CLIENT, 1, flags="RA", ack=isn + 1), 1.4)
+    elif ending == "fin":
+        assembler.assemble(tcp_frame(CLIENT, SERVER, isn + 1, flags="FA", ack=1), 1.4)
+    elif ending == "timers":
+        for timestamp in range(2, 300, 2):
+            assembler.assemble(tcp_frame(("10.9.9.9", 9), SERVER, 1, flags="S"), float(timestamp))
+            assembler.check()
+    assembler.check()
+    assembler.flush_all()
+    assembler.check()
+    assert recorder.connections
+    assert all(len(stream.completions) == 1 for stream in recorder.connections)
+    assert assembler.statistics().pages_used == 0
+
+
+def test_data_that_a_limit_gave_up_as_a_decoy_leaves_the_queue_in_order() -> None:
+    """What gave way was all that lay ahead: the segment for which it did lies ahead now, and what follows goes before
+    it."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(8, 100, page_size=256))
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S", window=2000), 1.0)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100, window=2000), 1.1)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 100, ack=500, window=2000), 1.2)
+    for place, data in ((50_000, b"a" * 1400), (1400, b"c" * 700), (700, b"b" * 200), (0, b"d" * 150)):
+        assembler.assemble(tcp_frame(CLIENT, SERVER, 100 + place, data, ack=500, window=2000), 1.3)
+        assembler.check()
+    assembler.flush_all()
+    offsets = [chunk.offset for chunk in recorder.only.chunks if chunk.direction == C2S]
+    assert offsets == sorted(offsets)

@@ -170,6 +170,7 @@ class HalfStream(Delivery):
                 return
             if host._make_room(self, queue.pages_needed(start, end), start):
                 break
+        self.ahead = max(self.ahead, end)  # again: what gave up as a decoy may have been all that lay ahead
         extra = (True,) if fin else ()
         added = queue.insert(start, data, sent, timestamp, context, *extra)
         self._report_conflicts(queue.take_conflicts(), timestamp)
@@ -268,15 +269,14 @@ class HalfStream(Delivery):
             return self.drain()
         if not queue:
             start = self.hole_end()
-            if start > self.window_end():  # a claim that nobody would have accepted
-                if self.cuts:
-                    self.cuts.pop_first()
-                else:
-                    self.fin_offset = None
-            elif start > self.next_offset:
+            if self.next_offset < start <= self.window_end():
                 self._give_up(start, reason)
                 self._cross_cuts(self.max_offset)
                 self.drain()
+            elif self.cuts:
+                self.cuts.pop_first()  # a claim that nobody would have accepted, or of more than was sent
+            elif start > self.next_offset:
+                self.fin_offset = None
             return None
         first = queue.first_offset
         if queue.only_fin and self.peer.known and self.acked <= first:

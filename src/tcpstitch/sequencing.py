@@ -171,6 +171,13 @@ class Sequencing(TouchedHalf):
         self.next_offset = 0
         if self.queue:
             self.queue.discard_below(0)
+        while self.cuts and self.cuts.first()[1] <= 0:
+            self.cuts.pop_first()
+        # What was held below the former base counted as ahead of nothing.
+        if self.queue:
+            self.ahead = max(self.ahead, self.queue.end_offset)
+        if self.cuts:
+            self.ahead = max(self.ahead, self.cuts.end())
 
     def _advance(self, offset: int) -> None:
         self.expected_seq = (self.expected_seq + offset - self.next_offset) & MASK

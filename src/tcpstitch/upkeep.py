@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 from .bounds import Bounds
 from .details import NOTHING
 from .errors import StreamCallbackError
-from .half import NEEDS_RULES, OVER, HalfStream
+from .half import NEEDS_RULES, OVER, WAITS, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts, key_cost
 from .notices import WARNING, notice
@@ -308,7 +308,9 @@ class Upkeep(Bounds):
         for half in self._halves.values():
             for queue in half.queues():
                 queue.check()
-            assert half.plain < 0 or not half.queue
+            assert half.plain != WAITS if not half.queue else half.plain < 0
+            assert not half.queue or half.queue.end_offset <= half.ahead or half.holding
+            assert not half.cuts or half.cuts.end() <= half.ahead or half.holding
 
 
 def make_state(host: Any, key: FlowKey, reverse: FlowKey, created: float) -> StreamState:
