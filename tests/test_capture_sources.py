@@ -170,6 +170,17 @@ def test_closing_in_the_middle_ends_the_iteration_without_a_warning(tmp_path):
     assert capture.warnings == []
 
 
+@pytest.mark.parametrize("kind", ["path", "file object"])
+def test_an_empty_source_among_several_costs_a_warning(tmp_path, kind):
+    empty = tmp_path / "newest.pcap"
+    empty.write_bytes(b"")
+    sources = [io.BytesIO(pcap()), empty if kind == "path" else io.BytesIO()]
+    with pytest.warns(CaptureWarning, match="is empty"), open_capture(sources) as capture:
+        assert list(capture) == PACKETS
+    with pytest.raises(CaptureError, match="is empty"):
+        open_capture(empty if kind == "path" else io.BytesIO())
+
+
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("read", [list, Assembler(Recorder()).run])
 def test_a_closed_capture_of_which_nothing_was_read_says_so_instead_of_being_empty(tmp_path, read, several):

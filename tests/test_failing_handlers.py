@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any, Callable, List, Tuple
 
 import pytest
 
 from small_captures import exchange
 from support.frames import SERVER, tcp_frame
-from support.recorder import Recorder
-from tcpstitch import Assembler, Chunk, ReentrantCallError, Segment, Stream, StreamCallbackError, StreamFactory
+from support.recorder import Recorder, Recording
+from tcpstitch import (
+    Assembler,
+    Chunk,
+    Limits,
+    ReentrantCallError,
+    Segment,
+    Stream,
+    StreamCallbackError,
+    StreamFactory,
+)
 
 FORMS = ["frame", "segment"]
 
@@ -113,6 +123,81 @@ def test_an_interrupt_in_a_handler_abandons_its_stream_and_no_other(method: str)
     assert assembler.statistics().pages_used == 1
     assembler.assemble(Segment.make(other, SERVER, 100, b"0123456789", ack=500), 2.3)
     assert recorder.connections[1].data() == b"0123456789later"
+
+
+@pytest.mark.parametrize("ending", [False, True])
+def test_an_interrupt_where_a_handler_chooses_what_to_give_up_abandons_its_stream(ending: bool) -> None:
+    """Also while the connection is completed, when a segment that waited for that reaches the limit."""
+
+    def interrupted(info: Any) -> None:
+        raise KeyboardInterrupt
+
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(2, 100, 10))
+    client, other = ("10.0.0.1", 1000), ("10.0.0.1", 1001)
+    for packet in talk("segment", 1000, b"1234"):
+        assembler.assemble(packet, 1.0)
+    recorder.only.over_limit = interrupted  # type: ignore[method-assign]
+    assembler.assemble(Segment.make(client, SERVER, 300, b"x" * 100, ack=500), 1.1)
+    with pytest.raises(KeyboardInterrupt):
+        if ending:
+            assembler.assemble(Segment.make(client, SERVER, 1_000_000, b"y" * 100, ack=50_000), 3.0)
+            assembler.assemble(Segment.make(client, SERVER, 220, flags="R", ack=50_000), 3.1)
+        assembler.assemble(Segment.make(client, SERVER, 5000, b"y" * 100, ack=500), 3.1)
+    assembler.check()
+    assert recorder.only.completions == ["abandoned"]
+    assert assembler.statistics().pages_used == 0
+    for timestamp in (10.0, 100.0, 102.0, 400.0):
+        assembler.assemble(Segment.make(other, SERVER, 1, flags="S"), timestamp)
+        assembler.top()
+
+
+@pytest.mark.parametrize("name", ["depth", "on_gap"])
+def test_an_attribute_that_fails_is_a_failing_handler(name: str) -> None:
+    """A property may raise like any method."""
+
+    class Failed(Recording):
+        pass
+
+    setattr(Failed, name, property(lambda stream: 1 // 0))
+
+    class Factory(Recorder):
+        def new(self, flow: Any, segment: Segment, timestamp: float) -> Any:
+            self.connections.append(Failed(self, flow, timestamp))
+            return self.connections[-1]
+
+    recorder = Factory()
+    errors: List[Exception] = []
+    assembler = Assembler(recorder, on_error=lambda handler, error: errors.append(error))
+    for packet in talk("segment", 1000, b"1234"):
+        assembler.assemble(packet, 1.0)
+    assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, 300, b"behind a hole", ack=500), 1.1)
+    assembler.flush_all()
+    assembler.check()
+    assert [type(error) for error in errors] == [ZeroDivisionError]
+    assert recorder.only.completions == (["abandoned"] if name == "on_gap" else [])
+    assert assembler.statistics().completions_by_reason == {"abandoned": 1}
+    assert assembler.statistics().pages_used == 0
+
+
+def test_methods_of_an_object_are_called_as_those_of_its_class_are() -> None:
+    recorder = Recorder()
+
+    def new(*arguments: Any) -> Any:
+        recording: Any = Recorder.new(recorder, *arguments)
+        recording.accept = lambda segment, direction: segment.payload[:4] != b"fail"
+        recording.over_limit = lambda info: "abandon"
+        return recording
+
+    factory: Any = SimpleNamespace(new=new)
+    assembler = Assembler(factory, limits=Limits(2, 100, 10))
+    for form in FORMS:
+        for packet in talk(form, 1000 if form == "frame" else 1001, b"fail"):
+            assembler.assemble(packet, 1.0)
+    assert [recording.data() for recording in recorder.connections] == [b"", b""]
+    for place in (300, 400, 500):
+        assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, place, b"x" * 50, ack=500), 1.1)
+    assert [recording.completions for recording in recorder.connections] == [["abandoned"], []]
 
 
 @pytest.mark.parametrize("method, abandoned", [("reassembled", True), ("complete", False)])

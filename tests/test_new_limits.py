@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -12,6 +12,7 @@ from support.frames import tcp_frame
 from support.holding import SERVER, feed, holding, piece, syn
 from support.recorder import Recorder, Recording
 from tcpstitch import Assembler, Limits, PacketDecoder, Segment, UsageError
+from tcpstitch.capture import make_packet
 
 
 def test_smaller_limits_evict_connections_and_pages_at_once() -> None:
@@ -79,6 +80,29 @@ def test_limits_that_a_handler_lowers_hold_with_the_next_packet() -> None:
     statistics = assembler.statistics()
     assert statistics.connections <= 3 and statistics.pages_used <= 5
     assembler.check()
+
+
+@pytest.mark.parametrize("form", ["frame", "bytearray", "segment", "cooked"])
+def test_limits_that_a_handler_lowers_when_a_timer_calls_it_hold_with_the_next_packet(form: str) -> None:
+    """Whatever is given: none of the forms has the timers look twice at one packet."""
+    forms: Dict[str, Any] = {
+        "frame": bytes, "bytearray": bytearray, "segment": lambda frame: PacketDecoder().decode(frame)[0],
+        "cooked": lambda frame: make_packet(113, bytes(14) + frame[12:]),
+    }  # fmt: skip
+
+    def lower(recording: Recording, chunk: Any) -> None:
+        assembler.limits = dataclasses.replace(assembler.limits, max_connections=1)
+
+    assembler = Assembler(Recorder(lower))
+    opened = []
+    for port, seq, data, flags, timestamp in (
+        (1, 1, b"", "S", 1.0), (2, 1, b"", "S", 1.0), (3, 50, b"no SYN", "A", 1.1), (2, 1, b"", "S", 3.0),
+        (2, 1, b"", "S", 3.1),
+    ):  # fmt: skip
+        frame = tcp_frame(("10.0.0.1", port), SERVER, seq, data, flags, ack=1 if flags == "A" else 0)
+        assembler.assemble(forms[form](frame), timestamp)
+        opened.append(assembler.statistics().connections)
+    assert opened == [1, 2, 3, 3, 1]
 
 
 @pytest.mark.parametrize("flushed", ["before", "during", "at the end"])

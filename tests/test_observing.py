@@ -290,6 +290,18 @@ def test_prometheus_tells_several_assemblers_apart() -> None:
         register(Assembler(Recorder()), registry)
 
 
+def test_a_second_collector_of_the_same_metrics_is_refused() -> None:
+    client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed: tcpstitch[metrics]")
+    from tcpstitch.metrics import register
+
+    registry = client.CollectorRegistry()
+    first = register(Assembler(Recorder()), registry)
+    with pytest.raises(ValueError, match="[Dd]uplicate"):
+        register(Assembler(Recorder()), registry)
+    registry.unregister(first)
+    register(Assembler(Recorder()), registry)
+
+
 def test_bytes_that_came_with_the_packet_that_ended_the_interest_are_not_counted_as_delivered() -> None:
     """The handler fails at the conflict, which is told before the bytes of the same packet are handed over."""
     recorder = Recorder()

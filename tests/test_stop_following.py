@@ -104,6 +104,29 @@ def test_the_depth_counts_what_is_missing() -> None:
     assert recorder.only.text() == "abc[4 bytes missing]x"
 
 
+@pytest.mark.parametrize("depth", range(10))
+@pytest.mark.parametrize("giving_up", ["acknowledged", "flushed"])
+def test_a_hole_across_the_depth_ends_there(depth: int, giving_up: str) -> None:
+    """What is missing behind it is nobody's business, nor is what comes then."""
+    recorder = Deeper(depth=depth)
+    talk = Talk(recorder)
+    talk.say(b"abc")
+    talk.say(b"lost", lost=True)
+    talk.say(b"xyz", flags="FA")
+    talk.sent[0] += 1
+    if giving_up == "acknowledged":
+        for _ in range(3):
+            talk.say(b"", to_server=False)
+            talk.now += 1.0
+    talk.assembler.flush_all()
+    told = sum(gap.length for gap in recorder.only.gaps)
+    assert told == min(max(depth - 3, 0), 4) == talk.assembler.statistics().missing_bytes
+    assert recorder.only.data() == b"abc"[:depth] + b"xyz"[: max(depth - 7, 0)]
+    assert all(chunk.skip == 0 or chunk.offset - chunk.skip == 3 for chunk in recorder.only.chunks)
+    if giving_up == "acknowledged":
+        assert C2S in recorder.only.ended
+
+
 @pytest.mark.parametrize("depth", [-1, 1.5, "10", True])
 def test_a_depth_that_is_no_number_of_bytes_is_a_failing_handler(depth: Any) -> None:
     recorder = Deeper(depth=depth)

@@ -119,6 +119,32 @@ def test_a_few_packets_with_a_wrong_time_move_nothing(far: float) -> None:
     assert [gap.reason for gap in connections[1].gaps] == ["aged"]
 
 
+@pytest.mark.parametrize("far", [2 * HOUR, 30 * 86400.0, 1e12])
+@pytest.mark.parametrize("start", [0.0, 1_700_000_000.0])
+def test_what_came_with_a_wrong_time_waits_from_when_it_came(far: float, start: float) -> None:
+    """A hole, a half-open connection and a silent one whose last packet had a time that the clock did not believe."""
+    clocked = Clocked(start)
+    clocked.talk(0.1)
+    clocked.open(1)
+    clocked.open(2)
+    clocked.jump(far)
+    clocked.put(1, 111, b"behind a hole")
+    clocked.put(2, 101, b"the last word")
+    clocked.put(3, 100, flags="S")
+    clocked.jump(-far)
+    hole, silent, half_open = connections = clocked.recorder.connections[1:]
+    clocked.talk(1.0, 18)
+    assert reasons(connections) == [[], [], []]
+    assert hole.gaps == []
+    clocked.talk(1.0, 14)
+    assert [gap.reason for gap in hole.gaps] == ["aged"]
+    assert reasons(connections) == [[], [], ["idle"]]
+    clocked.talk(1.0, 250)
+    assert silent.completions == []
+    clocked.talk(1.0, 80)
+    assert silent.completions == ["idle"]
+
+
 @pytest.mark.parametrize("back", [120.0, HOUR, 400 * 86400.0])
 def test_a_clock_that_is_set_back_ends_nothing_early_and_everything_in_time(back: float) -> None:
     clocked = Clocked()

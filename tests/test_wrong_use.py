@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from array import array
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -180,6 +181,7 @@ WRONG: Dict[str, Callable[[], Any]] = {
     "text as sequence number": lambda: Segment.make(CLIENT, SERVER, "1"),  # type: ignore[arg-type]
     "no flags": lambda: Segment.make(CLIENT, SERVER, 1, flags=None),  # type: ignore[arg-type]
     "text as options": lambda: Segment.make(CLIENT, SERVER, 1, options="x"),  # type: ignore[arg-type]
+    "a window of more than 16 bits": lambda: Segment.make(CLIENT, SERVER, 1, window=0x10000),
     "no window": lambda: Segment.make(CLIENT, SERVER, 1, window=None),  # type: ignore[arg-type]
     "one mark that is no row of them": lambda: Assembler(Recorder(), pressure_marks=0.5),  # type: ignore[arg-type]
     "marks that are text": lambda: Assembler(Recorder(), pressure_marks=(0.5, "high")),  # type: ignore[list-item]
@@ -208,6 +210,28 @@ def test_a_wrong_argument_is_refused_at_once_with_advice(name: str) -> None:
     with pytest.raises(UsageError) as raised:
         WRONG[name]()
     assert len(str(raised.value)) > 20
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((("host", 80), SERVER), r"source \('host', 80\): give .*'host' does not appear"),
+        ((CLIENT, ("10.0.0.2", "80")), r"destination \('10.0.0.2', '80'\): give .* up to 65535"),
+        ((CLIENT, ("10.0.0.2", 65536)), r"destination .* up to 65535"),
+        ((CLIENT, ("10.0.0.2", -1)), r"destination .* up to 65535"),
+        ((CLIENT, SERVER6), "one IP version"),
+    ],
+)
+def test_a_wrong_end_of_a_segment_is_named(ends: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Segment.make(*ends, 1)
+
+
+def test_whatever_lets_its_bytes_be_read_is_a_packet() -> None:
+    for kind in (bytes, bytearray, memoryview, lambda data: array("B", data)):
+        assembler = Assembler(Recorder())
+        assembler.assemble(kind(tcp_frame(CLIENT, SERVER, 1, flags="S")), 1.0)
+        assert assembler.statistics().connections == 1
 
 
 def test_what_is_no_packet_is_a_type_error_too() -> None:

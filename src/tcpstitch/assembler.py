@@ -37,9 +37,9 @@ class Assembler(ShortPath):
 
     `linktype` of packets that come as plain bytes: 1, Ethernet, also with `open_capture`, which tags its others.
     `flow_key`: "vlan" or "tunnel" keeps equal addresses in different VLANs or tunnels apart.
-    `on_error(handler, exception)` hears of a handler that raised, a stream or the factory; without it `assemble` raises
-    `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the `pressure_marks`, as
-    shares of the bounds, the fullest bound has reached.
+    `on_error(handler, exception)` hears of what raised, a stream, the factory or `on_pressure`; without it `assemble`
+    raises `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the
+    `pressure_marks`, as shares of the bounds, the fullest bound has reached.
 
     `limits`, also as gopacket's two, `timeouts`, `factory`, `on_error`, `on_limit` and `urgent` can be set later on.
 

@@ -141,16 +141,20 @@ class Bounds(Settings):
     def _choice_of(self, state: StreamState, reason: str) -> str:
         """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
         stream = state.stream
-        if stream is None or getattr(type(stream), "over_limit", Stream.over_limit) is Stream.over_limit:
+        ask = getattr(stream, "over_limit", None)
+        if ask is None or getattr(ask, "__func__", None) is Stream.over_limit:
             return self._on_limit
         try:
             info = OverLimit(reason, state.page_count, _buffered(state), self._age(state))
-            choice = stream.over_limit(info)
+            choice = ask(info)
             if choice is not None and choice not in ON_LIMIT:
                 raise UsageError(f"over_limit() returned {choice!r}: return one of {', '.join(ON_LIMIT)}, or None")
         except Exception as error:
             self._handler_failed(state, stream, error)
             return self._on_limit
+        except BaseException:
+            self._abandon(state)
+            raise
         return choice or self._on_limit
 
     def _kept_room(self, state: StreamState) -> int:

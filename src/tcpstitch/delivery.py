@@ -162,6 +162,17 @@ class Delivery(Sequencing, Keeping, Evidence):
         """Tell the handler that these bytes do not come, if it still wants to hear of any."""
         if self.stopped or self.state.stream is None:
             return
+        depth = self.state.depth
+        deep = depth is not None and start + length >= depth
+        if deep:
+            length = depth - start
+        if length > 0:
+            self._tell_gap(start, length, reason)
+        if deep and self.state.stream is not None:
+            self.skip = min(self.skip, 0)  # the last chunk, which says that the direction is over, lies elsewhere
+            self.request_stop()
+
+    def _tell_gap(self, start: int, length: int, reason: str) -> None:
         host = self.state.host
         self.started = True  # the handler knows offsets now
         if self.skip >= 0:
@@ -170,12 +181,15 @@ class Delivery(Sequencing, Keeping, Evidence):
         host._counters.count_gap(reason, length)
         host._call(self.state, "gap", Gap(self.direction, start, length, reason, host._present))
         stream = self.state.stream
-        choice = getattr(stream, "on_gap", "continue")
-        if choice == "abandon":
-            host._abandon(self.state)
-        elif choice != "continue":
-            error = UsageError(f'on_gap={choice!r}: use "continue" or "abandon"')
+        try:
+            choice = getattr(stream, "on_gap", "continue")  # a property may raise
+            if choice not in ("continue", "abandon"):
+                raise UsageError(f'on_gap={choice!r}: use "continue" or "abandon"')
+        except Exception as error:
             host._handler_failed(self.state, stream, error)
+        else:
+            if choice == "abandon":
+                host._abandon(self.state)
 
     def _send(self, chunk: Chunk) -> None:
         host = self.state.host

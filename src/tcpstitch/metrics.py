@@ -55,6 +55,10 @@ class AssemblerCollector:
             raise UsageError(f"assemblers={shown(assemblers)}: give names as text, they become labels")
         self._assemblers = assemblers
 
+    def describe(self) -> Iterator[Any]:
+        """The same, for a registry to see that no other collector has these metrics."""
+        return self.collect()
+
     def collect(self) -> Iterator[Any]:
         """One metric family per field."""
         if isinstance(self._assemblers, Assembler):

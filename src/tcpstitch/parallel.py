@@ -37,8 +37,9 @@ _Sent = Union[Sent, Arrived]
 
 
 class PartReport(NamedTuple):
-    """What one part came to: `part`, counted from 0, of the `parts` of `source`; `statistics` is None where the process
-    died. `warnings` say what of the capture was cut or damaged, as `Capture.warnings`; each part meets the same."""
+    """What one part came to: `part`, counted from 0, of the `parts` of `source`; `statistics` is None where there was
+    no assembler, or its process died. `warnings` say what of the capture was cut or damaged, as `Capture.warnings`;
+    each part meets the same."""
 
     source: Any
     part: int
@@ -90,9 +91,9 @@ def run(
 
     `workers` parts are worked on at the same time (default: the processors this process may use), in processes of
     their own unless an `executor` is given. Each capture is cut into `parts` (default: one, when there are as many
-    captures as workers, else as many as workers). `options` are those of `Assembler`; the bounds of `limits` are those
-    of all workers together: totals, connections and fragments are divided among them (64 datagrams in fragments, of
-    128 KiB, stay).
+    captures as workers, else as many as workers). `options` are those of `Assembler` but for `linktype`; the bounds of
+    `limits` are those of all workers together: totals, connections and fragments are divided among them (64 datagrams
+    in fragments, of 128 KiB, stay).
 
     A part that fails (an unreadable file, a handler that raises, a process that dies) costs the others nothing, and
     keeps what it emitted before. With `failures="raise"`, `PartsFailed`, which has everything else as its `outcome`,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from .apart import apart
-from .decode import PacketDecoder, as_ethernet
+from .decode import PacketDecoder
 from .details import Pending
 from .errors import PacketTypeError, UsageError
 from .half import IGNORED, HalfStream
@@ -44,28 +44,27 @@ class Routing(Timers):
         if timestamp.__class__ is not float and not isinstance(timestamp, (float, int)):
             return self._assemble(packet, seconds(timestamp))
         kind = packet.__class__
-        if kind is not bytes and self._frames is not None:
-            frame = as_ethernet(packet)
-            if frame is not None:
-                return self._assemble(frame, timestamp)  # it has the short path open to it
         if timestamp < self._now - BACK_SECONDS:
             seconds(timestamp)
             self._next_timer = float("-inf")  # the timers look at each packet until the time is clear
         self._packets += 1
         self._taken += 1
         self._present = timestamp
-        if kind is bytes or isinstance(packet, (bytes, bytearray, memoryview)):
+        if kind is bytes:
             segments = self._decoder.decode(packet, timestamp)
         elif issubclass(kind, Segment):
             segments = (usable(packet),)
         elif hasattr(packet, "__hdr__"):
             segments = self._decoder.from_dpkt(packet, timestamp)
         else:
-            name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-            raise PacketTypeError(
-                f"packet of type {name}: give a frame as bytes (of scapy, bytes(packet)), a dpkt packet, or a "
-                "tcpstitch.Segment"
-            )
+            try:
+                segments = self._decoder.decode(packet, timestamp)
+            except PacketTypeError:
+                name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+                raise PacketTypeError(
+                    f"packet of type {name}: give a frame as bytes (of scapy, bytes(packet)), a dpkt packet, or a "
+                    "tcpstitch.Segment"
+                ) from None
         self._busy = self
         try:
             for segment in segments:
@@ -164,6 +163,7 @@ class Routing(Timers):
             stream = self._factory.new(flow, segment, timestamp)
             if stream.__class__ is not self._usual_class and stream is not None:
                 self._look_at(stream)
+            depth = getattr(stream, "depth", None)
         except Exception as error:
             self._handler_failed(state, self._factory, error)
             return state
@@ -188,7 +188,6 @@ class Routing(Timers):
             except Exception as error:
                 self._handler_failed(state, stream, error)
                 return state
-        depth = getattr(stream, "depth", None)
         if depth is not None and not self._bounded_depth(state, depth):
             return state
         state.accepts = self._usual_accepts
@@ -202,11 +201,11 @@ class Routing(Timers):
         if isinstance(stream, type) or not (hasattr(stream, "reassembled") and hasattr(stream, "complete")):
             raise UsageError(f"new() gave {stream!r}: return an object of a subclass of Stream, or None to ignore it")
         for name in HANDLERS:
-            code = getattr(getattr(stream.__class__, name, None), "__code__", None)
+            code = getattr(getattr(stream, name, None), "__code__", None)
             if code is not None and code.co_flags & NO_PLAIN_CALL:
                 raise UsageError(f"{name}() of {stream!r} is async or a generator: a plain function is called")
         self._usual_class = stream.__class__
-        self._usual_accepts = getattr(stream.__class__, "accept", Stream.accept) is not Stream.accept
+        self._usual_accepts = getattr(getattr(stream, "accept", None), "__func__", None) is not Stream.accept
 
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
         """Follow the connection only so far; False where that is no number of bytes."""

@@ -79,15 +79,21 @@ def key_endpoints(key: FlowKey) -> Tuple[Endpoint, Endpoint]:
 
 def make_key(source: Tuple[str, int], destination: Tuple[str, int]) -> bytes:
     """The directed key of two (address, port) pairs of one IP version. Raises `UsageError` on anything else."""
+    (sender, source_port), (receiver, destination_port) = _packed("source", source), _packed("destination", destination)
+    if len(sender) != len(receiver):
+        raise UsageError(f"{source!r} and {destination!r}: give two addresses of one IP version")
+    return sender + receiver + source_port + destination_port
+
+
+def _packed(name: str, end: Any) -> Tuple[bytes, bytes]:
     from ipaddress import ip_address
 
     try:
-        raw = ip_address(source[0]).packed + ip_address(destination[0]).packed
-        if len(raw) not in (8, 32):
-            raise ValueError("the two addresses are of different IP versions")
-        return raw + struct.pack("!HH", source[1], destination[1])
-    except (ValueError, TypeError, LookupError, struct.error) as error:
-        raise UsageError(f"not a pair of (address, port): {source!r}, {destination!r}: {error}") from None
+        address, port = end
+        return ip_address(address).packed, struct.pack("!H", port)
+    except (ValueError, TypeError, struct.error) as error:
+        advice = "give a pair of (address, port), an IP address as text and a whole number up to 65535"
+        raise UsageError(f"{name} {end!r}: {advice}: {error}") from None
 
 
 def context_text(part: Any) -> str:
@@ -307,7 +313,7 @@ def usable(segment: Segment) -> Segment:
     ttl, urgent, options = segment.ttl, segment.urgent_pointer, segment.options
     try:
         bits = seq | ack | window | flags | ttl | urgent  # whole numbers have them
-        fits = 0 <= bits <= MASK and flags <= 0xFFF and ttl <= 0xFF and urgent <= 0xFFFF
+        fits = 0 <= bits <= MASK and flags <= 0xFFF and ttl <= 0xFF and window | urgent <= 0xFFFF
     except TypeError:
         fits = False
     if not fits or options.__class__ is not bytes or len(options) > 40:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Optional
 
 from .chunk import Chunk
+from .decode import as_ethernet
 from .details import NOTHING
 from .errors import ReentrantCallError
 from .half import ANSWERS, IGNORED, NEEDS_RULES, STRICTLY, WAITS, HalfStream
@@ -179,7 +180,10 @@ class ShortPath(Strictly):
         return False
 
     def _no_frame(self, packet: Any, timestamp: Any) -> None:
-        """Something else than an Ethernet frame, after the timers."""
+        """Something else than an Ethernet frame, after the timers; what can be made one may take the short path."""
+        frame = as_ethernet(packet) if self._frames is not None else None
+        if frame is not None:
+            return self._assemble(frame, timestamp)
         try:
             if not timestamp < self._next_timer:
                 self._before(timestamp)

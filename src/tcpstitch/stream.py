@@ -31,8 +31,9 @@ class Stream:
 
     Two attributes, of the class or of an object, say how much a stream wants:
 
-    `depth`: bytes of each direction, after which its packets are only counted, as after `Chunk.stop`; None for all.
-    Read when the connection opens.
+    `depth`: the offset at which each direction ends for the handler: what is missing before it counts, what lies behind
+    it is not told, and packets are only counted from there on, as after `Chunk.stop`; None for all. Read when the
+    connection opens.
     `on_gap`: "continue" behind a gap, or "abandon" the connection once `gap` was called: `complete("abandoned")`
     follows. Read at each gap.
     """
@@ -44,7 +45,8 @@ class Stream:
 
     def accept(self, segment: Segment, direction: Direction) -> bool:
         """True, or False to drop this segment from the stream. Overriding it takes the connection off the short path.
-        """
+
+        May still be asked while a completed connection lingers. Looked for when the first object of a class comes."""
         return True
 
     def reassembled(self, chunk: Chunk) -> None:

@@ -97,16 +97,18 @@ class Timers(Lingering):
             self._jump_packets += 1
         if self._jump_packets < JUMP_PACKETS:
             self._next_timer = float("-inf")  # look at the next packet too
+            if ahead > 0:
+                self._future_since = self._now
             return False
         self._jump_packets = 0
         if ahead < 0:
-            self._set_back_at = self._next_sweep = timestamp
+            self._future_since = self._next_sweep = timestamp
         return True
 
     def _since(self, stamp: float) -> float:
-        """When something happened, by the clock as it goes now: what a clock that was set back left in the future
-        counts from when that was."""
-        return stamp if stamp <= self._now + TIMER_STEP else self._set_back_at
+        """When something happened, by the clock as it goes now: what lies in the future counts from when the clock was
+        last set back, or a packet with such a time last came."""
+        return stamp if stamp <= self._now + TIMER_STEP else self._future_since
 
     def _expire_closed(self, seconds: Optional[float], timestamp: float) -> None:
         while seconds is not None and self._closed:

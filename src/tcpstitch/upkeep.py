@@ -33,7 +33,7 @@ class Upkeep(Bounds):
 
     __slots__ = (
         "_age_batch", "_age_packets", "_clock_started", "_exact_times", "_idle_batch", "_idle_mark", "_jump",
-        "_jump_packets", "_jump_seen", "_next_sweep", "_set_back_at", "_start_any", "_sweep_packets",
+        "_jump_packets", "_jump_seen", "_next_sweep", "_future_since", "_start_any", "_sweep_packets",
     )  # fmt: skip
 
     _acked_only: bool
@@ -65,7 +65,7 @@ class Upkeep(Bounds):
         self._exact_times = False  # whether packets came with times other than floats
         self._next_sweep = 0.0
         self._sweep_packets = 0
-        self._jump = self._set_back_at = 0.0
+        self._jump = self._future_since = 0.0
         self._jump_packets = 0
         self._jump_seen = -1  # the number of the packet that was counted last
         self._packets = 0
@@ -195,8 +195,9 @@ class Upkeep(Bounds):
                 if not (nothing and (server.ended or server.fin_offset is None)):
                     if state.stream is not None:
                         state.finish("flushed" if reason == "flushed" else "aged" if reason == "idle" else "closed")
-                    state.release_pages()
             finally:
+                if state.page_count:
+                    state.release_pages()
                 self._tell_end(state, reason)
         finally:
             client.plain = server.plain = NEEDS_RULES if state.accepts else OVER

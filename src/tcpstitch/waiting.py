@@ -125,6 +125,7 @@ class Waiting(Ordinary):
                 if half.acked > half.next_offset and self._timeouts.acknowledged is not None:
                     details.acked_since, details.acked_mark = timestamp, half.acked  # the receiver has what is missing
         if late:
+            cache.touch(state)
             self._move_on(half, timestamp, b"")
         elif self._gauge is not None:
             self._watch()

@@ -136,12 +136,14 @@ def open_capture(
 
     `source` is a path, a binary file object, `"-"` for standard input, or a list of them, which is merged in the order
     of time while each keeps its own order; of regular files only those are open whose times overlap. With `follow` a
-    file that grows is waited for: looked at every `poll_seconds`, until `close` is called or nothing came for
-    `idle_seconds` (None: wait for ever); a pipe as standard input ends with its writer all the same. With `share` only
-    packets of some connections come (see `tcpstitch.parallel`).
+    single file that grows is waited for: looked at every `poll_seconds`, until `close` is called or nothing came for
+    `idle_seconds` (None: wait for ever); a pipe as standard input ends with its writer all the same. This call waits in
+    the same way for the header of a file that has none yet; a packet of which only a part came is no damage then. With
+    `share` only packets of some connections come (see `tcpstitch.parallel`).
 
     Raises `CaptureError` if a source cannot be opened or is no capture, `UsageError` for an argument that cannot work.
-    A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`.
+    A capture that is cut or damaged gives its whole packets, then a `CaptureWarning`; an empty one among several gives
+    just that.
     """
     wanted = checked_sources(source)
     if follow and len(wanted) > 1:

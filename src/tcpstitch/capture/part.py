@@ -42,7 +42,7 @@ class Part:
                 self.source.close()
                 self.source = None
             else:
-                self._begin, self.block = find_reader(self.source, self.report, share)
+                self._begin, self.block = find_reader(self.source, self.report, share, later)
         except BaseException:
             self.close()
             raise

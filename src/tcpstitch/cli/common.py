@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="*",
                         help='pcap, pcapng or snoop capture, also compressed, or "-" for standard input; '
                              "several are read in the order of time")  # fmt: skip
-    parser.add_argument("--follow", action="store_true", help="wait for more at the end of the file, until a signal")
+    parser.add_argument("--follow", action="store_true", help="wait for more at the end of one file, until a signal")
     live = parser.add_argument_group("live capture on Linux, instead of FILE")
     live.add_argument("-i", "--interface", metavar="NAME", help='network interface, or "any", until a signal')
     live.add_argument("-f", "--filter", metavar="EXPRESSION", help="pcap-filter(7) expression; needs tcpdump")
