@@ -331,7 +331,7 @@ class KernelQueue(Disputed):
         """Drop everything."""
         for run in self._tree:
             self._release(run)
-        self._tree = RedBlackTree()
+        self._tree.clear()
         self._floor = _NO_FLOOR
 
     def drop_pages(self) -> None:

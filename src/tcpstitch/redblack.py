@@ -91,6 +91,16 @@ class RedBlackTree(Generic[T]):
             yield node.item
             node = node.following()
 
+    def clear(self) -> None:
+        """Drop all nodes. None leads to another then, so that no cycle is left to the garbage collector. O(n)."""
+        nodes = [self.root]
+        self.root = None
+        while nodes:
+            node = nodes.pop()
+            if node is not None:
+                nodes += (node.left, node.right)
+                node.parent = node.left = node.right = None
+
     def first(self) -> Optional[Node[T]]:
         """The lowest node. O(log n)."""
         return None if self.root is None else _leftmost(self.root)
