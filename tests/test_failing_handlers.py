@@ -200,6 +200,27 @@ def test_methods_of_an_object_are_called_as_those_of_its_class_are() -> None:
     assert [recording.completions for recording in recorder.connections] == [["abandoned"], []]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_object_of_another_class_needs_no_accept(form: str) -> None:
+    class Duck:
+        def __init__(self) -> None:
+            self.calls: List[Any] = []
+
+        def reassembled(self, chunk: Chunk) -> None:
+            self.calls.append(chunk.data)
+
+        def complete(self, reason: str) -> None:
+            self.calls.append(reason)
+
+    duck = Duck()
+    factory: Any = SimpleNamespace(new=lambda *arguments: duck)
+    assembler = Assembler(factory)
+    for packet in talk(form, 1000, b"data"):
+        assembler.assemble(packet, 1.0)
+    assembler.flush_all()
+    assert duck.calls == [b"data" * 30, "flushed"]
+
+
 @pytest.mark.parametrize("method, abandoned", [("reassembled", True), ("complete", False)])
 def test_the_message_says_whether_the_stream_was_given_up(method: str, abandoned: bool) -> None:
     """One that fails in `complete` has had all that there was."""

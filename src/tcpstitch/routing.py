@@ -205,7 +205,8 @@ class Routing(Timers):
             if code is not None and code.co_flags & NO_PLAIN_CALL:
                 raise UsageError(f"{name}() of {stream!r} is async or a generator: a plain function is called")
         self._usual_class = stream.__class__
-        self._usual_accepts = getattr(getattr(stream, "accept", None), "__func__", None) is not Stream.accept
+        accept = getattr(stream, "accept", None)
+        self._usual_accepts = accept is not None and getattr(accept, "__func__", None) is not Stream.accept
 
     def _bounded_depth(self, state: StreamState, depth: Any) -> bool:
         """Follow the connection only so far; False where that is no number of bytes."""
