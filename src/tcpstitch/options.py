@@ -1,7 +1,7 @@
 """TCP options (RFC 9293 3.1): their values by kind, and what matters of a SYN's.
 
 Systems lay the options of their SYNs out in one way each, in which only the timestamps differ. A SYN whose other bytes
-are those of the last one of its size says what that one said, for a sixth of what it costs to read them one by one.
+are those of the last one of its size says what that one said, for a third of what it costs to read them one by one.
 """
 
 from __future__ import annotations
