@@ -252,45 +252,6 @@ def test_streams_go_with_their_connections_without_the_garbage_collector(options
 
 
 @counts_objects
-@pytest.mark.parametrize("overlap", ["first", "linux-kernel"])
-@pytest.mark.parametrize("how", ["on_gap", "raises", "on_limit", "stop"])
-def test_what_waits_when_a_stream_is_given_up_goes_without_the_garbage_collector(
-    overlap: str, how: str, no_collector: None
-) -> None:
-    """Several segments, each behind a hole of its own."""
-
-    class GivenUp(Silent):
-        __slots__ = ()
-        on_gap = "abandon" if how == "on_gap" else "continue"
-
-        def reassembled(self, chunk: Any) -> None:
-            if how == "stop" and chunk.offset:
-                chunk.stop_connection()
-
-        def gap(self, gap: Any) -> None:
-            if how == "raises":
-                raise ValueError("a handler's")
-
-    class Factory(StreamFactory):
-        def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
-            return GivenUp()
-
-    def talk(assembler: Assembler, number: int) -> None:
-        places = [10, 110, 310, 510, 710, *((910, 1110) if how == "on_limit" else ())]
-        feed(assembler, syn(number), *(piece(number, place, b"behind a hole") for place in places))
-
-    on_limit = "abandon" if how == "on_limit" else "deliver"
-    options: Any = {"limits": Limits(6, 500, 50), "overlap": overlap, "on_limit": on_limit}
-    with Assembler(Factory(), on_error=lambda handler, error: None, **options) as assembler:
-        talk(assembler, 0)  # what is imported or made once
-    gc.collect()
-    with Assembler(Factory(), on_error=lambda handler, error: None, **options) as assembler:
-        for number in range(100):
-            talk(assembler, number)
-    assert gc.collect() == 0
-
-
-@counts_objects
 def test_a_chunk_that_the_user_keeps_does_not_keep_the_pages_or_the_stream(no_collector: None) -> None:
     chunks: List[Any] = []
 

@@ -6,11 +6,12 @@ import gc
 import struct
 import sys
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import pytest
 
-from tcpstitch import Assembler, Limits, PacketDecoder, Segment, Stream, StreamFactory
+from support.holding import feed, piece, syn
+from tcpstitch import Assembler, Flow, Limits, PacketDecoder, Segment, Stream, StreamFactory
 from tcpstitch.limits import CONNECTION_BYTES
 
 tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
@@ -274,3 +275,43 @@ def test_no_fragment_remains_after_flush_all() -> None:
     assembler.flush_all()
     statistics = assembler.statistics()
     assert (statistics.fragments, statistics.fragment_bytes, statistics.memory_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("overlap", ["first", "linux-kernel"])
+@pytest.mark.parametrize("how", ["on_gap", "raises", "on_limit", "stop"])
+def test_what_waits_when_a_stream_is_given_up_goes_without_the_garbage_collector(overlap: str, how: str) -> None:
+    """Several segments, each behind a hole of its own."""
+
+    class GivenUp(Stream):
+        __slots__ = ()
+        on_gap = "abandon" if how == "on_gap" else "continue"
+
+        def reassembled(self, chunk: Any) -> None:
+            if how == "stop" and chunk.offset:
+                chunk.stop_connection()
+
+        def gap(self, gap: Any) -> None:
+            if how == "raises":
+                raise ValueError("a handler's")
+
+    class Factory(StreamFactory):
+        def new(self, flow: Flow, segment: Segment, timestamp: float) -> Optional[Stream]:
+            return GivenUp()
+
+    def talk(assembler: Assembler, number: int) -> None:
+        places = [10, 110, 310, 510, 710, *((910, 1110) if how == "on_limit" else ())]
+        feed(assembler, syn(number), *(piece(number, place, b"behind a hole") for place in places))
+
+    on_limit = "abandon" if how == "on_limit" else "deliver"
+    options: Any = {"limits": Limits(6, 500, 50), "overlap": overlap, "on_limit": on_limit}
+    with Assembler(Factory(), on_error=lambda handler, error: None, **options) as assembler:
+        talk(assembler, 0)  # what is imported or made once
+    gc.collect()
+    gc.disable()
+    try:
+        with Assembler(Factory(), on_error=lambda handler, error: None, **options) as assembler:
+            for number in range(100):
+                talk(assembler, number)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -10,7 +10,7 @@ import pytest
 from support.both_ways import opened, packet
 from support.frames import tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, PacketDecoder, Segment, Timeouts
+from tcpstitch import Assembler, Limits, PacketDecoder, Segment, Timeouts
 
 CLIENT, SERVER = ("10.0.0.1", 1234), ("10.0.0.2", 80)
 TIMEOUTS = Timeouts(gap=30.0, idle=300.0, embryonic=20.0, closed=10.0)
@@ -341,3 +341,36 @@ def test_random_loss_at_the_tap_holds_few_pages_with_a_grace_and_many_without() 
             tap.confirm(number + 1)
         peaks.append(tap.assembler.statistics().pages_peak)
     assert peaks[0] < 10 < peaks[1]
+
+
+@pytest.mark.parametrize("form", ["frame", "segment"])
+def test_a_hole_that_is_given_up_is_activity(form: str) -> None:
+    """The segment that shows how long the receiver has had the missing bytes makes its connection the last to give
+    pages, whichever path it takes."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(50, 8, 10))
+    decode = PacketDecoder().decode
+
+    def put(port: int, seq: int, data: bytes, timestamp: float, flags: str = "A", acks: int = 0) -> None:
+        client = ("10.0.0.1", port)
+        ends, ack = ((SERVER, client), acks) if acks else ((client, SERVER), 0 if flags == "S" else 500)
+        frame = tcp_frame(*ends, seq, data, flags, ack=ack)
+        assembler.assemble(frame if form == "frame" else decode(frame)[0], timestamp)
+        assembler.check()
+
+    place = 0
+    for port in (1000, 1001, 1002):
+        put(port, 99, b"", 1.0, "S")
+        put(port, 499, b"", 1.0, "SA", acks=100)
+        put(port, 100, b"", 1.0)
+    put(1000, 3000, b"a" * 1000, 1.1)
+    put(1000, 5000, b"b" * 1000, 1.2)
+    put(1000, 500, b"", 1.4, acks=4000)
+    put(1000, 7000, b"d" * 1000, 1.45)
+    put(1001, 3000, b"c" * 1000, 1.6)
+    put(1000, 9000, b"e" * 1000, 1.9)  # the first hole is given up
+    assert [gap.reason for gap in recorder.connections[0].gaps] == ["acknowledged"]
+    while "total_limit" not in assembler.statistics().evictions_by_kind:
+        place += 2000
+        put(1002, 1000 + place, b"f" * 1000, 1.95)
+    assert [len(connection.gaps) for connection in recorder.connections] == [1, 1, 0]

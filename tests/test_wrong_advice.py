@@ -9,13 +9,14 @@ from typing import Any, Callable, Dict, List
 import pytest
 
 from small_captures import exchange
-from support.frames import CLIENT, SERVER, tcp_frame
+from support.frames import CLIENT, SERVER, SERVER6, tcp_frame
 from support.recorder import Recorder
 from tcpstitch import (
     Assembler,
     LimitsError,
     PacketDecoder,
     PacketTypeError,
+    Segment,
     Stream,
     StreamCallbackError,
     StreamFactory,
@@ -162,3 +163,24 @@ def test_metrics_are_those_of_assemblers(wrong: Any) -> None:
 
     with pytest.raises(UsageError, match="give an Assembler, or a mapping from names to them"):
         register(wrong)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((("host", 80), SERVER), r"source \('host', 80\): give .*'host' does not appear"),
+        ((CLIENT, ("10.0.0.2", "80")), r"destination \('10.0.0.2', '80'\): give .* up to 65535"),
+        ((CLIENT, ("10.0.0.2", 65536)), r"destination .* up to 65535"),
+        ((CLIENT, ("10.0.0.2", -1)), r"destination .* up to 65535"),
+        ((CLIENT, SERVER6), "one IP version"),
+    ],
+)
+def test_a_wrong_end_of_a_segment_is_named(ends: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Segment.make(*ends, 1)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"address": "10.0.0.1"}, None, "10.0.0.1", ("10.0.0.1",)])
+def test_an_endpoint_is_an_address_and_a_port(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"pair of \(address, port\)"):
+        Segment.make(wrong, SERVER, 1, b"")

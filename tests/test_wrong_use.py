@@ -212,21 +212,6 @@ def test_a_wrong_argument_is_refused_at_once_with_advice(name: str) -> None:
     assert len(str(raised.value)) > 20
 
 
-@pytest.mark.parametrize(
-    ("ends", "said"),
-    [
-        ((("host", 80), SERVER), r"source \('host', 80\): give .*'host' does not appear"),
-        ((CLIENT, ("10.0.0.2", "80")), r"destination \('10.0.0.2', '80'\): give .* up to 65535"),
-        ((CLIENT, ("10.0.0.2", 65536)), r"destination .* up to 65535"),
-        ((CLIENT, ("10.0.0.2", -1)), r"destination .* up to 65535"),
-        ((CLIENT, SERVER6), "one IP version"),
-    ],
-)
-def test_a_wrong_end_of_a_segment_is_named(ends: Any, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        Segment.make(*ends, 1)
-
-
 def test_whatever_lets_its_bytes_be_read_is_a_packet() -> None:
     for kind in (bytes, bytearray, memoryview, lambda data: array("B", data)):
         assembler = Assembler(Recorder())
@@ -403,12 +388,6 @@ def test_numbers_are_whole_and_large_enough(wrong: Any) -> None:
 def test_a_decoder_takes_a_timeout_in_seconds(wrong: Any) -> None:
     with pytest.raises(UsageError, match="use seconds"):
         PacketDecoder(fragment_timeout=wrong)
-
-
-@pytest.mark.parametrize("wrong", [{}, {"address": "10.0.0.1"}, None, "10.0.0.1", ("10.0.0.1",)])
-def test_an_endpoint_is_an_address_and_a_port(wrong: Any) -> None:
-    with pytest.raises(UsageError, match=r"pair of \(address, port\)"):
-        Segment.make(wrong, SERVER, 1, b"")
 
 
 @pytest.mark.parametrize("wrong", [(None, Direction.CLIENT_TO_SERVER), (FRAME, Direction.CLIENT_TO_SERVER), (None, 5)])
