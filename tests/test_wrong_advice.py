@@ -121,7 +121,7 @@ def test_a_packet_of_another_library_is_named_with_it() -> None:
     class IP:
         __module__ = "scapy.layers.inet"
 
-    with pytest.raises(PacketTypeError, match=r"type scapy\.layers\.inet\.IP: .*bytes\(packet\)"):
+    with pytest.raises(PacketTypeError, match=r"type scapy\.layers\.inet\.IP: .*packet\.original"):
         Assembler(Recorder()).assemble(IP(), 1.0)
 
 

@@ -131,7 +131,7 @@ class Assembler(ShortPath):
         except (TypeError, ValueError) as error:
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 raise  # out of what was called
-            advice = "give pairs of (timestamp, packet), as ((float(p.time), bytes(p)) for p in reader) of scapy's"
+            advice = "give pairs of (timestamp, packet), as ((float(p.time), p.original) for p in reader) of scapy's"
             raise UsageError(f"capture={shown(capture)}: {advice}: {error}") from error
 
     def watch_drops(self, source: Any) -> None:

@@ -62,8 +62,8 @@ class Routing(Timers):
             except PacketTypeError:
                 name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
                 raise PacketTypeError(
-                    f"packet of type {name}: give a frame as bytes (of scapy, bytes(packet)), a dpkt packet, or a "
-                    "tcpstitch.Segment"
+                    f"packet of type {name}: give a frame as bytes (of scapy, packet.original as captured, "
+                    "bytes(packet) as built), a dpkt packet, or a tcpstitch.Segment"
                 ) from None
         self._busy = self
         try:
