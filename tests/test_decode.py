@@ -342,11 +342,11 @@ def test_bounds_that_hold_no_datagram_are_refused(options):
 def test_dpkt_packets_give_what_their_bytes_give():
     dpkt = pytest.importorskip("dpkt")
     cases = [
-        dpkt.ethernet.Ethernet(ethernet(PLAIN4)),
-        dpkt.ethernet.Ethernet(LINK_FRAMES["vlan"][1]),
+        *(dpkt.ethernet.Ethernet(frame) for frame in (ethernet(PLAIN4), LINK_FRAMES["vlan"][1])),
         dpkt.ip.IP(PLAIN4),
         dpkt.ip6.IP6(PLAIN6),
         dpkt.sll.SLL(LINK_FRAMES["sll"][1]),
+        dpkt.sll2.SLL2(LINK_FRAMES["sll2"][1]),
     ]
     for packet in cases:
         (segment,) = PacketDecoder().from_dpkt(packet, 1.0)

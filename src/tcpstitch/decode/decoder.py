@@ -147,14 +147,14 @@ class PacketDecoder:
         return tuple(walk.found)
 
     def from_dpkt(self, packet: Any, timestamp: float = 0.0) -> Tuple[Segment, ...]:
-        """The TCP segments of a dpkt packet: `Ethernet`, `IP`, `IP6` or `SLL`. Raises `PacketTypeError` on others.
+        """The TCP segments of a dpkt `Ethernet`, `IP`, `IP6`, `SLL` or `SLL2`. Raises `PacketTypeError` on others.
 
         dpkt writes the packet anew, so this costs several times what `decode` of the captured bytes does.
         """
         linktype = _dpkt_linktype(packet)
         if linktype is None:
             raise PacketTypeError(
-                f"{type(packet).__name__}: pass the bytes of a packet, or a dpkt Ethernet, IP, IP6 or SLL object"
+                f"{type(packet).__name__}: pass the bytes of a packet, or a dpkt Ethernet, IP, IP6, SLL or SLL2 object"
             )
         try:
             raw = bytes(packet)
@@ -177,7 +177,8 @@ def _dpkt_linktype(packet: Any) -> Optional[int]:
         return None
     import dpkt  # here, not above: who passes bytes never pays for the import
 
-    for kind, linktype in ((dpkt.ethernet.Ethernet, 1), (dpkt.ip.IP, 101), (dpkt.ip6.IP6, 101), (dpkt.sll.SLL, 113)):
+    kinds = {1: dpkt.ethernet.Ethernet, 101: (dpkt.ip.IP, dpkt.ip6.IP6), 113: dpkt.sll.SLL, 276: dpkt.sll2.SLL2}
+    for linktype, kind in kinds.items():
         if isinstance(packet, kind):
             return linktype
     return None
