@@ -132,3 +132,12 @@ def test_the_bounds_are_those_of_the_code() -> None:
     assert f"{limits.max_connections:,} of {CONNECTION_BYTES:,} bytes at most".replace(",", " ") in words
     assert f"all bounds amount to {limits.memory_bound / 2**30:.1f} GiB" in words
     assert f"{limits.max_buffered_pages_total:,} × {limits.page_size} bytes".replace(",", " ", 1) in words
+
+
+@pytest.mark.parametrize("page", ["Makefile", "CONTRIBUTING.md"])
+def test_the_source_package_has_what_is_run_from_it(page: str) -> None:
+    named = set(re.findall(r"(?<![\w./])(\.?\w+)/\w+", (ROOT / page).read_text(encoding="utf-8")))
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[tool.hatch.build.targets.sdist]")[1]
+    packed = re.findall(r'"/([\w.]+)"', settings.splitlines()[1])
+    folders = {name for name in named if (ROOT / name).is_dir() and not (ROOT / name / "pyvenv.cfg").exists()}
+    assert folders and folders <= set(packed)
