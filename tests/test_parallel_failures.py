@@ -16,7 +16,7 @@ import pytest
 
 from small_captures import capture, varied
 from support.parts import Emit, Factory, Whole, alone, key_of
-from tcpstitch import Chunk, Flow, Stream
+from tcpstitch import Chunk, Flow, Stream, UsageError
 from tcpstitch.capture import Share
 from tcpstitch.parallel import PartsFailed, run
 
@@ -279,3 +279,32 @@ def test_a_factory_that_cannot_be_made_is_reported_as_what_it_raised(mixed: Path
     outcome = run(mixed, cannot_open, parts=parts, workers=parts, failures="return")
     assert [failure.packet for failure in outcome.failures] == [0] * parts
     assert {failure.error for failure in outcome.failures} == {"OSError: no room for results"}
+
+
+NOTEBOOK = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from tcpstitch import StreamFactory
+from tcpstitch.parallel import run
+
+class Factory(StreamFactory):
+    def __init__(self, emit): pass
+    def new(self, flow, segment, timestamp): return None
+
+with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    print(*[failure.error for failure in run(sys.argv[1], Factory, executor=pool, failures="return").failures])
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="its pool cannot spawn")
+def test_a_factory_of_no_file_is_missed_by_name_where_processes_are_not_forked(mixed: Path) -> None:
+    """As in a notebook: the processes do not just die."""
+    words = [sys.executable, "-c", NOTEBOOK, str(mixed)]
+    done = subprocess.run(words, capture_output=True, check=True, timeout=60)
+    assert b"UsageError: make_factory is not found" in done.stdout and b"'Factory'" in done.stdout
+    assert not done.stderr
+
+
+def test_a_factory_that_cannot_be_pickled_is_refused_for_the_callers_processes_too(mixed: Path) -> None:
+    with ProcessPoolExecutor(1) as pool, pytest.raises(UsageError, match="top level"):
+        run(mixed, lambda emit: Factory(emit), executor=pool)

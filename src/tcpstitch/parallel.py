@@ -29,7 +29,7 @@ from .errors import TcpStitchError, UsageError, shown, whole
 from .limits import LEAST_FRAGMENT_BYTES, Limits
 from .statistics import Statistics
 from .stream import StreamFactory
-from .worker import Answer, Arrived, Failure, MakeFactory, Sent, Task, work
+from .worker import Answer, Arrived, ByName, Failure, MakeFactory, Sent, Task, work
 
 __all__ = ["Failure", "Outcome", "PartReport", "PartsFailed", "divided", "run"]
 
@@ -110,9 +110,10 @@ def run(
     usual = 1 if len(wanted) >= workers else min(workers, MOST_SHARES)
     parts = whole("parts", usual if parts is None else parts, 1)
     options = _checked(wanted, workers, parts, failures, options)
+    if executor is None or isinstance(executor, ProcessPoolExecutor):
+        make_factory = _by_name(make_factory, options)
     tasks = [Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
-        _check_picklable(make_factory, options)
         futures = _pooled(tasks, workers)
     else:
         futures = _submit(executor, _looked_ahead(executor, tasks))
@@ -211,9 +212,10 @@ def _check_takes_emit(make_factory: MakeFactory) -> None:
         ) from error
 
 
-def _check_picklable(make_factory: MakeFactory, options: Dict[str, Any]) -> None:
+def _by_name(make_factory: MakeFactory, options: Dict[str, Any]) -> ByName:
     try:
-        pickle.dumps((make_factory, options))
+        pickle.dumps(options)
+        return ByName(make_factory)
     except Exception as error:
         raise UsageError(
             f"make_factory={make_factory!r} and the options must reach another process, but: {error}; "

@@ -11,12 +11,31 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 from .assembler import Assembler
 from .capture import Share, open_capture
 from .capture.share import HEAD, Piece
+from .errors import UsageError
 from .segment import Segment, address_bytes
 from .statistics import Statistics
 from .stream import StreamFactory
 
 Emit = Callable[[Any], None]
 MakeFactory = Callable[[Emit], StreamFactory]
+
+
+class ByName:
+    """What makes a factory, looked up when it is called: a process that does not have it, as one that was not forked
+    has nothing of a notebook, then says so; sent as it is, it would end the process. Raises what pickling does."""
+
+    __slots__ = ("_pickle",)
+
+    def __init__(self, make_factory: MakeFactory) -> None:
+        self._pickle = pickle.dumps(make_factory)
+
+    def __call__(self, emit: Emit) -> StreamFactory:
+        try:
+            make_factory: MakeFactory = pickle.loads(self._pickle)
+        except (AttributeError, ImportError) as error:
+            advice = "define it at the top level of a module that processes can import"
+            raise UsageError(f"make_factory is not found in the worker's process: {error}; {advice}") from error
+        return make_factory(emit)
 
 
 class Failure(NamedTuple):
