@@ -167,6 +167,17 @@ def test_data_in_order_moves_nothing_of_a_long_history() -> None:
     assert most < bound // 8
 
 
+@pytest.mark.parametrize("distance", [1, 2])
+def test_a_segment_sent_again_over_many_short_ones_with_gaps_or_without_does_not_ask_each(distance: int) -> None:
+    limits = Limits(max_buffered_pages_per_connection=1, max_history_bytes_per_connection=1 << 20)  # no hole is kept
+
+    def cost(count: int) -> int:
+        before = [client(distance * (1 + index), b"x") for index in range(count)]
+        return steps(opened(before, limits=limits), client(1, bytes(distance * count)))
+
+    assert hardly_grows(cost, 100)
+
+
 def test_making_room_does_not_look_at_all_holes_each_time() -> None:
     """Lone pages, then bytes with holes between them, and a segment over these that there is no room for."""
 

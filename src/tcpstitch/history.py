@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Iterator, List, Tuple
 
 from .page import Mark
 
 FREE_PIECES, BYTES_PER_PIECE = 8, 64  # how many packets a history tells apart: so many, and one for so many bytes
+MOST_RUNS = 64  # that one segment is compared with: an honest one sent again lies over few gaps
 
 
 class History:
@@ -82,18 +83,31 @@ class History:
                 self._gone = 0
 
     def within(self, start: int, end: int) -> Iterator[Tuple[int, bytes]]:
-        """(offset, bytes) of what is known of `[start, end)`, in order, contiguous bytes together. O(end - start)."""
+        """(offset, bytes) of what is known of `[start, end)`, in order, contiguous bytes together: the first
+        `MOST_RUNS` of them. O(log pieces) for each, and their bytes."""
         offsets, places = self._offsets, self._places
         index = max(self._gone, bisect_right(offsets, start) - 1)
-        while index < len(offsets) and offsets[index] < end:
+        most = bisect_left(offsets, end, index)
+        for _ in range(MOST_RUNS):
+            if index >= most:
+                break
             shift = offsets[index] - places[index]
             low = max(start, shift + max(places[index], self._begin))
-            index += 1
-            while index < len(offsets) and offsets[index] < end and offsets[index] - places[index] == shift:
-                index += 1
+            index = self._run_end(index, most)
             high = min(end, shift + (places[index] if index < len(offsets) else self._end))
             if low < high:
                 yield low, self._read(low - shift, high - shift)
+
+    def _run_end(self, first: int, most: int) -> int:
+        """The first piece behind a gap after the piece `first`; `most` if none of those before that is."""
+        shift = self._offsets[first] - self._places[first]
+        while first < most:  # from gap to gap a piece's offset and place lie farther apart
+            middle = (first + most) // 2
+            if self._offsets[middle] - self._places[middle] == shift:
+                first = middle + 1
+            else:
+                most = middle
+        return first
 
     def _read(self, begin: int, end: int) -> bytes:
         if begin == end:
