@@ -73,6 +73,20 @@ def test_slabs_go_back_after_a_burst_without_a_call_but_for_the_stated_reserve()
     assert statistics.pages_allocated <= RESERVE_PAGES
 
 
+def test_a_hole_that_comes_and_goes_behind_full_slabs_takes_no_slab_along() -> None:
+    """Making one and giving it back costs as much as hundreds of packets."""
+    assembler = Assembler(SilentFactory(), limits=Limits())
+    for number in range(3 * SLAB_PAGES):
+        feed(assembler, *behind_a_hole(number))
+    assembler.assemble(syn(number + 1), 1.0)
+    allocated = set()
+    for start in range(0, 1000, 100):
+        for segment in (piece(number + 1, start + 1, bytes(99)), piece(number + 1, start, b"!")):
+            assembler.assemble(segment, 1.0)
+            allocated.add(assembler.statistics().pages_allocated)
+    assert allocated == {4 * SLAB_PAGES}
+
+
 @pytest.mark.parametrize("spacing", [10, 512])
 def test_long_lived_pages_scattered_over_all_slabs_pin_at_most_twice_their_number_and_three_slabs(spacing: int) -> None:
     """And the pages that were moved still hold their bytes."""

@@ -167,7 +167,8 @@ class PageCache:
             self._give_back(slab)
 
     def _give_back(self, slab: Slab) -> None:
-        if not slab.used:
+        # Not what is the only room for the next pages, or data could make a slab come and go with every packet.
+        if not slab.used and 2 * self.free >= 3 * self.pages_per_slab:
             self._vacate(slab)
         # One slab's pages move only after half as many were released: the cost per release stays constant.
         if self.free > max(self.used - self.charged, RESERVE_SLABS * self.pages_per_slab) + self.pages_per_slab:
