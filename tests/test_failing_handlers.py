@@ -10,6 +10,7 @@ import pytest
 
 from small_captures import exchange
 from support.frames import SERVER, tcp_frame
+from support.parts import Unshown
 from support.recorder import Recorder, Recording
 from tcpstitch import (
     Assembler,
@@ -95,6 +96,13 @@ def test_a_call_back_into_the_assembler_is_refused_when_a_failed_stream_is_compl
         for packet in talk(form, 1000, b"fail"):
             assembler.assemble(packet, 1.0)
     assert len(refused) == 3
+
+
+def test_an_error_that_cannot_be_shown_is_a_failing_handlers_as_well() -> None:
+    assembler = Assembler(Failing(lambda: None, Unshown()))
+    with pytest.raises(StreamCallbackError, match=r"raised Unshown, of which repr\(\) raises RuntimeError; its"):
+        for packet in talk("frame", 1000, b"fail"):
+            assembler.assemble(packet, 1.0)
 
 
 @pytest.mark.parametrize("method", ["reassembled", "gap", "anomaly"])

@@ -15,7 +15,7 @@ from typing import Any, Callable
 import pytest
 
 from small_captures import capture, varied
-from support.parts import Emit, Factory, Whole, alone, key_of
+from support.parts import Emit, Factory, Unshown, Whole, alone, key_of
 from tcpstitch import Chunk, Flow, Stream, UsageError
 from tcpstitch.capture import Share
 from tcpstitch.parallel import PartsFailed, run
@@ -89,6 +89,17 @@ class SendsLate(Whole):
         self.emit(Unsendable() if reason == "flushed" else reason)
 
 
+def refuse_unshown() -> None:
+    raise Unshown
+
+
+class UnmakeableUnshown:
+    """The same, for a reason that cannot be shown."""
+
+    def __reduce__(self) -> Any:
+        return refuse_unshown, ()
+
+
 class SendsWhatCannotBeMade(Sends):
     what = Unmakeable
 
@@ -110,6 +121,14 @@ class FailsLateFactory(Factory):
 
 class UnmakeableFactory(Factory):
     stream = SendsWhatCannotBeMade
+
+
+class SendsUnshown(Sends):
+    what = UnmakeableUnshown
+
+
+class UnshownFactory(Factory):
+    stream = SendsUnshown
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -195,6 +214,11 @@ def test_a_result_that_cannot_be_made_again_costs_its_part_only(mixed: Path) -> 
     assert failure.packet is None and "RuntimeError: no more" in failure.error
     lost = Share(failure.part, 3)
     assert outcome.results == [row for row in alone(mixed) if not lost.owns(key_of(row[0]))]
+
+
+def test_an_error_that_cannot_be_shown_costs_its_part_only(mixed: Path) -> None:
+    (failure,) = run(mixed, UnshownFactory, parts=3, workers=2, failures="return").failures
+    assert failure.error == "Unshown: Unshown, of which str() raises RuntimeError"
 
 
 def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:

@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple, Type
 
 from .details import Pending, without
-from .errors import StreamCallbackError, UsageError, whole
+from .errors import StreamCallbackError, UsageError, said, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
 from .openings import Openings
@@ -306,7 +306,7 @@ class Bounds(Settings):
             if self._on_error is not None:
                 self._on_error(gauge.callback, error)
             elif self._error is None:
-                self._error = StreamCallbackError(f"on_pressure raised {error!r}")
+                self._error = StreamCallbackError(f"on_pressure raised {said(error)}")
                 self._error.__cause__ = error
 
 

@@ -7,7 +7,7 @@ What arguments in several places have to be is checked here as well.
 from __future__ import annotations
 
 from reprlib import Repr
-from typing import Any, Type
+from typing import Any, Callable, Type
 
 
 class TcpStitchError(Exception):
@@ -68,6 +68,14 @@ def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError
 def is_number(value: Any) -> bool:
     """Whether it is one; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def said(error: BaseException, how: Callable[[BaseException], str] = repr) -> str:
+    """`how(error)` for a message: somebody else's exception may fail even in that."""
+    try:
+        return how(error)
+    except Exception as failure:
+        return f"{type(error).__name__}, of which {how.__name__}() raises {type(failure).__name__}"
 
 
 def shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 from .bounds import Bounds
 from .details import NOTHING
-from .errors import StreamCallbackError
+from .errors import StreamCallbackError, said
 from .half import NEEDS_RULES, OVER, WAITS, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts, key_cost
@@ -98,7 +98,7 @@ class Upkeep(Bounds):
             self._on_error(handler, error)
         elif self._error is None:
             fate = "; its stream is abandoned" if state.reason in ("", "abandoned") else ""  # not in `complete`
-            self._error = StreamCallbackError(f"handler of {state.flow} raised {error!r}{fate}")
+            self._error = StreamCallbackError(f"handler of {state.flow} raised {said(error)}{fate}")
             self._error.__cause__ = error
         else:
             notice(WARNING, "handler of %s raised %r as well", state.flow, error)

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 from .assembler import Assembler
 from .capture import Share, open_capture
 from .capture.share import HEAD, Piece
-from .errors import UsageError
+from .errors import UsageError, said
 from .segment import Segment, address_bytes
 from .statistics import Statistics
 from .stream import StreamFactory
@@ -66,7 +66,7 @@ class Task(NamedTuple):
 
     def failure(self, packet: Optional[int], error: BaseException) -> Failure:
         """Of the error that is being handled."""
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {said(error, str)}"
         return Failure(self.source, self.part, self.parts, packet, text, traceback.format_exc())
 
 

@@ -9,6 +9,15 @@ from tcpstitch import Chunk, Flow, Segment, Stream, StreamFactory, connections
 Emit = Callable[[Any], None]
 
 
+class Unshown(Exception):
+    """Fails again where it is to be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
 class Whole(Stream):
     def __init__(self, flow: Flow, emit: Emit) -> None:
         self.flow, self.emit, self.data = str(flow), emit, [b"", b""]
