@@ -143,7 +143,8 @@ class Assembler(ShortPath):
 
     def flush_older_than(self, timestamp: float, close_before: Optional[float] = None) -> FlushResult:
         """Give up holes whose data has waited since before `timestamp`, and, where `close_before` is given, complete
-        connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections).
+        connections without a packet since then (gopacket: FlushWithOptions, T and TC). O(connections), and O(pages
+        held).
 
         Raises `UsageError` for something that is no time in seconds, and what `flush_all` raises.
         """
