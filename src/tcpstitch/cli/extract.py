@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 from collections import OrderedDict
 from ipaddress import ip_address
-from typing import Any, BinaryIO, Dict, List, Optional, TextIO, Tuple
+from typing import Any, BinaryIO, Dict, Optional, Tuple
 
 from ..chunk import Anomaly, Chunk, Gap
 from ..errors import UsageError
 from ..segment import Direction, Endpoint, Flow, Segment, context_text
 from ..stream import Stream, StreamFactory
 from .common import add_options, counted, make_assembler, open_source, read, say, summary
+from .index import INDEX_NAME, Gaps, Index
 
-INDEX_NAME = "index.jsonl"
 _OPEN_FILES = 128
-_REMEMBERED_NAMES = 1 << 16
+_REMEMBERED_NAMES = 1 << 13
+_EASILY_FOUND = 8  # so many names are tried in no time
 
 
 def endpoint_name(endpoint: Endpoint) -> str:
@@ -34,7 +34,7 @@ class Output:
     """The directory: names, a bounded number of open files, the index.
 
     Memory is bounded whatever the number of connections: a name in use is recognised by its file, and the counts
-    remembered for addresses seen before only shorten that search.
+    remembered for addresses that come again and again only shorten that search.
     """
 
     def __init__(self, directory: str) -> None:
@@ -50,8 +50,7 @@ class Output:
             raise UsageError(f"{directory}: is no directory; give a new one") from None
         if os.listdir(directory):
             raise UsageError(f"{directory}: the directory is not empty; give a new one")
-        # By the line, which costs little beside the files: others read it while this goes on, or after it was killed.
-        self._index: TextIO = open(os.path.join(directory, INDEX_NAME), "w", 1, encoding="utf-8")
+        self.index = Index(directory)
 
     def names(self, flow: Flow) -> Tuple[str, str]:
         """Unused names for both directions; a recurring pair of endpoints gets c1, c2 and so on."""
@@ -64,9 +63,10 @@ class Output:
             count += 1
             if not any(os.path.exists(os.path.join(self._directory, name)) for name in names):
                 break
-        self._next_count[pair] = count
-        if len(self._next_count) > _REMEMBERED_NAMES:
-            self._next_count.popitem(last=False)
+        if count > _EASILY_FOUND:
+            self._next_count[pair] = count
+            if len(self._next_count) > _REMEMBERED_NAMES:
+                self._next_count.popitem(last=False)
         return names
 
     def append(self, name: str, data: bytes) -> None:
@@ -95,13 +95,10 @@ class Output:
         if file is not None:
             file.close()
 
-    def record(self, entry: Dict[str, Any]) -> None:
-        self._index.write(json.dumps(entry) + "\n")
-
     def close(self) -> None:
         while self._open:
             self._open.popitem()[1].close()
-        self._index.close()
+        self.index.close()
 
 
 class _Side:
@@ -113,14 +110,14 @@ class _Side:
         self.file: Optional[str] = None
         self.bytes = 0
         self.missing = 0
-        self.gaps: List[Tuple[int, int, str]] = []
+        self.gaps = Gaps()
 
     def entry(self) -> Dict[str, Any]:
         return {"file": self.file, "bytes": self.bytes, "missing": self.missing, "gaps": self.gaps}
 
 
 class _Extracted(Stream):
-    """Writes one connection out as it comes. Memory grows with the number of its gaps only."""
+    """Writes one connection out as it comes. O(1) memory."""
 
     __slots__ = ("_output", "_flow", "_start", "_sides", "_names", "_anomalies")
 
@@ -147,7 +144,7 @@ class _Extracted(Stream):
     def gap(self, gap: Gap) -> None:
         side = self._sides[gap.direction]
         side.missing += gap.length
-        side.gaps.append((gap.offset, gap.length, gap.reason))
+        self._output.index.add(side.gaps, gap.offset, gap.length, gap.reason)
 
     def anomaly(self, anomaly: Anomaly) -> None:
         self._anomalies[anomaly.kind] = self._anomalies.get(anomaly.kind, 0) + 1
@@ -156,7 +153,7 @@ class _Extracted(Stream):
         for side in self._sides:
             self._output.finish(side.file)
         client, server = self._flow.client, self._flow.server
-        self._output.record(
+        self._output.index.record(
             {
                 "client": {"address": client.address, "port": client.port},
                 "server": {"address": server.address, "port": server.port},
