@@ -62,7 +62,7 @@ class Live:
         self._snaplen = snaplen
         self._signals = signals
         self._received = self._dropped = 0
-        self._begun = self._over = False
+        self._begun = self._over = self._failed = False
         self._stopped: Optional[float] = None  # on the monotonic clock
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_writer.setblocking(False)
@@ -156,14 +156,17 @@ class Live:
             yield self._restored(bytes(view[:size]), extras, address)
 
     def _went_wrong(self, error: OSError) -> bool:
-        """Report an error of the socket; True if the capture can go on."""
+        """Report an error of the socket; True if there may be more to read. The kernel tells an error once, and before
+        the packets that had come until then: these are still there."""
         if error.errno == errno.ENETDOWN and self.name == "any":
             return True
+        first, self._failed = not self._failed, True
         if self._stopped is None:
+            self.stop()
             message = f"{self.name}: {error.strerror}: the capture ends"
             self.warnings.append(message)
             warnings.warn(message, CaptureWarning, stacklevel=4)
-        return False
+        return first
 
     def _restored(self, data: bytes, extras: Any, address: Any) -> Tuple[float, bytes]:
         """Time and frame, with what the kernel or the network card took out of it."""

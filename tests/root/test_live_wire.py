@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 
 from support.recorder import Hashing, HashingFactory
-from tcpstitch import Assembler, UsageError
+from tcpstitch import Assembler, CaptureWarning, UsageError
 from tcpstitch.live import sniff
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
@@ -232,6 +232,25 @@ def test_packets_that_the_kernel_dropped_are_counted(link: Link) -> None:
         assert assembler.statistics().dropped == live.dropped > 0
         assert live.received >= live.dropped + assembler.statistics().packets
     assert assembler.statistics().dropped > 0, "it is still known after the capture was closed"
+
+
+def test_what_came_before_an_interface_went_away_is_read(link: Link) -> None:
+    """The kernel tells of the end first, and has the packets before it all the same."""
+    link.client.run("ip", "link", "add", "brief", "type", "veth", "peer", "name", "other")
+    for name in ("brief", "other"):
+        link.client.run("ip", "link", "set", name, "up")
+    frames = [bytes(12) + b"\x08\x00" + number.to_bytes(50, "big") for number in range(500)]
+    with link.client.inside():
+        live = sniff("brief")
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("brief", 0))
+            for frame in frames:
+                sender.send(frame)
+    link.client.run("ip", "link", "delete", "brief")
+    with live, pytest.warns(CaptureWarning, match="^brief: Network is down: the capture ends$"):
+        got = [packet for _, packet in live]
+        assert [packet for packet in got if packet in frames] == frames
+        assert live.received == len(got)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
