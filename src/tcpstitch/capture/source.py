@@ -21,6 +21,8 @@ from .report import CUT, Report
 # 16 KiB; PyPy twice as fast in small ones, which its garbage collector need not treat as large objects.
 BLOCK = 32 * 1024 if PYPY else 256 * 1024
 WINDOW = 256 * 1024
+# Modules whose errors, where a file object unpacks what is damaged, are no `OSError`.
+_UNPACKERS = ("zlib", "_lzma", "zipfile")
 
 
 class Source:
@@ -95,15 +97,9 @@ class Source:
                 continue
             try:
                 data = read(argument)
-            except OSError as error:
-                self.damage = f"cannot be read: {error}"
-                return None
-            except ValueError as error:
-                if self.stopped:
-                    break
-                if getattr(self._file, "closed", False):
-                    raise UsageError(f"{self.name}: the file is closed: open it again") from error
-                raise
+            except Exception as error:
+                self._failed(error)
+                break
             if data:
                 return data
             # None is what a non-blocking file answers when it has nothing yet; behind a buffer that of its end.
@@ -116,6 +112,15 @@ class Source:
                 break
             self._closed.acquire(timeout=self._poll)
         return None
+
+    def _failed(self, error: Exception) -> None:
+        """The source ends where it cannot be read on; what is the caller's fault, or a handler's, is raised."""
+        if isinstance(error, (OSError, EOFError)) or type(error).__module__ in _UNPACKERS:
+            self.damage = f"cannot be read: {error}"
+        elif not (isinstance(error, ValueError) and self.stopped):
+            if isinstance(error, ValueError) and getattr(self._file, "closed", False):
+                raise UsageError(f"{self.name}: the file is closed: open it again") from error
+            raise error
 
     def _nothing_yet(self) -> bool:
         """Whether a pipe that does not block has no bytes, but may have some later: at its end it is readable."""
@@ -260,7 +265,7 @@ def open_file(what: Any) -> Tuple[str, Any, bool]:
             reason = getattr(error, "strerror", None) or error  # without the number and the name once more
             raise CaptureError(f"{what if what else repr(what)}: cannot be opened: {reason}") from error
     name = getattr(what, "name", None)
-    return (name if isinstance(name, str) else f"<{type(what).__name__}>"), what, False
+    return (name if name and isinstance(name, str) else f"<{type(what).__name__}>"), what, False
 
 
 def regular_size(file: Any) -> Optional[int]:
