@@ -59,6 +59,15 @@ def test_odd_but_usual_records_are_not_taken_for_another_dialect():
     assert [when for when, _ in read(raw)] == [12.0, 13.0, 14.0, 15.0, 16.0]
 
 
+@pytest.mark.parametrize("later, wire", [(1_523_351_398, 94), (2, 40)], ids=["a clock that is set", "an odd length"])
+def test_records_of_the_first_days_of_1970_are_not_taken_for_another_dialect(later, wire):
+    """What lies four bytes behind one of them looks like a record as well: microseconds, and the length twice."""
+    raw = pcap([])
+    for seconds in (1, later, later):
+        raw += struct.pack("<IIII", seconds, 500_000, 94, wire if seconds > 1 else 94) + b"\0\0\1\0\0\0" + b"\xff" * 88
+    assert [when for when, _ in read(raw)] == [1.5, later + 0.5, later + 0.5]
+
+
 def test_ethernet_packets_are_exactly_bytes_and_others_carry_their_link_type():
     ((_, plain),) = read(pcap([(1.0, b"x")]))
     with open_capture(io.BytesIO(pcap([(1.0, b"x")], linktype=101))) as capture:

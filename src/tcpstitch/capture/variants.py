@@ -22,21 +22,25 @@ def record_bytes(held: bytes, first: int, order: str, units: int, sizes: Sequenc
     snaplen = struct.unpack_from(order + "I", held, 16)[0]
     limit = max(snaplen if snaplen < 1 << 24 else 0, _MAX_PLAUSIBLE)
     for size in sizes:
-        records = _plausible_records(held, first, order, units, size, limit)
+        usual = size == sizes[0]
         # The usual layout needs no proof, another one two records in a row.
-        if records >= (0 if size == sizes[0] else 2):
+        if _plausible_records(held, first, order, units, size, limit, usual) >= (0 if usual else 2):
             return size
     return sizes[0]
 
 
-def _plausible_records(held: bytes, first: int, order: str, units: int, size: int, limit: int) -> int:
-    """How many of the first few records are seen; -1 if one of them makes no sense."""
+def _plausible_records(held: bytes, first: int, order: str, units: int, size: int, limit: int, usual: bool) -> int:
+    """How many of the first few records are seen; -1 if one of them makes no sense. In the `usual` layout a clock that
+    is set between two does; in a wrong one a fraction or a length passes for the seconds, and so on.
+    """
     head = struct.Struct(order + "IIII")
     pos, start, seen = first, None, 0
     while seen < _PEEKED_RECORDS and pos + size <= len(held):
         seconds, fraction, length, wire = head.unpack_from(held, pos)
         start = seconds if start is None else start
-        if fraction >= units or length > wire or length > limit or abs(seconds - start) > _YEAR:
+        if fraction >= units or length > wire or length > limit:
+            return -1
+        if not usual and (seconds < units or abs(seconds - start) > _YEAR):
             return -1
         seen += 1
         pos += size + length
