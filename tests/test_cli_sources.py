@@ -154,12 +154,14 @@ def test_a_signal_before_anything_has_come_ends_the_command_with_a_summary(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_file_that_a_signal_cuts_short_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
-    """What was read is used, as of a file that is cut: a warning, and status 1."""
+@pytest.mark.parametrize("name", ["its path", "-"])
+def test_a_file_that_a_signal_cuts_short_is_not_taken_for_a_whole_one(tmp_path: Path, name: str) -> None:
+    """What was read is used, as of a file that is cut: a warning, and status 1. Also where it is standard input."""
     path = tmp_path / "some.pcap"
     path.write_bytes(capture(*exchange()).getvalue())
-    words = [sys.executable, "-c", EARLY, str(path)]
-    done = subprocess.run(words, capture_output=True, timeout=60, check=False)
+    words = [sys.executable, "-c", EARLY, name if name == "-" else str(path)]
+    with path.open("rb") as file:
+        done = subprocess.run(words, stdin=file, capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(b"tcpstitch: warning: stopped by a signal: the rest was not read\n")
 

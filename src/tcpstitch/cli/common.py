@@ -97,8 +97,8 @@ def _stop_opening() -> None:
 
 
 def _endless(options: argparse.Namespace) -> bool:
-    """Whether what is read has no end of its own, so that a signal is its end."""
-    return options.follow or not all(map(os.path.isfile, options.files))
+    """Whether what is read has no end of its own, so that a signal is its end. Standard input may be a file."""
+    return options.follow or not all(os.path.isfile(0 if name == "-" else name) for name in options.files)
 
 
 def read(assembler: Assembler, capture: Any, options: argparse.Namespace) -> int:
