@@ -305,3 +305,27 @@ def test_an_interrupt_in_the_factory_leaves_no_connection_open(form: str) -> Non
     assert assembler.statistics().completions_by_reason == {"abandoned": 1}
     assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, 70_000, flags="S"), 1.0)
     assert len(recorder.connections) == 2
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("error, told", [(KeyboardInterrupt(), True), (ValueError("told"), False)])
+def test_what_a_failing_handler_asked_to_keep_is_no_other_streams(form: str, error: BaseException, told: bool) -> None:
+    """Where its error leaves `assemble` at once: an interrupt's does, and one that `on_error` raises again."""
+
+    def keeps_and_fails(recording: Any, chunk: Chunk) -> None:
+        if chunk.data[:4] == b"fail":
+            chunk.keep_from(1)
+            raise error
+
+    def raises(handler: Any, failure: Exception) -> None:
+        raise failure
+
+    recorder = Recorder(keeps_and_fails)
+    assembler = Assembler(recorder, on_error=None if told else raises)
+    for packet in [*talk(form, 1000, b"fail")[:-1], *talk(form, 1001, b"good")[:-1]]:
+        assembler.assemble(packet, 1.0)
+    with pytest.raises(type(error)):
+        assembler.assemble(talk(form, 1000, b"fail")[-1], 1.0)
+    assembler.assemble(talk(form, 1001, b"good")[-1], 1.1)
+    assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 220, b"more", ack=500), 1.2)
+    assert recorder.connections[1].data() == b"good" * 30 + b"more"

@@ -226,6 +226,7 @@ class Upkeep(Bounds):
     def _abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
         stream, state.stream, state.watcher = state.stream, None, None
+        self._keep_offset = None  # what it asked for in the call that failed is no other stream's
         told = bool(state.reason)
         state.reason = state.reason or "abandoned"
         if state.closed:
