@@ -329,3 +329,26 @@ def test_what_a_failing_handler_asked_to_keep_is_no_other_streams(form: str, err
     assembler.assemble(talk(form, 1001, b"good")[-1], 1.1)
     assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 220, b"more", ack=500), 1.2)
     assert recorder.connections[1].data() == b"good" * 30 + b"more"
+
+
+@pytest.mark.parametrize("how", ["fails", "stops"])
+def test_a_handler_that_lets_go_of_its_pages_when_it_is_asked_for_some_costs_the_speaker_nothing(how: str) -> None:
+    """Data of another connection takes these pages, and waits for what is missing before it."""
+
+    def asked(info: Any) -> None:
+        if how == "fails":
+            raise ValueError(how)
+        recorder.connections[0].chunks[0].stop_connection()
+
+    recorder = Recorder()
+    assembler = Assembler(recorder, limits=Limits(5, 3, 10), on_error=lambda handler, error: None)
+    for packet in [*talk("segment", 1000, b"1234"), *talk("segment", 1001, b"1234")]:
+        assembler.assemble(packet, 1.0)
+    hoarder: Any = recorder.connections[0]
+    hoarder.over_limit = asked
+    for place in (1000, 10_000, 20_000):
+        assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, place, b"x", ack=500), 1.1)
+    assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 230, b"behind", ack=500), 1.2)
+    assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 220, b"0123456789", ack=500), 1.3)
+    assert recorder.connections[1].text() == "1234" * 30 + "0123456789" + "behind"
+    assert hoarder.completions == (["abandoned"] if how == "fails" else [])

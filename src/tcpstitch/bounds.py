@@ -121,7 +121,10 @@ class Bounds(Settings):
 
     def _evict(self, state: StreamState, speaker: HalfStream, reason: str, start: Optional[int]) -> None:
         self._counters.count_eviction(reason, state.key)
+        before = state.page_count
         choice = self._choice_of(state, reason)
+        if state.page_count < before:
+            return  # its handler failed, or stopped: that is enough
         waiting = [half for half in (state.client, state.server) if half.queue]
         if choice == "abandon" and state.page_count:
             self._abandon(state)
