@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from io import BytesIO
 from typing import Any, Callable, Dict, List
 
 import pytest
@@ -22,6 +23,7 @@ from tcpstitch import (
     StreamFactory,
     Timeouts,
     UsageError,
+    open_capture,
 )
 
 FRAME = tcp_frame(CLIENT, SERVER, 100, b"hello" * 250)
@@ -184,3 +186,17 @@ def test_a_wrong_end_of_a_segment_is_named(ends: Any, said: str) -> None:
 def test_an_endpoint_is_an_address_and_a_port(wrong: Any) -> None:
     with pytest.raises(UsageError, match=r"pair of \(address, port\)"):
         Segment.make(wrong, SERVER, 1, b"")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda seconds: Timeouts(closed=seconds),
+        lambda seconds: PacketDecoder(fragment_timeout=seconds),
+        lambda seconds: open_capture(BytesIO(), idle_seconds=seconds),
+    ],
+)
+def test_seconds_that_no_float_can_hold_are_refused_at_once(made: Callable[[Any], Any]) -> None:
+    """Not when they are first reckoned with."""
+    with pytest.raises(UsageError, match="give seconds|use seconds"):
+        made(10**309)

@@ -6,8 +6,12 @@ What arguments in several places have to be is checked here as well.
 
 from __future__ import annotations
 
+import sys
+from math import inf
 from reprlib import Repr
 from typing import Any, Callable, Type
+
+MOST_SECONDS = sys.float_info.max
 
 
 class TcpStitchError(Exception):
@@ -65,9 +69,10 @@ def whole(name: str, value: Any, least: int, kind: Type[UsageError] = UsageError
     return value
 
 
-def is_number(value: Any) -> bool:
-    """Whether it is one; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def are_seconds(value: Any) -> bool:
+    """Whether this is a number from 0 on with which floats can be reckoned, infinity too; True and False are none."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and (0 <= value <= MOST_SECONDS or value == inf)
 
 
 def said(error: BaseException, how: Callable[[BaseException], str] = repr) -> str:

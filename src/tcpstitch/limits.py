@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any, Optional, Union
 
-from .errors import LimitsError, is_number, whole
+from .errors import LimitsError, are_seconds, whole
 from .page import page_cost
 
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
@@ -181,5 +181,5 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (is_number(value) and value >= 0):
+            if value is not None and not are_seconds(value):
                 raise LimitsError(f"{field.name}={value!r}: give seconds, an int or float from 0 on, or None for never")

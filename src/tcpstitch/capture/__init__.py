@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Type, Union
 
-from ..errors import UsageError, is_number
+from ..errors import UsageError, are_seconds
 from .part import Part, merge
 from .report import Comment, Record, Report, make_packet, packet_class
 from .share import Share
@@ -148,9 +148,9 @@ def open_capture(
     wanted = checked_sources(source)
     if follow and len(wanted) > 1:
         raise UsageError("follow takes one source: merging cannot wait for several at once")
-    if not is_number(poll_seconds) or not 0 < poll_seconds <= _DAY:
+    if not (are_seconds(poll_seconds) and 0 < poll_seconds <= _DAY):
         raise UsageError(f"poll_seconds={poll_seconds!r}: give seconds above 0, a day of them at most")
-    if idle_seconds is not None and (not is_number(idle_seconds) or not idle_seconds >= 0):
+    if idle_seconds is not None and not are_seconds(idle_seconds):
         raise UsageError(f"idle_seconds={idle_seconds!r}: give seconds of at least 0, or None for ever")
     if share is not None and not isinstance(share, Share):
         raise UsageError(f"share={share!r}: give a Share(index, count), or None for all packets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, Dict, Optional, Tuple
 
-from ..errors import LimitsError, PacketTypeError, UsageError, is_number, whole
+from ..errors import LimitsError, PacketTypeError, UsageError, are_seconds, whole
 from ..limits import LEAST_FRAGMENT_BYTES
 from ..segment import FlowKey, Segment
 from . import link, network, overudp, ppp, rare, tunnels, wireless  # noqa: F401  (they fill the tables of handlers)
@@ -166,7 +166,7 @@ class PacketDecoder:
 def _timeout(seconds: Optional[float]) -> float:
     if seconds is None:
         return float("inf")
-    if not is_number(seconds) or not seconds >= 0:
+    if not are_seconds(seconds):
         raise UsageError(f"fragment_timeout {seconds!r}: use seconds of at least 0, or None for never")
     return seconds
 
