@@ -72,3 +72,15 @@ def test_of_several_handlers_that_fail_at_once_the_first_is_raised_and_the_other
         (logging.WARNING, f"handler of 10.0.0.1:{port} > 10.0.0.2:80 raised ValueError({port}) as well")
         for port in sorted(ports)
     ]
+
+
+def test_a_pressure_callback_that_fails_beside_a_handler_is_logged_too(caplog: Any) -> None:
+    def fail(anything: Any, chunk: Any = None) -> None:
+        raise ValueError("of the callback" if chunk is None else "of the handler")
+
+    assembler = Assembler(Recorder(fail), limits=Limits(max_connections=1), on_pressure=fail)
+    with pytest.raises(StreamCallbackError, match="of the callback"):
+        assembler.assemble(Segment.make(("10.0.0.1", 1), SERVER, 99, flags="S"), 1.0)
+    with pytest.raises(StreamCallbackError, match="of the handler"):  # whose end makes room
+        assembler.assemble(Segment.make(("10.0.0.1", 1), SERVER, 100, b"data"), 1.0)
+    assert heard(caplog) == [(logging.WARNING, "on_pressure raised ValueError('of the callback') as well")]

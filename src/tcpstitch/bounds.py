@@ -14,6 +14,7 @@ from .details import Pending, without
 from .errors import StreamCallbackError, UsageError, said, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
+from .notices import WARNING, notice
 from .openings import Openings
 from .pages import PageCache
 from .pressure import PressureGauge
@@ -306,11 +307,17 @@ class Bounds(Settings):
         try:
             gauge.update(self.pressure())
         except Exception as error:
-            if self._on_error is not None:
-                self._on_error(gauge.callback, error)
-            elif self._error is None:
-                self._error = StreamCallbackError(f"on_pressure raised {said(error)}")
-                self._error.__cause__ = error
+            self._note_error("on_pressure", gauge.callback, error)
+
+    def _note_error(self, name: str, handler: Any, error: Exception, fate: str = "") -> None:
+        """What the user's `handler` raised goes to `on_error`, or to the caller; to the log where another waits."""
+        if self._on_error is not None:
+            self._on_error(handler, error)
+        elif self._error is None:
+            self._error = StreamCallbackError(f"{name} raised {said(error)}{fate}")
+            self._error.__cause__ = error
+        else:
+            notice(WARNING, "%s raised %s as well", name, said(error))
 
 
 def _check(limits: Any) -> None:

@@ -8,11 +8,10 @@ from typing import Any, Dict, List, Optional
 
 from .bounds import Bounds
 from .details import NOTHING
-from .errors import StreamCallbackError, said
+from .errors import StreamCallbackError
 from .half import NEEDS_RULES, OVER, WAITS, HalfStream
 from .hostpolicy import Policies
 from .limits import Limits, Timeouts, key_cost
-from .notices import WARNING, notice
 from .segment import Direction, FlowKey
 from .sequence import NEVER
 from .state import StreamState
@@ -89,19 +88,13 @@ class Upkeep(Bounds):
     def _handler_failed(self, state: StreamState, handler: Any, error: Exception) -> None:
         """Abandon the stream; the error goes to `on_error`, else to the caller once this packet is done with."""
         try:
-            self._note_error(state, handler, error)  # before that of a `complete` that fails as well
+            self._note_failure(state, handler, error)  # before that of a `complete` that fails as well
         finally:
             self._abandon(state)
 
-    def _note_error(self, state: StreamState, handler: Any, error: Exception) -> None:
-        if self._on_error is not None:
-            self._on_error(handler, error)
-        elif self._error is None:
-            fate = "; its stream is abandoned" if state.reason in ("", "abandoned") else ""  # not in `complete`
-            self._error = StreamCallbackError(f"handler of {state.flow} raised {said(error)}{fate}")
-            self._error.__cause__ = error
-        else:
-            notice(WARNING, "handler of %s raised %r as well", state.flow, error)
+    def _note_failure(self, state: StreamState, handler: Any, error: Exception) -> None:
+        fate = "; its stream is abandoned" if state.reason in ("", "abandoned") else ""  # not in `complete`
+        self._note_error(f"handler of {state.flow}", handler, error, fate)
 
     def _raise_pending(self) -> None:
         error, self._error = self._error, None
@@ -237,7 +230,7 @@ class Upkeep(Bounds):
             try:
                 stream.complete("abandoned")
             except Exception as error:
-                self._note_error(state, stream, error)
+                self._note_failure(state, stream, error)
 
     def _forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
