@@ -143,3 +143,13 @@ def test_the_state_machine_closes_and_joins_as_gopacket_does(lenient: bool, step
         segment, direction = options(step[0], 1, flags=step[1:].rstrip("!"))
         assert machine.check(segment, direction) is not step.endswith("!"), step
     assert machine.state == state
+
+
+def test_the_option_check_takes_the_window_of_a_syn_as_it_is() -> None:
+    """It is never scaled (RFC 7323 2.2); the windows that follow are."""
+    check = OptionCheck()
+    assert check.check(*options("s", 499, flags="SA", options=b"\x03\x03\x02\x00", window=1000), -1)
+    assert not check.check(*options("c", 100 + 1001, 10), 100)
+    assert check.check(*options("c", 100 + 1000, 10), 100)
+    assert check.check(*options("s", 500, window=1000), 500)
+    assert check.check(*options("c", 100 + 4000, 10), 100)

@@ -25,7 +25,7 @@ class TcpStateMachine:
     def __init__(self, support_missing_establishment: bool = False) -> None:
         self.state = "closed"
         self._lenient = support_missing_establishment
-        self._side: Optional[Direction] = None  # who sent the SYN or, from the first FIN on, that
+        self._side: Optional[Direction] = None  # who sent the SYN; from the first FIN on, who sent that
 
     def check(self, segment: Segment, direction: Direction) -> bool:
         """Whether this segment fits; if so, the state advances. Raises `UsageError` for what is no segment."""
@@ -104,13 +104,13 @@ class OptionCheck:
             self._scale[direction] = segment.window_scale or 0
         elif next_seq >= 0:
             ahead = difference(next_seq, segment.seq)
-            scale = self._scale[receiver]
-            window = self._window[receiver] << scale if scale >= 0 else 0
+            window = self._window[receiver] if self._scale[receiver] >= 0 else 0
             if not (ahead == -1 and segment.length <= 1) and (  # a keep-alive
                 ahead < 0 or 0 < self._mss[receiver] < segment.length or 0 < window < ahead
             ):
                 return False
-        self._window[direction] = segment.window
+        scaled = not segment.flags & SYN  # RFC 7323 2.2
+        self._window[direction] = segment.window << max(self._scale[direction], 0) if scaled else segment.window
         return True
 
 
