@@ -104,9 +104,7 @@ class Bounds(Settings):
         while state.stream is not None and state.page_count >= self._max_pages_per_connection:
             self._relieve(state, half, "page_limit")
 
-    def _relieve(
-        self, state: StreamState, speaker: HalfStream, reason: str, start: Optional[int] = None
-    ) -> None:  # fmt: skip
+    def _relieve(self, state: StreamState, speaker: HalfStream, reason: str, start: Optional[int] = None) -> None:
         """Make one connection give something up, for data of `speaker` at `start` if it is for any; always makes
         progress."""
         before = state.page_count, state.client.next_offset, state.server.next_offset

@@ -53,6 +53,11 @@ def parse_options(options: bytes) -> Dict[int, bytes]:
     return {kind: options[start:end] for kind, (start, end) in option_places(options).items()}
 
 
+def shift_of(value: bytes) -> int:
+    """What a window scale option says, at most 14 (RFC 7323 2.3); -1 where its length is wrong, as without one."""
+    return min(value[0], 14) if len(value) == 1 else -1
+
+
 def syn_options(options: bytes) -> Optional[SynOptions]:
     """What matters of a SYN's options; None if it is signed. O(n)."""
     layout = _layouts.get(len(options))
@@ -72,7 +77,7 @@ def _laid_out(options: bytes) -> SynLayout:
     if end - at != 8:
         at = len(options)
     start, end = places.get(OPTION_WINDOW_SCALE, (0, 0))
-    scale = min(options[start], 14) if end - start == 1 else -1  # RFC 7323 2.3
+    scale = shift_of(options[start:end])
     told = None if OPTION_MD5 in places else (scale, -1, OPTION_SACK_PERMITTED in places)
     layout = _layouts[len(options)] = SynLayout(options[:at], options[at + 8 :], at, told)
     return layout

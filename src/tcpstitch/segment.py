@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional, Tuple, Union
 
 from .checksum import word_sum
 from .errors import UsageError
-from .options import OPTION_MSS, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, TIMESTAMP_LAYOUT, parse_options
+from .options import OPTION_MSS, OPTION_TIMESTAMPS, OPTION_WINDOW_SCALE, TIMESTAMP_LAYOUT, parse_options, shift_of
 from .sequence import MASK
 
 FIN, SYN, RST, PSH, ACK, URG, ECE, CWR = 1, 2, 4, 8, 16, 32, 64, 128
@@ -247,8 +247,8 @@ class Segment:
     @property
     def window_scale(self) -> Optional[int]:
         """The shift of a window scale option, at most 14 (RFC 7323 2.3), or None."""
-        value = self.option(OPTION_WINDOW_SCALE)
-        return min(value[0], 14) if value is not None and len(value) == 1 else None
+        shift = shift_of(self.option(OPTION_WINDOW_SCALE) or b"")
+        return shift if shift >= 0 else None
 
     @property
     def mss(self) -> Optional[int]:

@@ -110,29 +110,29 @@ class Timers(Lingering):
         last set back, or a packet with such a time last came."""
         return stamp if stamp <= self._now + TIMER_STEP else self._future_since
 
-    def _expire_closed(self, seconds: Optional[float], timestamp: float) -> None:
-        while seconds is not None and self._closed:
+    def _expire_closed(self, wait: Optional[float], timestamp: float) -> None:
+        while wait is not None and self._closed:
             key, (since, state, *_) = next(iter(self._closed.items()))
-            if self._since(since) >= timestamp - seconds:
+            if self._since(since) >= timestamp - wait:
                 return
             if state is None:
                 self._forget_small(key)
                 continue
             seen = self._since(state.last_seen)
-            if seen >= timestamp - seconds and (not state.closed or state.reason == "ignored"):
+            if seen >= timestamp - wait and (not state.closed or state.reason == "ignored"):
                 self._closed.move_to_end(key)  # one side still speaks
                 self._closed[key] = (seen, state)
                 continue
             self._complete(state, self._end_of(state, "fin"))
             self._forget(state)
 
-    def _expire_embryonic(self, seconds: Optional[float], timestamp: float) -> None:
-        while seconds is not None and self._embryonic:
+    def _expire_embryonic(self, wait: Optional[float], timestamp: float) -> None:
+        while wait is not None and self._embryonic:
             state, since = next(iter(self._embryonic.items()))
-            if self._since(since) >= timestamp - seconds:
+            if self._since(since) >= timestamp - wait:
                 return
             seen = self._since(state.last_seen)
-            if seen >= timestamp - seconds:
+            if seen >= timestamp - wait:
                 self._embryonic.move_to_end(state)
                 self._embryonic[state] = seen
                 continue

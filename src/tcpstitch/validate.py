@@ -19,6 +19,7 @@ from .options import (
     OPTION_WINDOW_SCALE,
     TIMESTAMP_LAYOUT,
     parse_options,
+    shift_of,
 )
 from .segment import ACK, CONTROL, FIN, RST, SYN, SYN_ACK, URG, Segment
 from .sequence import MASK, NEVER, difference
@@ -157,8 +158,7 @@ def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optio
     if stamps is not None and len(stamps) != 8:
         stamps = None
     if flags & SYN:
-        scale = found.get(OPTION_WINDOW_SCALE)
-        half.scale = min(scale[0], 14) if scale is not None and len(scale) == 1 else -1  # RFC 7323 2.3
+        half.scale = shift_of(found.get(OPTION_WINDOW_SCALE, b""))
         if half.sends_md5 != (OPTION_MD5 in found) and (half.sends_md5 or half.syn_seen):
             half.anomaly("unexpected_md5", 0, timestamp)  # of this SYN, or of the one before it
         begins = not half.syn_seen and (half.peer.sends_md5 or not half.peer.syn_seen)

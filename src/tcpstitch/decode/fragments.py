@@ -113,9 +113,7 @@ class FragmentTable:
             self.bytes_used += datagram.cost
         else:
             self._waiting.move_to_end(key)
-        if datagram.dead:
-            return None
-        if not self._store(datagram, offset, more, piece, version6):
+        if datagram.dead or not self._store(datagram, offset, more, piece, version6):
             return None
         if offset == 0:
             datagram.number = number  # RFC 8200 4.5: the first fragment's next header counts
