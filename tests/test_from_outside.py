@@ -79,7 +79,7 @@ def test_a_flush_in_the_middle_of_a_packet_is_refused(monkeypatch: pytest.Monkey
 
     def interrupted(*given: Any) -> Any:
         flush(other)  # which is not at work
-        with pytest.raises(ReentrantCallError, match="a signal's sets a flag") as refusal:
+        with pytest.raises(ReentrantCallError, match="in a signal's handler set a flag") as refusal:
             flush(assembler)
         refusals.append(refusal)
         return original(*given)

@@ -31,13 +31,13 @@ class PacketTypeError(UsageError, TypeError):
 
 
 class ReentrantCallError(TcpStitchError, RuntimeError):
-    """A handler called back into the assembler that is calling it; or a signal's handler did in the middle of a packet,
-    or another thread, which has to have its own."""
+    """A handler called back into the assembler that is calling it; or a signal's handler, or another thread, called it
+    in the middle of a packet."""
 
     def __init__(
         self,
-        message: str = "the assembler is at work: a handler returns first, or collects and calls later; "
-        "a signal's sets a flag, or closes the capture to end `run`; another thread has an assembler of its own",
+        message: str = "the assembler is at work: call it once the handler has returned; in a signal's handler set a "
+        "flag, or close the capture to end `run`; for another thread make an assembler of its own",
     ) -> None:
         super().__init__(message)
 

@@ -1,4 +1,4 @@
-"""What a SYN means: the start of a connection, its start anew, or none of both (RFC 9293 3.10.7.2 to 3.10.7.4)."""
+"""What a SYN means: the start of a connection, its start anew, or neither (RFC 9293 3.10.7.2 to 3.10.7.4)."""
 
 from __future__ import annotations
 

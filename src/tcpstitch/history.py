@@ -17,8 +17,8 @@ class History:
 
     They lie in a ring, one behind the other, in pieces of one packet each; a gap lies between two. Places count from
     the first byte that was ever added: those from `_begin` to `_end` are in the ring. Small packets beyond the bound on
-    pieces pass for the one before them. The first `_gone` pieces are needed no more. They may be an eighth of all,
-    which is counted, since to remove each one alone would move all the others.
+    pieces pass for the one before them. The first `_gone` pieces are no longer needed: they are removed together
+    once they are more than an eighth of all, since removing one moves all that follow.
     """
 
     __slots__ = ("_begin", "_end", "_gone", "_offsets", "_places", "_ring", "_times")

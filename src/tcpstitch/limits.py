@@ -14,7 +14,7 @@ _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB"
 # What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
 # by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
 CONNECTION_BYTES = 2680
-HISTORY_RECORDS = 1200  # of what is kept of both directions, besides five times the bound on bytes
+HISTORY_RECORDS = 1200  # bytes for both directions' histories, besides five times the bound on what they keep
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 OPENING_BYTES = 1024  # a segment that has opened no connection, with its options and keys
 _PAGE_SHARE, _CONNECTION_SHARE, _FRAGMENT_SHARE = 0.45, 0.40, 0.05  # the rest: what is in flight, the allocator's slack
@@ -167,8 +167,8 @@ class Timeouts:
     `fragment`: an IP datagram whose fragments do not all come (Linux waits 30 s for IPv4; RFC 8200 says 60 for IPv6).
 
     A clock that jumps ahead by more than an hour, or back by more than a minute, is believed after 16 packets in a row.
-    Ordinary data does not show that it went back, a SYN or a packet that is no TCP does: until one comes, and for no
-    longer than the clock went back by, nothing ends by its time.
+    Ordinary data does not show that the clock went back; a SYN, or a packet that is not TCP, does. Until one comes,
+    nothing ends by its time, but for no longer than the clock went back by.
     """
 
     gap: Optional[float] = 120.0

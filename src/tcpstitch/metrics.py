@@ -28,7 +28,7 @@ _GAUGES = {
     "connections", "connections_embryonic", "connections_lingering", "connections_peak", "pages_used", "pages_free",
     "pages_allocated", "pages_peak", "fragments", "fragment_bytes", "memory_bytes", "memory_bound", "pressure",
 }  # fmt: skip
-# Counts by kind: the metric's name and its label. Where it has the name of a total, it stands for it.
+# Counts by kind: the metric's name and its label. One with the name of a total takes that total's place.
 _MAPPINGS = {
     "anomalies": ("anomalies", "kind"),
     "decode_errors": ("decode_errors", "reason"),

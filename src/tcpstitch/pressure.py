@@ -31,7 +31,7 @@ class PressureGauge:
             raise UsageError(f"pressure_marks={marks!r}: give rising fractions above 0 and up to 1, such as (0.5, 0.8)")
         if callback is not None and not callable(callback):
             raise UsageError(f"on_pressure={callback!r}: give a function that takes the level, or None")
-        self.callback: Any = callback  # None where only the marks were to be looked at
+        self.callback: Any = callback  # None where only the marks are checked
         self.level = 0
 
     def update(self, pressure: float) -> None:

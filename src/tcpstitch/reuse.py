@@ -83,8 +83,8 @@ class Reuse(Resets):
 
 
 def _elsewhere(half: HalfStream, segment: Segment) -> bool:
-    """Whether both numbers are out of reach of what the connection has had, and not both ahead, where it may have come
-    to while nothing was captured, unless one side has ended."""
+    """Whether both numbers are out of the connection's reach, as far as it was seen. Both ahead is no proof, as it may
+    have got there while nothing was captured; but it is if one side has ended."""
     if not segment.flags & ACK or segment.ack in (0, half.last_ack):  # 0: of somebody who made it without one
         return False
     if not half.known or half.holding:

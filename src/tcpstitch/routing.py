@@ -176,7 +176,7 @@ class Routing(Timers):
         if stream is None:
             state.closed = True
             state.reason = "ignored"
-            if segment.flags & SYN:  # the same one again is no other connection
+            if segment.flags & SYN:  # the same SYN again opens no other connection
                 half = state.client if segment.key == key else state.server
                 half.expected_seq, half.syn_seen = (segment.seq + 1) & MASK, True
             state.client.plain = state.server.plain = IGNORED

@@ -298,7 +298,7 @@ class Segment:
 
 
 def usable(segment: Segment) -> Segment:
-    """A segment that somebody made by himself, as it is. Raises `UsageError` where no packet could have held it."""
+    """`segment`, which the caller made, unchanged. Raises `UsageError` where no packet could hold it."""
     key, payload = segment.key, segment.payload
     if key.__class__ is tuple and len(key) == 2 and key[1].__class__ is tuple:
         key = key[0]

@@ -15,8 +15,8 @@ JUMP_PACKETS = 16  # so many in a row
 
 
 def seconds(stamp: Any, endless: bool = False) -> float:
-    """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is none,
-    as infinity is unless it may be `endless`."""
+    """A time as a float; dpkt gives those of nanosecond captures as `Decimal`. Raises `UsageError` for what is no time;
+    infinity is one only if `endless`."""
     if isinstance(stamp, float) and abs(stamp) < inf:
         return stamp
     try:
@@ -35,7 +35,8 @@ def seconds(stamp: Any, endless: bool = False) -> float:
 
 
 def blame(stamp: Any, error: Exception) -> Exception:
-    """Whose fault an error is that came while `stamp` was compared, or acted upon: its own, if it is no time."""
+    """The error to raise for `error`, which came while `stamp` was compared or acted upon: `UsageError` if that is no
+    time, else `error` itself."""
     try:
         seconds(stamp)
     except UsageError as refused:

@@ -1,4 +1,4 @@
-"""What the assembler does about bounds, endings and time. PageCache decides who; this decides what happens."""
+"""The tables of connections: how a connection's handler is called, how it ends, and how it is forgotten."""
 
 from __future__ import annotations
 

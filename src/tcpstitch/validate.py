@@ -2,7 +2,7 @@
 
 Sources: RFC 9293 3.10.7.4, RFC 5961, RFC 7323.
 
-Only for captures that hold both directions: what the other side said decides.
+Strict checks are for captures that hold both directions: what the other side said decides.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class _Gzip:
     """zlib's object in the manner of bz2's and lzma's: it keeps its own unread input."""
 
     def __init__(self) -> None:
-        import zlib  # each of these libraries is imported by who has such a file
+        import zlib  # each of these libraries is imported for its own files only
 
         self._zlib = zlib.decompressobj(wbits=31)
         self._damage = zlib.error

@@ -114,7 +114,7 @@ _FRONTS.update({bytes((0x60 | low,)): _NOWHERE + IPV6 for low in range(16)})
 def as_ethernet(packet: Any) -> Optional[bytes]:
     """A packet with a `linktype` whose header is followed by ordinary IP, as an Ethernet frame between no addresses.
 
-    The decoder reads the same from it, and so may who knows Ethernet only. None for all others. One copy.
+    The decoder reads the same from it, as code that knows only Ethernet can. None for all others. One copy.
     """
     if not isinstance(packet, bytes):
         return None
