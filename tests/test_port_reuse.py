@@ -275,16 +275,17 @@ def test_a_direction_seen_alone_gives_way_behind_its_fin_at_once(
 
 @FORMS
 @CHECKS
+@pytest.mark.parametrize("start", ["any", "syn"])
 @pytest.mark.parametrize("fins", [0, 1, 2])
 @pytest.mark.parametrize("client_isn", [3 * 10**9, 1050, 3_000_000])
 def test_data_that_waits_for_its_start_is_none_of_a_syn_that_is_far_from_it(
-    client_isn: int, fins: int, checks: str, form: str
+    client_isn: int, fins: int, start: str, checks: str, form: str
 ) -> None:
     """The last segments of a connection, then the next one on the same ports: no gap from here to there."""
     last = [("c", "A", 1001, 5001, b"old"), ("s", "A", 5001, 1004, b"OLD")]
     ends = [("c", "FA", 1004, 5004, b""), ("s", "FA", 5004, 1005, b"")][:fins]
     packets = [*last, *ends, *exchange(client_isn, 8_000_000, b"new", b"NEW")]
-    recorder = assembled(packets, form, checks=checks)
+    recorder = assembled(packets, form, checks=checks, start=start)
     reason = "fin" if fins == 2 else "replaced"
     assert streams(recorder) == [("old", "OLD", [reason]), ("new", "NEW", ["flushed"])]
     assert recorder.connections[1].kinds == {"tuple_reuse"}

@@ -136,7 +136,7 @@ class Handshake(TouchedState):
     def _first_syn(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         base = (segment.seq + 1) & MASK
         peer = half.peer
-        if half.holding and self.host._start_any and not self.reset_unconfirmed and not _may_begin(half, base):
+        if half.holding and not self.reset_unconfirmed and not _may_begin(half, base):
             for side in (half, peer):
                 if side.holding and not self.closed:
                     side.release_hold()
