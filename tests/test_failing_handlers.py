@@ -160,6 +160,50 @@ def test_an_interrupt_where_a_handler_chooses_what_to_give_up_abandons_its_strea
         assembler.top()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_failed_handler_asked_for_is_not_done_for_another_stream(form: str, error: Any) -> None:
+    def keep_and_fail(recording: Any, chunk: Chunk) -> None:
+        if chunk.data[:4] == b"fail":
+            chunk.keep_from(3)
+            raise error
+
+    recorder = Recorder(keep_and_fail)
+    assembler = Assembler(recorder)
+    with pytest.raises((error, StreamCallbackError)):
+        for packet in [*talk(form, 1001, b"good")[:-1], *talk(form, 1000, b"fail")]:
+            assembler.assemble(packet, 1.0)
+    assembler.assemble(talk(form, 1001, b"good")[-1], 1.0)
+    assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 220, b"more", ack=500), 1.0)
+    assert recorder.connections[0].data() == b"good" * 30 + b"more"
+    assert assembler.statistics().pages_used == 0
+
+
+@pytest.mark.parametrize("where", ["accept", "overlap"])
+def test_an_interrupt_in_what_is_asked_about_a_stream_abandons_it(where: str) -> None:
+    def interrupted(*arguments: Any) -> Any:
+        raise SystemExit
+
+    class Asked(Recording):
+        accept = interrupted
+
+    class Factory(Recorder):
+        def new(self, flow: Any, segment: Segment, timestamp: float) -> Any:
+            kind = Asked if where == "accept" else Recording
+            self.connections.append(kind(self, flow, timestamp))
+            return self.connections[-1]
+
+    recorder = Factory()
+    assembler = Assembler(recorder, overlap=interrupted if where == "overlap" else "first")
+    first, *others = talk("segment", 1000, b"1234")
+    with pytest.raises(SystemExit):
+        assembler.assemble(first, 1.0)
+    for packet in others:
+        assembler.assemble(packet, 1.0)
+    assert recorder.only.completions == ["abandoned"]
+    assert recorder.only.chunks == []
+
+
 @pytest.mark.parametrize("name", ["depth", "on_gap"])
 def test_an_attribute_that_fails_is_a_failing_handler(name: str) -> None:
     """A property may raise like any method."""
@@ -185,6 +229,29 @@ def test_an_attribute_that_fails_is_a_failing_handler(name: str) -> None:
     assert [type(error) for error in errors] == [ZeroDivisionError]
     assert recorder.only.completions == (["abandoned"] if name == "on_gap" else [])
     assert assembler.statistics().completions_by_reason == {"abandoned": 1}
+    assert assembler.statistics().pages_used == 0
+
+
+def test_a_choice_at_a_limit_that_cannot_be_read_is_a_failing_handler() -> None:
+    class Failed(Recording):
+        @property
+        def over_limit(self) -> Any:  # type: ignore[override]
+            return self.choices.pop()  # type: ignore[attr-defined]
+
+    class Factory(Recorder):
+        def new(self, flow: Any, segment: Segment, timestamp: float) -> Any:
+            self.connections.append(Failed(self, flow, timestamp))
+            self.only.choices = [None]  # type: ignore[attr-defined]  # looked at when the first object of a class comes
+            return self.only
+
+    recorder = Factory()
+    assembler = Assembler(recorder, limits=Limits(2, 100, 10))
+    for packet in talk("segment", 1000, b"1234"):
+        assembler.assemble(packet, 1.0)
+    assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, 300, b"x" * 100, ack=500), 1.1)
+    with pytest.raises(StreamCallbackError, match="raised IndexError"):
+        assembler.assemble(Segment.make(("10.0.0.1", 1000), SERVER, 5000, b"x" * 100, ack=500), 1.1)
+    assert recorder.only.completions == ["abandoned"]
     assert assembler.statistics().pages_used == 0
 
 

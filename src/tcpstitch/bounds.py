@@ -143,10 +143,10 @@ class Bounds(Settings):
     def _choice_of(self, state: StreamState, reason: str) -> str:
         """What the handler wants to be done at a limit; the assembler's own choice where it says nothing."""
         stream = state.stream
-        ask = getattr(stream, "over_limit", None)
-        if ask is None or getattr(ask, "__func__", None) is Stream.over_limit:
-            return self._on_limit
         try:
+            ask = getattr(stream, "over_limit", None)  # a property may raise
+            if ask is None or getattr(ask, "__func__", None) is Stream.over_limit:
+                return self._on_limit
             info = OverLimit(reason, state.page_count, _buffered(state), self._age(state))
             choice = ask(info)
             if choice is not None and choice not in ON_LIMIT:

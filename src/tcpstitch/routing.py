@@ -125,6 +125,9 @@ class Routing(Timers):
         except Exception as error:
             self._handler_failed(state, handler, error)
             return False
+        except BaseException:
+            self._abandon(state)
+            raise
 
     def _opened_by(self, segment: Segment, timestamp: float) -> Optional[HalfStream]:
         """The direction of the connection that this segment opens, or None."""
@@ -188,6 +191,9 @@ class Routing(Timers):
             except Exception as error:
                 self._handler_failed(state, stream, error)
                 return state
+            except BaseException:
+                self._abandon(state)
+                raise
         if depth is not None and not self._bounded_depth(state, depth):
             return state
         state.accepts = self._usual_accepts
