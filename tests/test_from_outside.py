@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Tuple
+from threading import Thread
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
 from small_captures import capture, in_fragments
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import Recorder
-from tcpstitch import Assembler, Limits, ReentrantCallError, Timeouts, open_capture, pages, reorder, shortpath
+from tcpstitch import (
+    Assembler,
+    Limits,
+    ReentrantCallError,
+    Segment,
+    Timeouts,
+    open_capture,
+    pages,
+    reorder,
+    shortpath,
+    timers,
+)
 from tcpstitch.decode import fragments
 
 PORTS = range(4000, 4005)
@@ -139,3 +151,108 @@ def test_limits_that_are_set_in_a_run_are_in_force_at_its_next_packet() -> None:
     assert seen[9:11] == [(9, 5), (10, 2)]
     assembler.limits = Limits(max_connections=1)
     assert assembler.statistics().connections == 1, "no run is at work any more"
+
+
+def in_another_thread(call: Callable[[], Any]) -> List[Any]:
+    """What `call` gives there, or the exception that it raises."""
+    results: List[Any] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    return results
+
+
+def test_another_thread_is_refused_while_run_is_at_work() -> None:
+    recorder, refusals = Recorder(), []
+    assembler = Assembler(recorder)
+
+    def packets() -> Iterator[Tuple[float, bytes]]:
+        for frame in frames():
+            yield 1.0, frame
+            for call in (assembler.flush_all, assembler.top, assembler.explain, lambda: assembler.run([]),
+                         lambda: assembler.flush_older_than(LATER, LATER)):  # fmt: skip
+                refusals.extend(in_another_thread(call))
+            assembler.flush_older_than(0.0)  # its own thread may, between two packets
+            assembler.run([])
+
+    assembler.run(packets())
+    assert {type(refusal) for refusal in refusals} == {ReentrantCallError}
+    assert [len(connection.data()) for connection in recorder.connections] == [4500] * len(PORTS)
+    assert in_another_thread(assembler.flush_all)[0].closed == len(PORTS), "no run is at work any more"
+
+
+def test_limits_that_another_thread_sets_between_two_packets_are_in_force_at_the_next() -> None:
+    assembler, first = Assembler(Recorder()), list(frames())[:11]
+    in_a_loop(assembler, first[:10])
+    in_another_thread(lambda: setattr(assembler, "limits", SMALL))
+    assert assembler.statistics().connections == 5, "the packet may come in this very moment"
+    in_a_loop(assembler, first[10:])
+    assert assembler.statistics().connections == 2
+
+
+def test_limits_that_are_set_while_the_timers_run_are_in_force_at_the_next_packet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder, changes, original = Recorder(), [SMALL], timers.Timers._clock_allows
+
+    def interrupted(self: Any, timestamp: float) -> bool:
+        if changes and timestamp > 2:
+            self.limits = changes.pop()
+        return original(self, timestamp)
+
+    monkeypatch.setattr(timers.Timers, "_clock_allows", interrupted)
+    assembler = Assembler(recorder)
+    in_a_loop(assembler, list(frames())[:10])
+    for at in (3.0, 3.1):
+        assembler.assemble(tcp_frame((CLIENT[0], 4000), SERVER, 100, b"x" * 40, ack=1000), at)
+    assert assembler.statistics().connections == 2
+
+
+def test_statistics_fit_together_where_packets_come_between_two_looks() -> None:
+    assembler = Assembler(Recorder())
+    waiting = iter(frames())
+
+    class Goes:
+        """A live capture. Asked for what it lost, in the middle of `statistics`, it has the owner go on."""
+
+        @property
+        def dropped(self) -> int:
+            for frame in waiting:
+                assembler.assemble(frame, 1.0)
+            for number in range(40):
+                stranger = (CLIENT[0], 5000 + number)
+                assembler.assemble(Segment.make(stranger, SERVER, 99, flags="S"), 1.0)
+                assembler.assemble(Segment.make(stranger, SERVER, 200, b"x" * 3000), 1.0)
+                assembler.assemble(Segment.make(stranger, SERVER, 9000, flags="RA"), 1.0)
+            assembler.limits = SMALL
+            return 7
+
+    assembler.watch_drops(Goes())
+    statistics = assembler.statistics()
+    assert statistics.dropped == 7 and assembler.statistics().gaps
+    assert statistics.gaps == sum(statistics.gaps_by_reason.values())
+    assert statistics.connections_completed == sum(statistics.completions_by_reason.values())
+    assert statistics.evictions == statistics.evictions_by_kind.get("total_limit", 0)
+
+
+def test_no_pages_are_free_by_less_than_none_while_a_slab_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a signal's handler finds them, and so the metrics."""
+    assembler, original = Assembler(Recorder()), pages.PageCache._seat
+    seen: List[Tuple[int, bool]] = []
+
+    def interrupted(*given: Any) -> None:
+        found = assembler.statistics()
+        seen.append((found.pages_free, found.pages_used + found.pages_free == found.pages_allocated))
+        original(*given)
+
+    monkeypatch.setattr(pages.PageCache, "_seat", interrupted)
+    in_a_loop(assembler, list(frames())[:25])
+    assembler.limits = Limits(max_buffered_pages_total=20)
+    assert len(seen) > 5 and min(seen) >= (0, True)

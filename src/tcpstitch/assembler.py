@@ -6,6 +6,7 @@ short path in `shortpath`. Every other packet becomes a `Segment` in `routing` a
 
 from __future__ import annotations
 
+from _thread import get_ident
 from contextlib import closing
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
@@ -46,7 +47,8 @@ class Assembler(ShortPath):
     A `with` block calls `flush_all` at its end, also when an exception leaves it.
 
     Not thread-safe; use one per thread. A signal's handler may come at any time: it may call `statistics`, and so
-    `tcpstitch.metrics`, and set `limits` and `timeouts`. So may another thread, the latter while `run` is at work.
+    `tcpstitch.metrics`, and set `limits` and `timeouts`. So may another thread; while `run` is at work, all else that
+    looks at connections, but for `assemble`, raises `ReentrantCallError` there.
     Raises `UsageError` (or `LimitsError`) for options that cannot work.
     """
 
@@ -102,12 +104,16 @@ class Assembler(ShortPath):
         """Assemble every (timestamp, packet) of `capture`, as a loop over `assemble` would. Does not flush: `with` or
         `flush_all` does. Faster than the loop where `capture` is a pcap or pcapng file of Ethernet frames.
 
-        Raises what `assemble` raises, and `UsageError` for something that holds no packets, such as a path.
+        Raises what `assemble` raises, `UsageError` for something that holds no packets, such as a path, and
+        `ReentrantCallError` while it is at work in another thread.
         """
         given: Any = capture
         if isinstance(given, (str, bytes)) or hasattr(given, "read") or not hasattr(given, "__iter__"):
             raise UsageError(f"capture={shown(given)}: give open_capture(path), or an iterable of (timestamp, packet)")
+        if self._elsewhere():
+            raise ReentrantCallError
         self.watch_drops(capture)
+        self._home = get_ident()
         outer, self._running = self._running, True
         try:
             self._run(capture)
@@ -244,19 +250,21 @@ class Assembler(ShortPath):
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters. O(kinds of anomalies)."""
-        self._note_peak()
         counters, pages, decoder = self._counters, self._pages, self._decoder
-        evictions = counters.eviction_kinds
+        # One look at each: another thread goes on meanwhile, and a signal's handler may find pages on the move.
+        used, free, lingering, states = pages.used, max(pages.free, 0), len(self._closed), self._state_count
+        gaps, completions = dict(counters.gap_reasons), dict(counters.completion_reasons)
+        evictions = dict(counters.eviction_kinds)
         return Statistics(
             self._packets, counters.segments + self._packets - self._taken,
-            counters.bytes, counters.chunks, sum(counters.gap_reasons.values()), counters.missing_bytes,
-            counters.retransmissions, counters.ignored, self._state_count - len(self._closed),
-            counters.opened, sum(counters.completion_reasons.values()), counters.evicted,
-            pages.used, pages.free, pages.allocated, pages.peak,
+            counters.bytes, counters.chunks, sum(gaps.values()), counters.missing_bytes,
+            counters.retransmissions, counters.ignored, max(states - lingering, 0),
+            counters.opened, sum(completions.values()), counters.evicted,
+            used, free, used + free, pages.peak,
             evictions.get("total_limit", 0), evictions.get("page_limit", 0), counters.kept_bytes_dropped,
             dict(counters.anomalies), dict(decoder.counts), sum(source.dropped for source in self._sources),
-            len(self._embryonic), len(self._closed), counters.connections_peak, dict(counters.gap_reasons),
-            dict(counters.completion_reasons), dict(evictions), decoder.fragments_held,
+            len(self._embryonic), lingering, max(counters.connections_peak, states), gaps,
+            completions, evictions, decoder.fragments_held,
             decoder.fragment_bytes, self.memory_bytes() + decoder.fragment_bytes, self._limits.memory_bound,
             self.pressure(),
         )  # fmt: skip
@@ -268,8 +276,8 @@ class Assembler(ShortPath):
 
     def explain(self, holders: int = 5) -> str:
         """Who holds the memory, what bounds it and what was given up for that, as text of one line per subject; the
-        `holders` connections with the most pages by name. For people: the words may change. Costs what
-        `statistics` and `top` do."""
+        `holders` connections with the most pages by name. For people: the words may change. Costs and
+        raises what `statistics` and `top` do."""
         from .explain import explain
 
         return explain(self._now, self._limits, self.statistics(), self.top(whole("holders", holders, 0)))

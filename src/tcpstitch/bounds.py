@@ -7,11 +7,12 @@ tables of connections.
 from __future__ import annotations
 
 import dataclasses
+from _thread import get_ident  # as in `threading`, of which nothing else is needed
 from collections import deque
 from typing import Any, Callable, Deque, List, Optional, Tuple, Type
 
 from .details import Pending, without
-from .errors import StreamCallbackError, UsageError, said, whole
+from .errors import ReentrantCallError, StreamCallbackError, UsageError, said, whole
 from .half import HalfStream
 from .limits import CONNECTION_BYTES, Limits, connection_cost, key_cost
 from .notices import WARNING, notice
@@ -39,7 +40,7 @@ class Bounds(Settings):
         "_keep_offset", "_key_bytes", "_last_end", "_layout", "_max_connections", "_max_pages_per_connection",
         "_next_timer", "_now", "_openings", "_packets", "_pages", "_policies", "_present", "_state_count", "_strict",
         "_taken", "_timeouts", "_usual_accepts", "_usual_class",
-        "_held", "_held_bytes", "_limits", "_running", "_shrink_due",
+        "_held", "_held_bytes", "_home", "_limits", "_running", "_shrink_due",
     )  # fmt: skip
 
     _busy: Any
@@ -62,7 +63,8 @@ class Bounds(Settings):
         self._gauge: Optional[PressureGauge] = None
         self._limits = limits
         self._shrink_due = False
-        self._running = False  # in `run`: who changes something then may be another thread
+        self._running = False  # in `run`
+        self._home = get_ident()  # the thread of the last `run`, or that made it: who changes something may be another
         self._state_count = 0
         self._key_bytes = 0  # of VLANs and tunnels in the keys of connections
         self._held: Deque[Tuple[Any, str, Pending]] = deque()
@@ -187,10 +189,11 @@ class Bounds(Settings):
 
     @property
     def limits(self) -> Limits:
-        """The limits in force. Set them to change them while running: smaller ones evict down to them at once, or, if a
-        handler or a signal's sets them or `run` is at work, with the next packet, and before a flush returns; until
-        then `statistics()` may show more. The page size stays. Raises `UsageError`. O(connections), O(what is evicted),
-        and O(pages held) where the slabs become smaller."""
+        """The limits in force. Set them to change them while running: smaller ones evict down to them at once; or, if a
+        handler or a signal's sets them, `run` is at work, or the thread is neither that of the last `run` nor, before
+        the first, the one that made the assembler, with the next packet, and before a flush returns; until then
+        `statistics()` may show more. The page size stays. Raises `UsageError`. O(connections), O(what is evicted), and
+        O(pages held) where the slabs become smaller."""
         return self._limits
 
     @limits.setter
@@ -201,11 +204,16 @@ class Bounds(Settings):
         self._limits = limits
         self._take_over()
         self._shrink_due = True
-        if not (self._running or self._at_work()):
+        # Another thread cannot know whether `run`, a packet or a flush begins or ends in this moment.
+        if self._running or self._home != get_ident() or self._at_work():
+            self._next_timer = float("-inf")  # that is, with the next packet
+        else:
             self._shrink()
             self._raise_pending()
-        else:
-            self._next_timer = float("-inf")  # that is, with the next packet
+
+    def _elsewhere(self) -> bool:
+        """Whether `run` is at work in another thread than the one that asks."""
+        return self._running and self._home != get_ident()
 
     def _take_over(self) -> None:
         """Copy the limits to where they are looked at for each packet. May come at any time, so it evicts nothing."""
@@ -261,6 +269,7 @@ class Bounds(Settings):
             self._busy = outer
 
     def _evict_down(self) -> None:
+        self._take_over()  # once more: of two threads that set limits the one may have overtaken the other in it
         for state in list(self._pages.lru):
             if state.page_count:
                 self._enforce_connection_limit(state.client)
@@ -279,7 +288,10 @@ class Bounds(Settings):
     # -- who holds what
 
     def top(self, count: int = 10) -> List[Holder]:
-        """The connections that hold the most pages, largest first. O(holders log holders)."""
+        """The connections that hold the most pages, largest first. O(holders log holders). Raises
+        `ReentrantCallError` while `run` is at work in another thread."""
+        if self._elsewhere():
+            raise ReentrantCallError
         states = sorted(self._pages.lru, key=lambda state: -state.page_count)[: whole("count", count, 0)]
         return [Holder(state.flow, state.page_count, _buffered(state), self._age(state)) for state in states]
 

@@ -168,9 +168,10 @@ class ShortPath(Strictly):
     _assemble = assemble  # once more for the same packet, also where a subclass has an `assemble` of its own
 
     def _at_work(self) -> bool:
-        """Whether who asks is a handler, or a signal's that came in the middle of a packet: between most steps of one
-        only the stack tells, as anything else would cost every packet. O(depth of the stack)."""
-        if self._busy is not None:
+        """Whether who asks is another thread than that of `run`, a handler, or a signal's that came in the middle of a
+        packet: between most steps of one only the stack tells, as anything else would cost every packet. O(depth of the
+        stack)."""
+        if self._busy is not None or self._elsewhere():
             return True
         frame: Optional[FrameType] = sys._getframe(1)
         while frame is not None:
@@ -219,7 +220,7 @@ class ShortPath(Strictly):
             self._run_timers(timestamp)
         finally:
             self._busy = None
-        if self._exact_times:
+        if self._exact_times or self._shrink_due:  # limits were set, by a signal's handler or another thread
             self._next_timer = float("-inf")  # look at the next packet too
         return self._error is None
 

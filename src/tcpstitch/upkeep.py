@@ -236,10 +236,10 @@ class Upkeep(Bounds):
     def _forget(self, state: StreamState) -> None:
         """Take a completed connection out of the tables."""
         self._note_peak()
+        self._closed.pop(state.key, None)
         self._state_count -= 1
         if state.key.__class__ is not bytes:
             self._key_bytes -= key_cost(state.key)
-        self._closed.pop(state.key, None)
         if state.embryonic:
             self._embryonic.pop(state, None)
         state.client.details = state.server.details = state.details = NOTHING  # a held segment may lead to them
