@@ -160,25 +160,6 @@ def test_an_interrupt_where_a_handler_chooses_what_to_give_up_abandons_its_strea
         assembler.top()
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("form", FORMS)
-def test_what_a_failed_handler_asked_for_is_not_done_for_another_stream(form: str, error: Any) -> None:
-    def keep_and_fail(recording: Any, chunk: Chunk) -> None:
-        if chunk.data[:4] == b"fail":
-            chunk.keep_from(3)
-            raise error
-
-    recorder = Recorder(keep_and_fail)
-    assembler = Assembler(recorder)
-    with pytest.raises((error, StreamCallbackError)):
-        for packet in [*talk(form, 1001, b"good")[:-1], *talk(form, 1000, b"fail")]:
-            assembler.assemble(packet, 1.0)
-    assembler.assemble(talk(form, 1001, b"good")[-1], 1.0)
-    assembler.assemble(Segment.make(("10.0.0.1", 1001), SERVER, 220, b"more", ack=500), 1.0)
-    assert recorder.connections[0].data() == b"good" * 30 + b"more"
-    assert assembler.statistics().pages_used == 0
-
-
 @pytest.mark.parametrize("where", ["accept", "overlap"])
 def test_an_interrupt_in_what_is_asked_about_a_stream_abandons_it(where: str) -> None:
     def interrupted(*arguments: Any) -> Any:

@@ -218,7 +218,6 @@ class Upkeep(Bounds):
 
     def _abandon(self, state: StreamState) -> None:
         """Stop following at once, without another delivery; the addresses linger."""
-        self._keep_offset = None  # what it asked for in the call that an interrupt ended
         stream, state.stream, state.watcher = state.stream, None, None
         self._keep_offset = None  # what it asked for in the call that failed is no other stream's
         told = bool(state.reason)
