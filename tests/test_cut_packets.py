@@ -13,9 +13,9 @@ from tcpstitch import Assembler, Chunk, Limits
 HEADERS = 14 + 20 + 20
 
 
-def opened() -> tuple[Assembler, Recorder]:
+def opened(checks: str = "lenient") -> tuple[Assembler, Recorder]:
     recorder = Recorder()
-    assembler = Assembler(recorder)
+    assembler = Assembler(recorder, checks=checks)
     assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S"), 1.0)
     assembler.assemble(tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100), 1.1)
     assembler.assemble(tcp_frame(CLIENT, SERVER, 100, ack=500), 1.2)
@@ -45,6 +45,19 @@ def test_an_acknowledgement_or_a_fin_shows_that_cut_bytes_were_sent() -> None:
         assembler.assemble(tcp_frame(CLIENT, SERVER, 100, b"x" * 100, ack=500)[: HEADERS + 4], 2.0)
         assembler.assemble(proof, 2.1)
         assert recorder.only.text() == "xxxx[96 bytes missing]"
+
+
+@pytest.mark.parametrize("refuted", [False, True])
+def test_strict_checks_believe_a_reset_behind_cut_bytes_once_silence_follows(refuted: bool) -> None:
+    """The length in the header is a claim, and the RST is exact only if it is true."""
+    assembler, recorder = opened("strict")
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 100, b"x" * 100, ack=500)[: HEADERS + 4], 2.0)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 200, flags="RA", ack=500), 2.1)
+    if refuted:
+        assembler.assemble(tcp_frame(CLIENT, SERVER, 104, b"y" * 10, ack=500), 2.2)
+    assembler.flush_all()
+    assert recorder.only.data(C2S) == b"xxxx" + b"y" * 10 * refuted
+    assert recorder.only.completions == ["flushed" if refuted else "rst"]
 
 
 def test_a_wrong_length_does_not_swallow_the_bytes_that_follow() -> None:

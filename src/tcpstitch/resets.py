@@ -71,6 +71,8 @@ class Resets(Handshake):
                 half.rst_offset = offset  # it follows all that was seen: it counts once the holes are filled
                 if half.cuts:
                     half.drain()
+            elif half.cuts and offset == half.max_offset == half.cuts.end():
+                self.reset_if_silent()  # exact, if the receiver has got what the capture lacks of the last packet
 
     def _answers_data_in_flight(self, half: HalfStream, offset: int) -> bool:
         """A closed host's RST at or before its own unacknowledged FIN, or behind it for data that it has not taken.
