@@ -12,16 +12,7 @@ from small_captures import exchange
 from support.frames import SERVER, tcp_frame
 from support.parts import Unshown
 from support.recorder import Recorder, Recording
-from tcpstitch import (
-    Assembler,
-    Chunk,
-    Limits,
-    ReentrantCallError,
-    Segment,
-    Stream,
-    StreamCallbackError,
-    StreamFactory,
-)
+from tcpstitch import Assembler, Chunk, Limits, ReentrantCallError, Segment, Stream, StreamCallbackError, StreamFactory
 
 FORMS = ["frame", "segment"]
 

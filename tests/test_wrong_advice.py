@@ -200,3 +200,16 @@ def test_seconds_that_no_float_can_hold_are_refused_at_once(made: Callable[[Any]
     """Not when they are first reckoned with."""
     with pytest.raises(UsageError, match="give seconds|use seconds"):
         made(10**309)
+
+
+@pytest.mark.parametrize("name", ["on_error", "on_pressure"])
+def test_what_a_call_does_not_run_is_no_callback(name: str) -> None:
+    async def awaited(*arguments: Any) -> None:
+        raise AssertionError
+
+    def yielding(*arguments: Any) -> Any:
+        yield
+
+    for callback in (awaited, yielding):
+        with pytest.raises(UsageError, match=f"{name}=.* is async or a generator: a plain function is called"):
+            Assembler(Recorder(), **{name: callback})  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from reprlib import Repr
 from typing import Any, Callable, Type
 
 MOST_SECONDS = sys.float_info.max
+_NO_PLAIN_CALL = 0x20 | 0x80 | 0x200  # of `co_flags`: generators, coroutines, both
 
 
 class TcpStitchError(Exception):
@@ -73,6 +74,12 @@ def are_seconds(value: Any) -> bool:
     """Whether this is a number from 0 on with which floats can be reckoned, infinity too; True and False are none."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and (0 <= value <= MOST_SECONDS or value == inf)
+
+
+def is_plain(function: Any) -> bool:
+    """Whether a call runs it: one of a generator or a coroutine runs nothing."""
+    code = getattr(function, "__code__", None)
+    return code is None or not code.co_flags & _NO_PLAIN_CALL
 
 
 def said(error: BaseException, how: Callable[[BaseException], str] = repr) -> str:

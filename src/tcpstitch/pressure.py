@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from .errors import UsageError
+from .errors import UsageError, is_plain
 
 DEFAULT_MARKS = (0.5, 0.8, 0.95)
 HYSTERESIS = 0.05
@@ -31,6 +31,8 @@ class PressureGauge:
             raise UsageError(f"pressure_marks={marks!r}: give rising fractions above 0 and up to 1, such as (0.5, 0.8)")
         if callback is not None and not callable(callback):
             raise UsageError(f"on_pressure={callback!r}: give a function that takes the level, or None")
+        if not is_plain(callback):
+            raise UsageError(f"on_pressure={callback!r} is async or a generator: a plain function is called")
         self.callback: Any = callback  # None where only the marks are checked
         self.level = 0
 

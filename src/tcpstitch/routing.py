@@ -7,7 +7,7 @@ from typing import Any, Optional
 from .apart import apart
 from .decode import PacketDecoder
 from .details import Pending
-from .errors import PacketTypeError, UsageError
+from .errors import PacketTypeError, UsageError, is_plain
 from .half import IGNORED, HalfStream
 from .limits import key_cost
 from .segment import CONTROL, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
@@ -18,7 +18,6 @@ from .timers import BACK_SECONDS, Timers, seconds
 from .upkeep import make_state
 
 HANDLERS = ("accept", "reassembled", "gap", "anomaly", "over_limit", "complete")
-NO_PLAIN_CALL = 0x20 | 0x80 | 0x200  # of `co_flags`: calling a generator or coroutine runs nothing of it
 NEW = object.__new__  # without `__init__`, of which a call from C is what makes an object expensive
 
 
@@ -207,8 +206,7 @@ class Routing(Timers):
         if isinstance(stream, type) or not (hasattr(stream, "reassembled") and hasattr(stream, "complete")):
             raise UsageError(f"new() gave {stream!r}: return an object of a subclass of Stream, or None to ignore it")
         for name in HANDLERS:
-            code = getattr(getattr(stream, name, None), "__code__", None)
-            if code is not None and code.co_flags & NO_PLAIN_CALL:
+            if not is_plain(getattr(stream, name, None)):
                 raise UsageError(f"{name}() of {stream!r} is async or a generator: a plain function is called")
         self._usual_class = stream.__class__
         accept = getattr(stream, "accept", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Optional, Tuple
 
-from .errors import UsageError
+from .errors import UsageError, is_plain
 from .stream import ON_LIMIT, StreamFactory
 
 URGENT = ("inline", "oob", "drop", "gap")
@@ -45,6 +45,8 @@ class Settings:
     def on_error(self, on_error: Optional[Callable[[Any, Exception], Any]]) -> None:
         if on_error is not None and not callable(on_error):
             raise UsageError(f"on_error={on_error!r}: give a function of the failed handler and the exception")
+        if not is_plain(on_error):
+            raise UsageError(f"on_error={on_error!r} is async or a generator: a plain function is called")
         self._on_error = on_error
 
     @property
