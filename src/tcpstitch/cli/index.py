@@ -16,7 +16,7 @@ _MOVED = "\0"  # stands for gaps in the spool; no address or file name has it
 
 
 class Gaps:
-    """Those of one direction: the last of them, and where in the spool the ones before end."""
+    """Those of one direction: the last ones, and the place in the spool of the piece before these, -1 for none."""
 
     __slots__ = ("held", "spooled")
 
@@ -59,7 +59,7 @@ class Index:
         self._held = 0
 
     def record(self, entry: Dict[str, Any]) -> None:
-        """Write a line; `entry` may have `Gaps` as values, which are forgotten. Raises OSError."""
+        """Write a line; `entry` may have `Gaps` as values, which are forgotten. O(gaps). Raises OSError."""
         moved: List[int] = []
 
         def listed(gaps: Gaps) -> List[Any]:
