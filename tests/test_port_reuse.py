@@ -200,6 +200,19 @@ def test_a_syn_ack_begins_a_connection_whose_syn_is_missing(end: List[Packet], c
 
 @FORMS
 @CHECKS
+@pytest.mark.parametrize("client_isn", [2000, 700_000])
+@pytest.mark.parametrize("end", [[], [("s", "R", 5005, 0, b"")]])
+def test_a_syn_ack_behind_the_server_s_fin_begins_a_connection_however_near_its_number_is(
+    end: List[Packet], client_isn: int, checks: str, form: str
+) -> None:
+    """What ended sends nothing more, so no window lies ahead of it."""
+    old = [*exchange(1000, 5000, b"one", b"ONE"), ("s", "FA", 5004, 1004, b""), ("c", "A", 1004, 5005, b"on")]
+    recorder = assembled(old + end + exchange(client_isn, 6000, b"two", b"TWO")[1:], form, checks=checks)
+    assert [each[:2] for each in streams(recorder)] == [("oneon", "ONE"), ("two", "TWO")]
+
+
+@FORMS
+@CHECKS
 @pytest.mark.parametrize("client_isn", [1104, 3_000_000, 3 * 10**9])
 @pytest.mark.parametrize("between", [
     [("s", "A", 5004, 1004, b"tail")], [("s", "A", 5008, 1004, b"")], [("s", "FA", 5004, 1004, b"tail")],

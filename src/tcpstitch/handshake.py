@@ -311,8 +311,9 @@ def _begins_at(half: HalfStream, segment: Segment) -> bool:
 
 
 def _acknowledges(half: HalfStream, ack: int, margin: int) -> bool:
-    """Whether this is the number of a byte that was seen of `half`, or may have been sent within `margin` of those."""
-    return half.known and -margin <= half.offset_of(ack) <= half.max_offset + 1 + margin
+    """Whether this is the number of a byte that was seen of `half`, or may have been sent within `margin` of those;
+    behind its FIN nothing may."""
+    return half.known and -margin <= half.offset_of(ack) <= half.max_offset + 1 + (0 if half.ended else margin)
 
 
 def _is_of(half: HalfStream, base: int) -> bool:
