@@ -252,6 +252,14 @@ def test_explain_names_every_holder_and_bound_in_words() -> None:
     assert (text.count("\nholder"), busy_assembler().explain(1).count("\nholder")) == (2, 1)
 
 
+def test_explain_says_times_no_finer_than_its_clock_goes() -> None:
+    assembler = Assembler(Recorder())
+    for timestamp in (10.25, 10.875):
+        feed(assembler, piece(1, 4096), timestamp=timestamp)
+    text = assembler.explain()
+    assert "time         10 (" in text and "last packet 0 s ago" in text
+
+
 def test_explain_works_on_an_assembler_that_has_seen_nothing() -> None:
     assert "0 used of 100 000" in Assembler(Recorder()).explain()
 

@@ -29,7 +29,7 @@ def explain(now: float, limits: Limits, statistics: Statistics, holders: List[Ho
     """Who holds what, what bounds it, and what was given up for that: one line per subject."""
     s = statistics
     lines = [
-        f"time         {now:.6f} (capture time), {_number(s.packets)} packets, {_number(s.segments)} segments",
+        f"time         {now:.0f} (capture time, about), {_number(s.packets)} packets, {_number(s.segments)} segments",
         f"memory       about {_size(s.memory_bytes)} held, {_size(s.memory_bound)} allowed by the limits; "
         f"the fullest limit is at {s.pressure:.0%}",
         f"pages        {_number(s.pages_used)} used of {_number(limits.max_buffered_pages_total)} "
@@ -50,6 +50,6 @@ def explain(now: float, limits: Limits, statistics: Statistics, holders: List[Ho
     for place, holder in enumerate(holders, 1):
         lines.append(
             f"holder {place:<5} {holder.flow}: {_number(holder.pages)} pages, {_number(holder.bytes)} bytes, "
-            f"last packet {holder.age:.3f} s ago"
+            f"last packet {holder.age:.0f} s ago"
         )
     return "\n".join(lines)

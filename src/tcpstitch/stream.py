@@ -13,7 +13,7 @@ ON_LIMIT = ("deliver", "drop", "abandon")
 class OverLimit(NamedTuple):
     """Why a connection has to give something up: `reason` is "page_limit" (its own bound is reached) or "total_limit"
     (the bound of all, and it is the one idle longest). It holds `pages` pages with `bytes` bytes; its last packet came
-    `age` seconds of capture time ago."""
+    `age` seconds of capture time ago, by a clock that goes in steps of a second."""
 
     reason: str
     pages: int
