@@ -323,6 +323,13 @@ def test_the_summary_says_what_was_given_up_for_memory(tmp_path: Path, capsys: A
     assert "limit" not in capsys.readouterr().err
 
 
+def test_the_summary_says_why_segments_came_to_no_connection(tmp_path: Path, sample: str, capsys: Any) -> None:
+    assert main(["list", write(tmp_path / "acks.pcap", frame(CLIENT, SERVER, 1, 1, ACK))]) == 0
+    assert "1 TCP segment, 0 connections" in (said := capsys.readouterr().err) and "1 opened none" in said
+    assert main(["list", sample]) == 0
+    assert "opened none" not in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
 def test_list_says_where_there_is_no_room(sample: str) -> None:
     with open("/dev/full", "wb") as full:

@@ -14,7 +14,8 @@ class Statistics(NamedTuple):
 
     Traffic: `packets` given to `assemble`, `segments` of TCP among them, `bytes` delivered to handlers, each once, also
     where `keep_from` lets it come again, `chunks` delivered outside of the short path, `retransmissions`: segments that
-    brought nothing new, `ignored`: segments of connections that nobody follows (any more), and of none.
+    brought nothing new, `ignored`: segments of connections that nobody follows (any more), and of none, such as
+    SYNs with wrong checksums (docs/tcp-rules.md, "What opens a connection").
     `dropped`: packets that live captures lost before they could be read. `decode_errors`: packets without a segment, by
     reason (docs/encapsulations.md). `anomalies` by kind (docs/anomalies.md). `gaps` and the `missing_bytes` in them;
     `gaps_by_reason` (docs/tcp-rules.md).

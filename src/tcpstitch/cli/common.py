@@ -148,6 +148,8 @@ def summary(statistics: Statistics) -> str:
         counted(statistics.bytes, "byte"),
         f"{statistics.missing_bytes} missing in {counted(statistics.gaps, 'gap')}",
     ]
+    if statistics.ignored and not statistics.connections_opened:
+        parts.append(f"{statistics.ignored} opened none: wrong SYNs (checksum, flags), or neither SYN nor data")
     if statistics.evictions_by_kind:
         parts.append(f"given up at a limit: {_counts(statistics.evictions_by_kind)}")
     if statistics.dropped:
