@@ -50,7 +50,8 @@ class Live:
 
     Yields `(timestamp, packet)` as `open_capture` does, VLAN tags back in their place; `linktype` is theirs.
     The iteration ends after `stop`, which a signal handler or another thread may call, with the packets that had come
-    until then, as far as two seconds are enough to read them. A loop that an exception left goes on in the next one.
+    until then, as far as two seconds are enough to read them; or with a `CaptureWarning` when the interface goes down.
+    A loop that an exception left goes on in the next one.
     Costs some microseconds per packet. `sniff` makes it.
     """
 
