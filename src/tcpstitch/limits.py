@@ -60,7 +60,8 @@ class Limits:
 
     `max_buffered_pages_per_connection` and `max_buffered_pages_total` bound out-of-order and kept bytes, in pages of
     `page_size` bytes (gopacket: MaxBufferedPagesPerConnection, MaxBufferedPagesTotal; there 0 means unlimited, here it
-    is refused). As in gopacket, a connection that reaches its bound gives up its lowest missing range.
+    is refused; the former counts both directions together, where gopacket counts each). As in gopacket, a connection
+    that reaches its bound gives up its lowest missing range.
     `max_connections` bounds connection state, also of connections that are over and linger so that late packets open
     nothing; `max_fragments` the incomplete IP datagrams and `max_fragment_bytes` their bytes.
     `max_history_bytes_per_connection`, off by default, keeps the last delivered bytes of each direction so that a
