@@ -181,6 +181,12 @@ def test_a_command_line_that_cannot_be_read_is_status_2_and_one_line(arguments: 
     assert len(error.splitlines()) == 1 and "--help" in error
 
 
+def test_the_help_tells_what_the_status_means(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "Exit status: 0, " in capsys.readouterr().out
+
+
 def test_an_unknown_option_leads_to_the_help_of_the_command_that_was_named(sample: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["list", sample, "--newest"])

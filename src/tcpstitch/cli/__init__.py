@@ -29,8 +29,9 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="tcpstitch", description="Put TCP streams back together from captured packets, inside a memory bound."
-    )
+        prog="tcpstitch", description="Put TCP streams back together from captured packets, inside a memory bound.",
+        epilog="Exit status: 0, 1 when a capture was not read to its end (what was read is used), 2 with the reason.",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"tcpstitch {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     list_command.add_parser(commands)
