@@ -24,6 +24,17 @@ def started(*arguments: str, **streams: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **streams)
 
 
+def let_it_wait(process: subprocess.Popen[bytes]) -> None:
+    """Until it catches SIGTERM, as Linux tells, however slow it starts; then for its first look at the input."""
+    status = Path(f"/proc/{process.pid}/status")
+    while status.exists() and process.poll() is None:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.05)
+    time.sleep(0.2 if status.exists() else 1.0)
+
+
 def out(process: subprocess.Popen[bytes]) -> IO[bytes]:
     assert process.stdout is not None
     return process.stdout
@@ -145,7 +156,7 @@ def test_a_signal_before_anything_has_come_ends_the_command_with_a_summary(
     else:
         process = started("-", stdin=subprocess.PIPE)
     with process:
-        time.sleep(1.0)  # let it start, and wait
+        let_it_wait(process)
         process.send_signal(number)
         assert process.wait(timeout=60) == 0
         assert process.stderr is not None and process.stderr.read().startswith(b"0 packets, ")
