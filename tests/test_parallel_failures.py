@@ -8,16 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import pytest
 
 from small_captures import capture, varied
 from support.parts import Emit, Factory, Unshown, Whole, alone, key_of
 from tcpstitch import Chunk, Flow, Stream, UsageError
-from tcpstitch.capture import Share
+from tcpstitch.capture import Share, ahead
 from tcpstitch.parallel import PartsFailed, run
 
 
@@ -226,6 +226,31 @@ def test_an_interrupt_in_a_handler_is_nobodys_failure(mixed: Path) -> None:
         run(mixed, InterruptedFactory, parts=2, workers=2, executor=executor)
 
 
+class Interrupts(Executor):
+    """Ctrl-C comes while the first result is waited for."""
+
+    def __init__(self) -> None:
+        self.futures: List[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_exception(KeyboardInterrupt())
+        return self.futures[-1]
+
+
+@pytest.mark.parametrize("least_bytes", [0, 1 << 30])
+def test_an_interrupt_takes_back_what_another_executor_has_not_begun(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, least_bytes: int
+) -> None:
+    """Of looks ahead, too: the executor's `with` block would wait for all of it."""
+    monkeypatch.setattr(ahead, "LEAST_BYTES", least_bytes)
+    executor = Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        run(mixed, Factory, parts=3, executor=executor)
+    assert [future.cancelled() for future in executor.futures] == [False, True, True]
+
+
 WAITING = """
 import os, signal, sys, time
 from tcpstitch import StreamFactory
@@ -246,17 +271,20 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
-@pytest.mark.parametrize("reached", ["everyone", "the caller"])
-def test_ctrl_c_ends_the_workers_and_the_caller_hears_of_it(mixed: Path, reached: str) -> None:
+@pytest.mark.parametrize(
+    "reached,number", [("everyone", "SIGINT"), ("the caller", "SIGINT"), ("the caller", "SIGKILL")]
+)
+def test_what_ends_the_caller_ends_the_workers_and_ctrl_c_is_heard_of(mixed: Path, reached: str, number: str) -> None:
     script = mixed.with_name("waiting.py")
     script.write_text(WAITING)
     command = [sys.executable, str(script), str(mixed)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(2)] == [b"1\n"] * 2  # both are at work
-        (os.killpg if reached == "everyone" else os.kill)(process.pid, signal.SIGINT)
+        (os.killpg if reached == "everyone" else os.kill)(process.pid, signal.Signals[number])
         try:
-            assert process.communicate(timeout=60)[0] == b"interrupted\n"  # its end comes when nobody is left
+            told = process.communicate(timeout=60)[0]  # its end comes when nobody is left
+            assert told == (b"interrupted\n" if number == "SIGINT" else b"")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import multiprocessing
 import os
 import pickle
 import signal
 import stat
+import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from operator import itemgetter
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .assembler import Assembler
 from .capture import Capture, ahead
@@ -114,10 +117,9 @@ def run(
         make_factory = _by_name(make_factory, options)
     tasks = [Task(source, part, parts, make_factory, options) for source in wanted for part in range(parts)]
     if executor is None:
-        futures = _pooled(tasks, workers)
+        answers = [_answer(task, future, None) for task, future in zip(tasks, _pooled(tasks, workers))]
     else:
-        futures = _submit(executor, _looked_ahead(executor, tasks))
-    answers = [_answer(task, future, executor) for task, future in zip(tasks, futures)]
+        answers = _answers(tasks, executor)
     outcome = _merged(tasks, answers)
     if outcome.failures and failures == "raise":
         raise PartsFailed(outcome)
@@ -233,6 +235,34 @@ def _looked_ahead(executor: Executor, tasks: List[Task]) -> List[Task]:
     return [task._replace(pieces=own) for task, own in zip(tasks, pieces)]
 
 
+class _Asking(Executor):
+    """Another executor, and all that it was asked for."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._futures: List[Future[Any]] = []
+
+    def submit(self, *call: Any) -> Future[Any]:  # type: ignore[override]
+        future = self._executor.submit(*call)
+        self._futures.append(future)
+        return future
+
+    def take_back(self) -> None:
+        for future in self._futures:
+            with suppress(Exception):  # of an executor that has ended, perhaps
+                future.cancel()
+
+
+def _answers(tasks: List[Task], executor: Executor) -> List[Answer]:
+    asking = _Asking(executor)
+    try:
+        futures = _submit(asking, _looked_ahead(asking, tasks))
+        return [_answer(task, future, executor) for task, future in zip(tasks, futures)]
+    except BaseException:  # an interrupt: who leaves the executor's `with` block waits for what it still has to do
+        asking.take_back()
+        raise
+
+
 def _submit(executor: Executor, tasks: Iterable[Task]) -> List[Future[_Sent]]:
     futures: List[Future[_Sent]] = []
     for task in tasks:
@@ -269,8 +299,8 @@ def _pooled(tasks: List[Task], workers: int, like: Optional[Executor] = None) ->
     pool = ProcessPoolExecutor(
         min(workers, len(tasks)) or 1,
         getattr(like, "_mp_context", None),
-        getattr(like, "_initializer", None) or _end_when_interrupted,
-        getattr(like, "_initargs", ()),
+        _begin,
+        (getattr(like, "_initializer", None), *getattr(like, "_initargs", ())),
     )
     try:
         futures = _submit(pool, _looked_ahead(pool, tasks))
@@ -284,9 +314,18 @@ def _pooled(tasks: List[Task], workers: int, like: Optional[Executor] = None) ->
         raise
 
 
-def _end_when_interrupted() -> None:
+def _begin(initializer: Optional[Callable[..., Any]], *its: Any) -> None:
     """In a worker, which Ctrl-C reaches too: as an exception it could leave a lock held, and the pool wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+    if initializer is not None:
+        initializer(*its)
+
+
+def _end_with_the_caller() -> None:
+    """Killed, by SIGTERM say, it ends no process of its pool, and each would wait for tasks for ever."""
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
 def _merged(tasks: List[Task], answers: List[Answer]) -> Outcome:
