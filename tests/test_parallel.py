@@ -121,6 +121,15 @@ def test_there_are_no_more_parts_by_default_than_a_capture_can_have(tmp_path: Pa
     assert len(outcome.parts) == 257
 
 
+def test_by_default_there_are_no_more_processes_than_windows_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    outcome = run(tmp_path / "missing.pcap", Factory, executor=LastFirst(), failures="return")
+    assert len(outcome.parts) == 61
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_not_read_by_several_workers(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")

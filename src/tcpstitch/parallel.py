@@ -127,7 +127,9 @@ def run(
 
 
 def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return min(os.cpu_count() or 1, 61)  # a pool on Windows refuses to be larger
 
 
 def _wanted(sources: Any) -> List[Any]:
