@@ -84,6 +84,22 @@ def test_a_reset_for_data_in_flight_ends_the_connection_when_nothing_follows() -
     assert recorder.connections[0].completions == ["rst"]
 
 
+def test_data_in_flight_counts_where_the_closed_hosts_start_is_still_waited_for() -> None:
+    """The capture begins behind the handshake, and a short request is all that it has of the host that closes."""
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 501, b"one ", ack=101), 1000.2)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 101, b"request", ack=505), 1000.3)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 505, b"two ", ack=108), 1000.4)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="FA", ack=505), 1000.5)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="R"), 1000.6)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 509, b"three", ack=108), 1000.7)
+    assembler.assemble(Segment.make(CLIENT, SERVER, 108, flags="R"), 1000.8)
+    assembler.assemble(Segment.make(("10.9.9.9", 1), SERVER, 1, flags="S"), 1100.0)
+    assert recorder.connections[0].completions == ["rst"]
+    assert (recorder.connections[0].text(), recorder.connections[0].text(S2C)) == ("request", "one two three")
+
+
 @pytest.mark.parametrize("place, kinds", [(205, set()), (207, {"fin_ahead"}), (203, {"fin_ahead"})])
 def test_a_second_fin_behind_a_hole_is_evidence_where_its_place_is_another(place: int, kinds: Set[str]) -> None:
     recorder, assembler = opened()

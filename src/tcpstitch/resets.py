@@ -39,6 +39,11 @@ class Resets(Handshake):
         self._reset_in_sequence(half, segment, timestamp)
 
     def _reset_in_sequence(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        held = half.holding
+        if held and half.fin_offset is not None and not self.host._strict:
+            half.release_hold()  # its FIN counts before the RST that it answers data with
+            if self.closed:
+                return
         offset = half.offset_of(segment.seq)
         if self.embryonic and not half.started and half is self.client and offset == 0:
             self.reset_half_open(half)
@@ -58,7 +63,7 @@ class Resets(Handshake):
             if not half.ended:  # an acknowledgement of more says that it is old
                 half.rst_offset = max(offset, half.rst_offset or 0)
             self.reset_if_silent()
-        elif offset <= expected + half.fin_received or half.holding:
+        elif offset <= expected + half.fin_received or held:
             self.reset(timestamp)
         elif (
             self.host._strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
