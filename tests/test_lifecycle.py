@@ -215,6 +215,27 @@ def test_a_connection_whose_ports_are_used_again_gives_way_to_the_new(answer: by
     assert (new.data(), new.data(S2C), new.kinds) == (b"fresh", b"reply", {"tuple_reuse"})
 
 
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("numbers", [(499, 7_000), (7_000, 499), (499, 7_000, 7_000), (499, 7_000, 7_000, 499)])
+@pytest.mark.parametrize("client", [False, True])
+def test_of_two_synacks_without_their_syn_the_one_counts_that_the_stream_follows(
+    client: bool, numbers: Tuple[int, ...], checks: str
+) -> None:
+    """Two hosts behind one address answer: whose connection it is, the data or the client's acknowledgement tells."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    for number in numbers:
+        assembler.assemble(Segment.make(SERVER, CLIENT, number, flags="SA", ack=100), 1000.0)
+    if client:
+        assembler.assemble(Segment.make(CLIENT, SERVER, 100, b"request", ack=500), 1000.1)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 500, b"answer", ack=107 if client else 100), 1000.2)
+    assembler.assemble(Segment.make(SERVER, CLIENT, 506, b", more", ack=107 if client else 100), 1000.3)
+    assembler.flush_all()
+    assert recorder.only.text(S2C) == "answer, more"
+    assert [chunk.offset for chunk in recorder.only.chunks if chunk.direction is S2C][:2] == [0, 6]
+    assert "syn_isn_change" in recorder.kinds
+
+
 def test_bytes_that_a_handler_kept_come_again_with_the_end() -> None:
     """A last line without its newline is not lost when nothing but a FIN follows."""
     recorder = Recorder(on_chunk=lambda recording, chunk: None if chunk.end else chunk.keep_from(4))

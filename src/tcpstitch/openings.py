@@ -16,11 +16,12 @@ from .segment import ACK, FIN, RST, SYN, FlowKey, Segment, reverse_key
 
 
 class _Before(NamedTuple):
-    kind: str  # the evidence for the connection to come; "" for a SYN/ACK that may yet open one
+    kind: str  # the evidence for the connection to come; "" for a SYN/ACK that may yet open one, or came before that
     seq: int
     timestamp: float
     segment: Optional[Segment] = None
     detail: Mapping[str, int] = {}
+    other: Optional[_Before] = None  # the SYN/ACK before this one, with another number: what follows tells which counts
 
 
 class Openings:
@@ -64,10 +65,16 @@ class Openings:
         elif flags & ACK:
             segment = copy(segment)  # as who gave it may use it again
             segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
-            self._remember(segment.key, _Before("", segment.seq, timestamp, segment))
+            self._remember(segment.key, _Before("", segment.seq, timestamp, segment, {}, self._other(segment)))
         else:
             return True
         return False
+
+    def _other(self, segment: Segment) -> Optional[_Before]:
+        before = self.table.get(segment.key)
+        if before is None or before.segment is None:
+            return None
+        return before.other if before.seq == segment.seq else _Before("", before.seq, before.timestamp)
 
     def released_by(self, segment: Segment) -> Optional[Tuple[Segment, float]]:
         """The SYN/ACK that opens the connection to which `segment` belongs, if one waited for it."""
@@ -84,6 +91,8 @@ class Openings:
                     self._remember(key, wrong)
                 return None
             self._take(key)
+            if before.other is not None:
+                self._remember(key, before.other)
             return before.segment, before.timestamp
         return None
 
@@ -92,8 +101,8 @@ class Openings:
         before = self._take(key)
         if before is not None and before.kind:
             half.anomaly(before.kind, 0, before.timestamp, **before.detail)
-            if before.kind == "bad_checksum":
-                half.isns = array("I", (before.seq,))
+        if before is not None and before.kind in ("", "bad_checksum"):
+            half.isns = array("I", (before.seq,))
 
     def clear(self) -> None:
         self.table.clear()
