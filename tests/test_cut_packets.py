@@ -6,7 +6,7 @@ from typing import List, Optional
 
 import pytest
 
-from support.frames import CLIENT, SERVER, tcp_frame
+from support.frames import CLIENT, SERVER, fast_open_option, tcp_frame
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Chunk, Limits
 
@@ -32,6 +32,42 @@ def test_what_a_snap_length_cut_off_is_a_gap_before_the_next_segment() -> None:
     assembler.flush_all()
     assert recorder.only.text() == "AAAA[96 bytes missing]BBBB[96 bytes missing]CCCC[96 bytes missing]"
     assert {gap.reason for gap in recorder.only.gaps} == {"truncated"}
+
+
+SCALED = b"\x02\x04\x05\xb4\x04\x02" + b"\x08\x0a" + bytes(8) + b"\x01\x03\x03\x07"  # as Linux: the scale comes last
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("handshake", ["both", "SYN", "SYN/ACK"])
+@pytest.mark.parametrize("sender", [C2S, S2C])
+def test_a_window_scale_that_was_cut_off_is_taken_for_the_largest(sender: int, handshake: str, checks: str) -> None:
+    """Of a SYN with Linux' options, 68 bytes lack the last ones. What is sent by the true window is no decoy."""
+    recorder = Recorder()
+    assembler = Assembler(recorder, checks=checks)
+    syn = tcp_frame(CLIENT, SERVER, 99, flags="S", options=SCALED, window=1000)
+    answer = tcp_frame(SERVER, CLIENT, 499, flags="SA", ack=100, options=SCALED, window=1000)
+    ends = ((CLIENT, 100), (SERVER, 500))
+    (source, seq), (destination, ack) = ends[sender], ends[1 - sender]
+    packets = [
+        *{"both": [syn, answer], "SYN": [syn], "SYN/ACK": [answer]}[handshake],
+        tcp_frame(source, destination, seq, ack=ack, window=64),
+        tcp_frame(destination, source, ack, ack=seq, window=64),  # 8192 bytes
+        tcp_frame(source, destination, seq + 7000, b"behind", ack=ack, window=64),
+        tcp_frame(source, destination, seq + 7006, flags="FA", ack=ack, window=64),
+    ]
+    for packet in packets:
+        assembler.assemble(packet[:68], 1.0)
+    assembler.flush_all()
+    assert recorder.only.data(sender) == b"behind"
+    assert not recorder.kinds & {"out_of_window", "fin_out_of_window"}
+
+
+def test_data_on_a_syn_whose_options_were_cut_off_may_be_fast_open() -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    syn = tcp_frame(CLIENT, SERVER, 99, b"early", "S", options=SCALED + fast_open_option())
+    assembler.assemble(syn[:68], 1.0)
+    assert "data_on_syn" not in recorder.kinds
 
 
 def test_an_acknowledgement_or_a_fin_shows_that_cut_bytes_were_sent() -> None:

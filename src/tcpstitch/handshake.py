@@ -9,7 +9,7 @@ from .details import Pending, unusual
 from .half import HalfStream
 from .options import OPTION_FAST_OPEN
 from .overlap import Sent
-from .segment import ACK, RST, SYN, SYN_ACK, Segment
+from .segment import ACK, RST, SYN, SYN_ACK, Segment, options_cut
 from .sequence import MASK, NEVER, difference, unwrap
 from .sequencing import NEAR
 
@@ -82,7 +82,7 @@ class Handshake(TouchedState):
             half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
             self._await_confirmation(segment, timestamp)
             taken = False
-        if segment.length and not segment.option(OPTION_FAST_OPEN):
+        if segment.length and not (segment.option(OPTION_FAST_OPEN) or options_cut(segment)):
             half.anomaly("data_on_syn", 0, timestamp)
         if half is self.server and peer.syn_seen and self.embryonic:
             if not segment.flags & ACK:

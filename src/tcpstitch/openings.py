@@ -64,7 +64,9 @@ class Openings:
             self._remember(segment.key, _Before("bad_flags", segment.seq, timestamp, None, {"flags": flags}))
         elif flags & ACK:
             segment = copy(segment)  # as who gave it may use it again
-            segment.frame = b""  # its checksum is known to hold; nothing else of the packet is needed
+            start = segment.tcp_start  # its checksum is known to hold: no more than the header is needed
+            segment.frame, segment.tcp_start = segment.frame[start : start + 60], 0
+            segment.tcp_end -= start
             self._remember(segment.key, _Before("", segment.seq, timestamp, segment, {}, self._other(segment)))
         else:
             return True

@@ -10,6 +10,7 @@ from typing import Dict, NamedTuple, Optional, Tuple
 
 OPTION_MSS, OPTION_WINDOW_SCALE, OPTION_SACK_PERMITTED, OPTION_TIMESTAMPS = 2, 3, 4, 8
 OPTION_MD5, OPTION_FAST_OPEN = 19, 34
+LARGEST_SHIFT = 14  # of a window (RFC 7323 2.3)
 TIMESTAMP_LAYOUT = b"\x01\x01\x08\x0a"  # how options begin that are timestamps and nothing else (RFC 7323 appendix A)
 
 SynOptions = Tuple[int, int, bool]  # window scale and timestamp, each -1 for none, and whether SACK is permitted
@@ -54,8 +55,8 @@ def parse_options(options: bytes) -> Dict[int, bytes]:
 
 
 def shift_of(value: bytes) -> int:
-    """What a window scale option says, at most 14 (RFC 7323 2.3); -1 where its length is wrong, as without one."""
-    return min(value[0], 14) if len(value) == 1 else -1
+    """What a window scale option says, at most `LARGEST_SHIFT`; -1 where its length is wrong, as without one."""
+    return min(value[0], LARGEST_SHIFT) if len(value) == 1 else -1
 
 
 def syn_options(options: bytes) -> Optional[SynOptions]:

@@ -297,6 +297,14 @@ class Segment:
         )
 
 
+def options_cut(segment: Segment) -> bool:
+    """Whether the capture ends within the header, and lacks options. O(1)."""
+    frame, offset_at = segment.frame, segment.tcp_start + 12
+    if not offset_at < len(frame) < segment.tcp_end:
+        return False
+    return len(segment.options) < ((frame[offset_at] >> 2) & 0x3C) - 20
+
+
 def usable(segment: Segment) -> Segment:
     """`segment`, which the caller made, unchanged. Raises `UsageError` where no packet could hold it."""
     key, payload = segment.key, segment.payload

@@ -13,6 +13,7 @@ from typing import Dict, Optional
 
 from .half import HalfStream
 from .options import (
+    LARGEST_SHIFT,
     OPTION_MD5,
     OPTION_SACK_PERMITTED,
     OPTION_TIMESTAMPS,
@@ -21,7 +22,7 @@ from .options import (
     parse_options,
     shift_of,
 )
-from .segment import ACK, CONTROL, FIN, RST, SYN, SYN_ACK, URG, Segment
+from .segment import ACK, CONTROL, FIN, RST, SYN, SYN_ACK, URG, Segment, options_cut
 from .sequence import MASK, NEVER, difference
 from .sequencing import NEAR
 
@@ -159,6 +160,8 @@ def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optio
         stamps = None
     if flags & SYN:
         half.scale = shift_of(found.get(OPTION_WINDOW_SCALE, b""))
+        if OPTION_WINDOW_SCALE not in found and options_cut(segment):
+            half.scale = LARGEST_SHIFT  # as where the SYN was not captured at all
         if half.sends_md5 != (OPTION_MD5 in found) and (half.sends_md5 or half.syn_seen):
             half.anomaly("unexpected_md5", 0, timestamp)  # of this SYN, or of the one before it
         begins = not half.syn_seen and (half.peer.sends_md5 or not half.peer.syn_seen)
