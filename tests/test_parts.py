@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from tcpstitch import Limits
 
 pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from parts import COUNT, PAGE, PAGES, WORST_OPTIONS, added, lone_pages, riddled_pages, worst  # noqa: E402
+from frames import numbered  # noqa: E402
+from parts import COUNT, PAGE, PAGES, WORST_OPTIONS, Line, added, lone_pages, riddled_pages, worst  # noqa: E402
 
 MANY = 100_000  # so that no bound is a share of the others
 CONNECTION = Limits(1, 1, MANY + 1).memory_bound - Limits(1, 1, MANY).memory_bound
@@ -25,6 +27,26 @@ def test_a_connection_with_everything_unusual_at_once_takes_no_more_than_is_coun
     assert assembler.statistics().connections == COUNT
     assert assembler.statistics().pages_used == 0
     assert size <= CONNECTION
+
+
+def acknowledged(assembler: Any) -> int:
+    """Data in both directions, which the receivers have."""
+    line = Line(assembler)
+    for number in range(COUNT):
+        connection = numbered(number)
+        line.open(connection)
+        for direction in (0, 1, 0):
+            line.put(connection.segment(direction, bytes(100)))
+        line.put(connection.segment(1))
+    return COUNT
+
+
+def test_what_waited_for_its_acknowledgement_leaves_no_queue_behind() -> None:
+    arrival, _ = added(acknowledged, checks="strict")
+    acked, assembler = added(acknowledged, checks="strict", delivery="acked")
+    assert assembler.statistics().pages_used == 0
+    assert assembler.statistics().bytes == 300 * COUNT
+    assert acked < arrival + 100
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)

@@ -375,8 +375,10 @@ class StreamState(Doubts):
         if client.details.cuts is not server.details.cuts:  # that is nothing, on both sides
             client.fit_cuts()
             server.fit_cuts()
-        if not self.page_count:
-            client.queue = server.queue = None  # an idle connection keeps nothing for data that does not wait
+        if not self.page_count:  # an idle connection keeps nothing for data that does not wait
+            client.queue = server.queue = None
+            if client.details is not server.details:
+                client.held = client.kept = server.held = server.kept = None
 
 
 def _note_fin_ahead(half: HalfStream, start: int, timestamp: float) -> None:
