@@ -14,13 +14,13 @@ import gc
 import tracemalloc
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from frames import ACK, FIN, PSH, SYN, URG, Connection, numbered
+from frames import ACK, FIN, PSH, RST, SYN, URG, Connection, numbered
 
-HEADERS = 54
+HEADERS = 74  # of TCP in IPv6, whose keys are longer
 PAGE = 2048
 NOTE = "a context of the caller's"
 # Urgent bytes taken out, and policies that each connection has for itself: both are remembered.
-WORST_OPTIONS: Dict[str, Any] = {"urgent": "oob", "overlap": {"10.0.0.0/8": "linux"}}
+WORST_OPTIONS: Dict[str, Any] = {"urgent": "oob", "overlap": {"2001:db8::/32": "linux"}}
 
 
 def quiet_factory() -> Any:
@@ -114,12 +114,12 @@ def lingering(assembler: Any) -> int:
 
 
 def worst(assembler: Any, pages: bool) -> int:
-    """Everything unusual at once that only the number of connections bounds, on both sides; with `pages`, data that
-    waits as well."""
+    """Everything unusual at once that only the number of connections bounds, on both sides, and a RST whose hop limit
+    is low, which strict checks let silence confirm; with `pages`, data that waits as well."""
     line = Line(assembler)
     options = b"\x01\x01\x08\x0a\0\0\x10\0\0\0\0\0\x03\x03\x07\0"
     for number in range(COUNT):
-        connection = numbered(number)
+        connection = numbered(number, v6=True)
         for direction in (0, 1):
             for turn in range(6):  # initial sequence numbers, one after the other
                 connection.next_seq[direction] += 100_000_000
@@ -137,6 +137,8 @@ def worst(assembler: Any, pages: bool) -> int:
             line.put(side.frame(seq + 20_100, ack, FIN | ACK))
         for direction, side in enumerate(connection.sides):
             line.put(side.frame(seqs[direction] + 20_101, seqs[1 - direction] + 500, ACK))
+        reset = connection.sides[0].frame(seqs[0] + 5000, 0, RST)
+        line.put(reset[:21] + b"\x02" + reset[22:])
     return COUNT
 
 

@@ -12,8 +12,9 @@ from .page import page_cost
 _UNITS = {"": 1, "B": 1, "K": 1000, "KB": 1000, "KIB": 1 << 10, "M": 10**6, "MB": 10**6, "MIB": 1 << 20,
           "G": 10**9, "GB": 10**9, "GIB": 1 << 30}  # fmt: skip
 # What one connection takes at most besides pages, with everything unusual that traffic can make it remember, measured
-# by `benchmarks/parts.py` with a stream object of `__slots__ = ()`. An ordinary idle one takes less than half.
-CONNECTION_BYTES = 2680
+# by `benchmarks/parts.py` with a stream object of `__slots__ = ()`, and 300 more where the tables have just grown while
+# connections come and go. An ordinary idle one takes a third.
+CONNECTION_BYTES = 3200
 HISTORY_RECORDS = 1200  # bytes for both directions' histories, besides five times the bound on what they keep
 FRAGMENT_BYTES = 1024  # an incomplete datagram with one fragment, besides the fragment's bytes
 OPENING_BYTES = 1024  # a segment that has opened no connection, with its options and keys
