@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import pytest
 
-from support.frames import CLIENT, SERVER
+from support.frames import CLIENT, SERVER, md5_option
 from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, Segment
 
@@ -108,3 +108,29 @@ def test_what_was_sent_ahead_of_the_syn_gives_way_with_its_fin(flags: str) -> No
             assembler.assemble(Segment.make(source, target, seq, data, flags=letters, ack=ack), 1000.0)
     assert recorder.only.text() == "goodmore"
     assert recorder.kinds == {"midstream", "overlap_syn", "data_before_handshake", "overlap_conflict"}
+
+
+def test_what_no_receiver_takes_is_not_taken_by_its_acknowledgement_either() -> None:
+    signed = client(0, b"WRONG", options=md5_option())  # RFC 2385: no key was agreed on
+    assert text(signed, server(0, ack=5), client(5, b"56789")) == "[5 bytes missing]56789"
+
+
+@pytest.mark.parametrize("start, expected", [(0, "ABCDEFGH"), (3, "abcDEFGH")])
+def test_only_other_data_with_the_first_byte_of_what_waits_takes_its_place(start: int, expected: str) -> None:
+    assert text(client(0, b"abcde", ttl=60), client(start, b"ABCDEFGH"[start:]), server(0, ack=8)) == expected
+
+
+@pytest.mark.parametrize("behind", [(1008, b"hij"), (1004, b"defg"), (1014, b"lmn")])
+def test_data_behind_a_hole_does_not_vouch_for_what_came_ahead_of_the_syn(behind: Tuple[int, bytes]) -> None:
+    """Unless it has all its bytes, those that the sender sends in order win."""
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for source, target, seq, data, flags, ack in (
+            (CLIENT, SERVER, 1011, b"evil", "A", 77), (CLIENT, SERVER, 1000, b"", "S", 0),
+            (SERVER, CLIENT, 499, b"", "SA", 1001), (CLIENT, SERVER, 1004, b"defg", "A", 500),
+            (CLIENT, SERVER, *behind, "A", 500), (CLIENT, SERVER, 1001, b"abc", "A", 500),
+            (CLIENT, SERVER, 1008, b"hij", "A", 500), (CLIENT, SERVER, 1011, b"good", "A", 500),
+            (SERVER, CLIENT, 500, b"", "A", 1018),
+        ):  # fmt: skip
+            assembler.assemble(Segment.make(source, target, seq, data, flags=flags, ack=ack), 1000.0)
+    assert b"evi" not in recorder.only.data() and "overlap_conflict" in recorder.kinds

@@ -195,8 +195,8 @@ class Handshake(TouchedState):
             end = half.early_end
         if found or start <= half.next_offset:
             queue.discard_below(end)
-        else:
-            half.early_end = 0  # these are its bytes again
+        elif start <= queue.first_offset and end == half.early_end:
+            half.early_end = 0  # these are its bytes again, all of them
         half.drain()
 
     @staticmethod
