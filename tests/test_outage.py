@@ -114,13 +114,29 @@ STRAY = -(10**9)
     new(STRAY, STRAY, senders="c", start=60.0)[:1] * 2,  # the same twice
     new(STRAY, STRAY, senders="cs", start=0.6)[:2],  # the old one has not been silent
     new(STRAY, STRAY, senders="c", start=60.0)[:1] + new(STRAY // 2, STRAY, senders="c", start=60.2)[:1],
-], ids=["one", "the same twice", "no silence", "two of different ones"])  # fmt: skip
+    new(STRAY, STRAY, "ack")[:1] + [(60.1, "s", "A", OLD_SERVER + STRAY, OLD_CLIENT + STRAY, b"")],
+], ids=["one", "the same twice", "no silence", "two of different ones", "two without data"])  # fmt: skip
 def test_strays_do_not_end_a_connection(strays: List[Packet], checks: str, form: str) -> None:
     more: List[Packet] = [
         (61.0, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100), (61.1, "s", "A", OLD_SERVER, OLD_CLIENT + 100, b"b" * 100)
     ]  # fmt: skip
     recorder = assembled(old() + strays + more, form, checks=checks)
     assert streams(recorder) == [(500, 700, 0, ["flushed"])]
+
+
+@FORMS
+@CHECKS
+def test_a_single_byte_is_data(checks: str, form: str) -> None:
+    packets = new(STRAY, STRAY, "ack")[:1] + [(60.1, "s", "A", OLD_SERVER + STRAY, OLD_CLIENT + STRAY, b"m")]
+    assert streams(assembled(old() + packets, form, checks=checks))[1:] == [(0, 1, 0, ["flushed"])]
+
+
+@FORMS
+@CHECKS
+def test_a_side_that_was_not_seen_has_no_number_to_be_elsewhere(checks: str, form: str) -> None:
+    packets = old("c") + new(STRAY, STRAY, senders="s")
+    recorder = assembled(packets, form, checks=checks)
+    assert [each.completions for each in recorder.connections] == [["flushed"]]
 
 
 @FORMS
@@ -231,7 +247,7 @@ def test_what_fits_into_a_window_of_known_scale_is_of_the_old_one() -> None:
     assert recorder.only.data(C2S)[17_000_000:] == b"secret"
 
 
-AHEAD = (60.0, "c", "A", OLD_CLIENT + 100_000, 7, b"f" * 5000)  # an acknowledgement of nothing that the old one had
+AHEAD = (60.0, "c", "A", OLD_CLIENT + 100_000, OLD_SERVER - 10**9, b"f" * 5000)  # acknowledges nothing old
 GOES_ON = (90.0, "c", "A", OLD_CLIENT, OLD_SERVER, b"a" * 100)
 OF_A_THIRD = (92.0, "c", "A", OLD_CLIENT + 10**9, STRAY, b"t" * 5000)
 
@@ -244,6 +260,18 @@ def test_data_that_waited_for_nothing_counts_as_it_does_without_silence(others: 
     at_once = [(0.6, *AHEAD[1:]), *((0.7, *other[1:]) for other in others)]
     assert (after.text(C2S), after.completions) == (assembled([*old(), *at_once], form).only.text(C2S), ["flushed"])
     assert "f" * 5000 in after.text(C2S)
+
+
+@FORMS
+def test_with_strict_checks_it_never_counts(form: str) -> None:
+    recorder = assembled([*old(), AHEAD, GOES_ON], form, checks="strict")
+    assert streams(recorder) == [(500, 600, 0, ["flushed"])]
+
+
+@FORMS
+def test_a_stray_on_a_connection_that_is_over_is_late_data_and_no_more(form: str) -> None:
+    recorder = assembled([*old(fin=True), AHEAD], form)
+    assert (recorder.only.completions, recorder.kinds) == (["fin"], {"data_after_fin"})
 
 
 @FORMS

@@ -74,8 +74,7 @@ class Resets(Handshake):
             half.anomaly("rst_in_window_not_exact", offset, timestamp)
             if not self.host._strict and offset == half.max_offset:
                 half.rst_offset = offset  # it follows all that was seen: it counts once the holes are filled
-                if half.cuts:
-                    half.drain()
+                half.drain()
             elif half.cuts and offset == half.max_offset == half.cuts.end():
                 self.reset_if_silent()  # exact, if the receiver has got what the capture lacks of the last packet
 
