@@ -236,3 +236,13 @@ def test_data_that_a_limit_gave_up_as_a_decoy_leaves_the_queue_in_order() -> Non
     assembler.flush_all()
     offsets = [chunk.offset for chunk in recorder.only.chunks if chunk.direction == C2S]
     assert offsets == sorted(offsets)
+
+
+def test_copies_of_a_cut_packet_behind_a_hole_count_once() -> None:
+    """Few such packets are remembered: none gives way to a copy, and none to one farther on."""
+    assembler, recorder = opened()
+    for start in [10] * 20 + [30] * 20 + [50, 70] + [90] * 3:
+        assembler.assemble(tcp_frame(CLIENT, SERVER, 100 + start, b"x" * 10, ack=500)[:HEADERS], 2.0)
+    assembler.flush_all()
+    cut = [gap.offset for gap in recorder.only.gaps if gap.reason == "truncated"]
+    assert cut == [10, 30, 50, 70]
