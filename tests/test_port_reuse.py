@@ -213,6 +213,18 @@ def test_a_syn_ack_behind_the_server_s_fin_begins_a_connection_however_near_its_
 
 @FORMS
 @CHECKS
+@pytest.mark.parametrize("client_isn", [2000, 700_000, 3 * 10**9])
+def test_a_client_behind_its_own_fin_confirms_a_new_connection_however_near_the_server_s_number_is(
+    client_isn: int, checks: str, form: str
+) -> None:
+    """The capture has not got the server's FIN, nor the new SYN."""
+    old = [*exchange(1000, 5000, b"one", b"ONE"), ("c", "FA", 1004, 5004, b""), ("s", "A", 5004, 1005, b"ON")]
+    recorder = assembled(old + exchange(client_isn, 6000, b"two", b"TWO")[1:], form, checks=checks)
+    assert [each[:2] for each in streams(recorder)] == [("one", "ONEON"), ("two", "TWO")]
+
+
+@FORMS
+@CHECKS
 @pytest.mark.parametrize("client_isn", [1104, 3_000_000, 3 * 10**9])
 @pytest.mark.parametrize("between", [
     [("s", "A", 5004, 1004, b"tail")], [("s", "A", 5008, 1004, b"")], [("s", "FA", 5004, 1004, b"tail")],
@@ -291,11 +303,13 @@ def test_a_direction_seen_alone_gives_way_behind_its_fin_at_once(
 @pytest.mark.parametrize("start", ["any", "syn"])
 @pytest.mark.parametrize("fins", [0, 1, 2])
 @pytest.mark.parametrize("client_isn", [3 * 10**9, 1050, 3_000_000])
+@pytest.mark.parametrize("order", [1, -1])
 def test_data_that_waits_for_its_start_is_none_of_a_syn_that_is_far_from_it(
-    client_isn: int, fins: int, start: str, checks: str, form: str
+    order: int, client_isn: int, fins: int, start: str, checks: str, form: str
 ) -> None:
     """The last segments of a connection, then the next one on the same ports: no gap from here to there."""
-    last = [("c", "A", 1001, 5001, b"old"), ("s", "A", 5001, 1004, b"OLD")]
+    pieces: List[Packet] = [("c", "A", 1001, 5001, b"o"), ("c", "A", 1002, 5001, b"ld")]
+    last: List[Packet] = [*pieces[::order], ("s", "A", 5001, 1004, b"OLD")]
     ends = [("c", "FA", 1004, 5004, b""), ("s", "FA", 5004, 1005, b"")][:fins]
     packets = [*last, *ends, *exchange(client_isn, 8_000_000, b"new", b"NEW")]
     recorder = assembled(packets, form, checks=checks, start=start)

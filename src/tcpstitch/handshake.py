@@ -273,8 +273,9 @@ class Handshake(TouchedState):
                 confirmed = _answers(segment, syn) and not known
             else:  # an acknowledgement of what only the new connection can have sent
                 margin = 0 if self.host._strict else max(half.max_window, NEAR)
-                confirmed = ahead <= NEAR and not _acknowledges(half.peer, segment.ack, margin)
-                confirmed = confirmed and (not syn.flags & ACK or segment.seq == syn.ack)
+                elsewhere = not _acknowledges(half.peer, segment.ack, margin)
+                elsewhere = elsewhere or half.ended and not _acknowledges(half, segment.seq, margin)
+                confirmed = ahead <= NEAR and elsewhere and (not syn.flags & ACK or segment.seq == syn.ack)
         elif self.host._strict or syn.flags & ACK and half.peer.known:
             confirmed = False  # only what the other side says counts
         else:  # it goes on with data, which are not just the next ones of the old connection
@@ -324,8 +325,8 @@ def _is_of(half: HalfStream, base: int) -> bool:
 def _may_begin(half: HalfStream, base: int) -> bool:
     """Whether data that waits for its start can lie behind a SYN, as far as it is from there."""
     offset = unwrap(base, half.base_seq, 0)
-    lowest = half.hole_end()
-    return lowest < 0 or lowest - FARTHEST_START <= offset < half.max_offset
+    nothing_waits = not (half.queue or half.cuts)
+    return nothing_waits or half.hole_end() - FARTHEST_START <= offset < half.max_offset  # may be below 0
 
 
 def _lowest(half: HalfStream) -> int:
