@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,3 +133,30 @@ def test_a_syn_opens_anew_on_the_addresses_of_one_that_is_kept_small() -> None:
         recorder = usual(whole(0), late(0, "syn", up))
         assert [anomaly.kind for anomaly in recorder.connections[-1].anomalies] == ["tuple_reuse"]
         assert len(recorder.connections) == 2
+
+
+def repeated(kind: str) -> List[Tuple[float, bytes]]:
+    return [(time, late(0, kind, False)) for time in (51.0, 102.0)]
+
+
+@pytest.mark.parametrize("form", ["frame", "segment"])
+@pytest.mark.parametrize("kind", ["old", "fin"])
+def test_what_is_sent_again_makes_a_connection_linger_anew(kind: str, form: str) -> None:
+    """A host that gets no answer doubles its timeout; what it repeats opens nothing (RFC 9293 3.10.7.4)."""
+    recorder, decode = Recorder(), PacketDecoder().decode
+    assembler = Assembler(recorder)
+    for time, frame in [(0.0, frame) for frame in whole(0)] + repeated(kind):
+        for each in [frame] if form == "frame" else decode(frame):
+            assembler.assemble(each, time)
+    assert len(recorder.connections) == assembler.statistics().connections_lingering == 1
+    assembler.assemble(packet(1, True, "S", 1, 0), 170.0)
+    assert assembler.statistics().connections_lingering == 0
+
+
+def test_more_than_was_sent_does_not_make_a_connection_linger_anew() -> None:
+    """Forged FINs would hide for ever what goes on behind them."""
+    recorder = Recorder()
+    with Assembler(recorder) as assembler:
+        for time, frame in [(0.0, frame) for frame in whole(0)] + repeated("more"):
+            assembler.assemble(frame, time)
+    assert [connection.completions for connection in recorder.connections] == [["fin"], ["flushed"]]

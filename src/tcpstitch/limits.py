@@ -163,7 +163,8 @@ class Timeouts:
     `idle`: a connection without packets is completed (RFC 5382 REQ-5: at least 2 hours 4 minutes), up to an eighth of
     that later, and not before a quarter as many packets came as connections are open: looking at all of them costs.
     `embryonic`: a handshake that does not finish (RFC 5382 REQ-5: 4 minutes).
-    `closed`: how long a closed connection lingers so that late packets open nothing (60 s, Linux TIME-WAIT).
+    `closed`: how long a closed connection lingers so that late packets open nothing (60 s, Linux TIME-WAIT), from its
+    end, or from when data or a FIN of it was last sent again.
     `acknowledged`: grace for bytes that the receiver confirmed but the capture does not hold (reordering taps;
     docs/decisions/0003 has the measurement).
     `fragment`: an IP datagram whose fragments do not all come (Linux waits 30 s for IPv4; RFC 8200 says 60 for IPv6).

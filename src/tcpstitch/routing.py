@@ -10,8 +10,9 @@ from .details import Pending
 from .errors import PacketTypeError, UsageError, is_plain
 from .half import IGNORED, HalfStream
 from .limits import key_cost
-from .segment import CONTROL, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
+from .segment import CONTROL, FIN, RST, SYN, Flow, FlowKey, Segment, directed_flow, reverse_key, usable
 from .sequence import MASK
+from .sequencing import behind
 from .state import StreamState
 from .stream import Stream
 from .timers import BACK_SECONDS, Timers, seconds
@@ -233,6 +234,8 @@ class Routing(Timers):
                     return half
                 self._apply(half, *opening)
                 return self._halves.get(segment.key)
+        if (segment.length or flags & FIN) and half.known and half.offset_of(behind(segment)) <= half.next_offset + 1:
+            self._linger(state)  # it is sent again: TIME-WAIT starts anew (RFC 9293 3.10.7.4, eighth check)
         accepted = state.watcher is not None and (not state.accepts or self._accepted(state, half, segment))
         if accepted and segment.length:
             state.late_data(half, segment, timestamp)

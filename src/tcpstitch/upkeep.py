@@ -174,9 +174,13 @@ class Upkeep(Bounds):
         try:
             self._end(state, reason)
         finally:  # an interrupt passes through here
-            if state.key in self._closed:
-                self._closed.move_to_end(state.key)
-            self._closed[state.key] = (self._now, state)
+            self._linger(state)
+
+    def _linger(self, state: StreamState) -> None:
+        """Late packets are judged by this connection, for `Timeouts.closed` from now on."""
+        if state.key in self._closed:
+            self._closed.move_to_end(state.key)
+        self._closed[state.key] = (self._now, state)
 
     def _end(self, state: StreamState, reason: str) -> None:
         state.closed = True
