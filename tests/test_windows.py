@@ -123,3 +123,17 @@ def test_the_acknowledgement_of_more_than_can_be_set_aside_locks_nobody_out() ->
             assembler.assemble(segment, 1000.0 + number / 100)
     assert recorder.only.text(C2S) == "0123456789" + 16 * "ab" + "[28 bytes missing]end"
     assert recorder.only.data(S2C) == b"yes"
+
+
+@pytest.mark.parametrize("again, whole", [
+    ([client(10, b"abcd")], b"abcdefgh"),
+    ([client(10, b"abc"), client(13, b"def")], b"abcdefgh"),
+    ([client(10, b"abXd")], b"abXd"),
+    ([client(10, b"abc"), client(13, b"deX")], b"abcdeX"),
+])  # fmt: skip
+def test_what_is_sent_again_in_other_pieces_does_not_refute_the_first_copy(again: List[Segment], whole: bytes) -> None:
+    """The tap had it ahead of the window that it was sent into. Other bytes in its place refute it."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0)]
+    segments = [client(12, b"cdefgh"), server(0, ack=10, window=6), *again, server(0, ack=18, window=10)]
+    recorder = seen(*opened(), *full, *segments)
+    assert recorder.only.data(C2S) == b"0123456789" + whole

@@ -8,7 +8,7 @@ from .details import Pending, Refused, without
 from .half import HalfStream
 from .reuse import Reuse
 from .segment import FIN, RST, SYN, Segment
-from .sequence import MASK
+from .sequence import difference
 from .sequencing import behind
 from .validate import TTL_MARGIN, refusal, refusal_detail, without_fin
 
@@ -52,7 +52,7 @@ class Doubts(Reuse):
 
     def _doubted(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
         """Whether this segment is set aside until the receiver acknowledges it: under strict checks data that may die
-        on the way, by its TTL; a second such segment is a new path. Other data at the place of what waits wins."""
+        on the way, by its TTL; a second such segment is a new path. Other bytes at the place of what waits win."""
         if self.host._strict and segment.ttl <= half.ttl - TTL_MARGIN:
             low = self._low(half)
             if not low or low[0].segment.seq == segment.seq:
@@ -105,6 +105,13 @@ def _same(segment: Segment, other: Segment) -> bool:
 
 
 def _takes_place(segment: Segment, doubted: Segment) -> bool:
-    """Whether the data of a segment has the first byte of another one, or the number of its FIN."""
-    numbers = (doubted.seq, behind(doubted) - 1) if doubted.flags & FIN else (doubted.seq,)
-    return any((number - segment.seq) & MASK < segment.length for number in numbers)
+    """Whether a segment has other bytes at the place of that one, or all of its bytes, or data at its FIN's number. The
+    same bytes in part speak for it: it was cut anew and sent again. What was not captured of either may be other bytes.
+    """
+    at = difference(segment.seq, doubted.seq)
+    end = at + doubted.length
+    if doubted.flags & FIN and 0 <= end < segment.length:
+        return True
+    first, last = max(at, 0), min(end, segment.length)
+    same = segment.payload[first:last] == doubted.payload[first - at : last - at]
+    return first < last and (not same or (first, last) == (at, end))
