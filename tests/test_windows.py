@@ -26,9 +26,9 @@ def opened(window: int = 10) -> List[Segment]:
     return [syn, answer, client(0, window=window)]
 
 
-def seen(*segments: Segment) -> Recorder:
+def seen(*segments: Segment, checks: str = "strict") -> Recorder:
     recorder = Recorder()
-    assembler = Assembler(recorder, checks="strict")
+    assembler = Assembler(recorder, checks=checks)
     for number, segment in enumerate(segments):
         assembler.assemble(segment, 1000.0 + number / 100)
         assembler.check()
@@ -123,6 +123,15 @@ def test_the_acknowledgement_of_more_than_can_be_set_aside_locks_nobody_out() ->
             assembler.assemble(segment, 1000.0 + number / 100)
     assert recorder.only.text(C2S) == "0123456789" + 16 * "ab" + "[28 bytes missing]end"
     assert recorder.only.data(S2C) == b"yes"
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_a_byte_that_is_acknowledged_was_no_probe_of_the_window_that_closed_behind_it(checks: str) -> None:
+    """The tap had it behind the acknowledgement, and that filled the window."""
+    full = [client(0, b"0123456789"), server(0, ack=10, window=0), server(0, ack=10, window=4)]
+    recorder = seen(*opened(), *full, client(11, b"bcd"), server(0, ack=14, window=0), client(10, b"a"), checks=checks)
+    assert recorder.only.data(C2S) == b"0123456789abcd"
+    assert recorder.kinds == set()
 
 
 @pytest.mark.parametrize("again, whole", [

@@ -275,7 +275,8 @@ class StreamState(Doubts):
                 return
         if start >= half.window_end() and start > half.next_offset and not half.holding:
             half.anomaly("out_of_window", start, timestamp)
-        if start == half.next_offset and half.peer.window == 0 and half.peer.known and segment.length == 1:
+        probes = start == half.next_offset >= half.acked and half.peer.window == 0 and half.peer.known
+        if probes and segment.length == 1:
             half.anomaly("zero_window_probe", start, timestamp)
         if segment.length == 1 and not half.holding and half.peer.known:
             # One byte behind a few that are not acknowledged: an honest sender waits (RFC 9293 3.7.4, Nagle).

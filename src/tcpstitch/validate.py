@@ -83,7 +83,7 @@ def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
     fin = segment.flags & FIN
     if start + segment.length + bool(fin and segment.length) <= half.next_offset:
         return None
-    if window == 0 and segment.length == 1 and start == half.next_offset:
+    if window == 0 and segment.length == 1 and start == half.next_offset >= half.acked:
         return "zero_window_probe"
     empty = not segment.length and not fin  # its sender may have filled the window
     first = max(start, half.next_offset) - empty  # what comes with old data needs room as well
