@@ -17,8 +17,6 @@ from .common import add_options, counted, make_assembler, open_source, read, say
 from .index import INDEX_NAME, Gaps, Index
 
 _OPEN_FILES = 128
-_REMEMBERED_NAMES = 1 << 13
-_EASILY_FOUND = 8  # so many names are tried in no time
 
 
 def endpoint_name(endpoint: Endpoint) -> str:
@@ -33,14 +31,12 @@ def endpoint_name(endpoint: Endpoint) -> str:
 class Output:
     """The directory: names, a bounded number of open files, the index.
 
-    Memory is bounded whatever the number of connections: a name in use is recognised by its file, and the counts
-    remembered for addresses that come again and again only shorten that search.
+    Memory is bounded whatever the number of connections: a name in use is recognised by its file.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
-        self._next_count: OrderedDict[Tuple[str, str], int] = OrderedDict()
         self.files = 0
         if not directory:
             raise UsageError("the output's name is empty: give a new directory")
@@ -53,21 +49,27 @@ class Output:
         self.index = Index(directory)
 
     def names(self, flow: Flow) -> Tuple[str, str]:
-        """Unused names for both directions; a recurring pair of endpoints gets c1, c2 and so on."""
+        """Unused names for both directions; a recurring pair of endpoints gets c1, c2 and so on. O(log n) looks for a
+        file, for n connections of the pair."""
         client, server = endpoint_name(flow.client), endpoint_name(flow.server)
-        pair = (min(client, server), max(client, server))
-        count = self._next_count.pop(pair, 0)
-        while True:
+
+        def named(count: int) -> Tuple[str, str]:
             suffix = f"c{count}" if count else ""
-            names = (f"{client}-{server}{suffix}", f"{server}-{client}{suffix}")
-            count += 1
-            if not any(os.path.exists(os.path.join(self._directory, name)) for name in names):
-                break
-        if count > _EASILY_FOUND:
-            self._next_count[pair] = count
-            if len(self._next_count) > _REMEMBERED_NAMES:
-                self._next_count.popitem(last=False)
-        return names
+            return f"{client}-{server}{suffix}", f"{server}-{client}{suffix}"
+
+        def used(count: int) -> bool:
+            return any(os.path.exists(os.path.join(self._directory, name)) for name in named(count))
+
+        last, free = -1, 0
+        while used(free):
+            last, free = free, 2 * free + 1
+        while free - last > 1:  # where names between are free, any of them will do
+            middle = (last + free) // 2
+            if used(middle):
+                last = middle
+            else:
+                free = middle
+        return named(free)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a file, opening it again if it was closed for others. Raises OSError."""
