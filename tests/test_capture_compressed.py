@@ -59,7 +59,7 @@ def test_a_cut_compressed_capture_warns_or_is_refused(compress):
 @pytest.mark.parametrize("rest", [b"", random.Random(9).randbytes(50_000)], ids=["cut", "damaged"])
 def test_what_the_caller_unpacks_may_be_cut_or_damaged_as_well(module, rest):
     """Each of these modules raises other exceptions."""
-    packed = module.compress(pcap([(float(n), random.Random(n).randbytes(350_000).hex().encode()) for n in range(4)]))
+    packed = module.compress(pcap([(float(n), random.Random(n).randbytes(175_000).hex().encode()) for n in range(4)]))
     unpacked = module.open(io.BytesIO(packed[: len(packed) * 3 // 4] + rest))
     with open_capture(unpacked) as capture, pytest.warns(CaptureWarning, match=r"^<.*cannot be read: "):
         assert 1 <= len(list(capture)) < 4

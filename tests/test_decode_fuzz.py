@@ -28,7 +28,7 @@ def check(decoder, packet, linktype, timestamp=0.0):
     assert decoder.fragment_bytes <= 4 << 20
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([*LINKTYPES, 147, 2**31]), KEYS)
 def test_any_bytes_of_any_link_type_are_decoded_or_counted(packet, linktype, flow_key):
     check(PacketDecoder(flow_key=flow_key), packet, linktype)
@@ -60,7 +60,7 @@ def mutate(packet, steps):
     return bytes(data)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.sampled_from(FRAMES), mutations, KEYS)
 def test_damaged_frames_are_decoded_or_counted(frame, steps, flow_key):
     linktype, packet = frame
@@ -84,7 +84,7 @@ def values(segment):
 SHORT_PATH = [frame for frame in FRAMES if frame[0] in (1, 101, 113, 228, 229, 276)]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1200, deadline=None)
 @given(st.sampled_from(SHORT_PATH), mutations, KEYS)
 def test_the_short_path_and_the_long_path_say_the_same(frame, steps, flow_key):
     linktype, packet = frame
