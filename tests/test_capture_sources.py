@@ -276,8 +276,15 @@ def test_follow_refuses_several_sources():
 
 
 @pytest.mark.parametrize(
-    "source, advice", [(b"bytes", "io.BytesIO"), (iter(["path"]), "make a list"), ({"path"}, "not set$")]
-)  # fmt: skip
+    "source, advice",
+    [
+        (b"bytes", "io.BytesIO"),
+        (iter(["path"]), "make a list of the paths"),
+        (iter([(1.0, b"packet")]), "packets are for Assembler.run"),
+        ([(1.0, b"packet")], "packets with their times are for Assembler.run"),
+        ({"path"}, "not set$"),
+    ],
+)
 def test_what_is_no_source_is_refused_with_what_to_make_of_it(source, advice):
     with pytest.raises(UsageError, match=advice):
         open_capture(source)

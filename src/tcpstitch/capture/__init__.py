@@ -179,7 +179,9 @@ def checked_sources(source: Sources) -> List[Any]:
             if isinstance(what, (bytes, bytearray, memoryview)):
                 advice = ": wrap what a file holds in io.BytesIO, decode a path"
             elif hasattr(what, "__next__"):
-                advice = ": make a list of what it gives"
+                advice = ": make a list of the paths that it gives; packets are for Assembler.run"
+            elif isinstance(what, tuple):
+                advice = ": packets with their times are for Assembler.run"
             found = type(what).__name__ + advice
             raise UsageError(f"open_capture takes a path, a binary file object, '-' or a list of them, not {found}")
     if wanted.count("-") > 1:
