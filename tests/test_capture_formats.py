@@ -159,7 +159,8 @@ def test_host_names_do_not_grow_without_bound():
 
 def test_snoop_data_links_become_pcap_link_types():
     assert read(snoop()) == PACKETS
-    with open_capture(io.BytesIO(snoop(datalink=8))) as capture:
-        assert capture.linktype == 10
+    for datalink, linktype in ((8, 10), (0x18, 1), (0x19, 1), (0x80000005, 226)):
+        with open_capture(io.BytesIO(snoop(datalink=datalink))) as capture:
+            assert capture.linktype == linktype
     with open_capture(io.BytesIO(snoop(datalink=77))) as capture:
         assert capture.linktype > 0xFFFF

@@ -11,8 +11,8 @@ from .source import Source
 
 MAGIC = b"snoop\0\0\0"
 HEADER_BYTES = 16
-# RFC 1761's datalink codes and Solaris' later ones, as pcap link types.
-LINKTYPES = {0: 1, 2: 6, 4: 1, 5: 104, 8: 10, 18: 123, 0x19: 226}
+# RFC 1761's datalink codes and Solaris' later ones (sys/dlpi.h), as pcap link types.
+LINKTYPES = {0: 1, 2: 6, 4: 1, 5: 104, 8: 10, 18: 123, 0x18: 1, 0x19: 1, 0x80000005: 226}
 _RECORD = struct.Struct(">xxxxIIxxxxII")
 
 

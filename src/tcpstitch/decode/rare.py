@@ -213,7 +213,8 @@ def endace(walk: Walk, at: At) -> None:
     if kind in (2, 11, 16, 20):
         at.skip(2)
         ethernet(walk, at)
-    elif kind in (1, 10, 15, 17):
+    elif kind in (1, 5, 10, 15, 17, 19):
+        at.skip(4 if kind in (5, 17) else 0)  # of which channel
         ppp(walk, at)
     elif kind in (22, 23):
         ip(walk, at)
