@@ -19,8 +19,8 @@ def ipv4(walk: Walk, at: At) -> None:
     total = U16(data, pos + 2)[0]
     if first >> 4 != 4 or header < 20 or (total and total < header):
         raise DecodeError("bad_ip_header")
-    # A total length of 0 is left by segmentation offload: the packet is what was captured.
-    at.clip(pos + total if total else at.end)
+    if total:  # 0 is left by segmentation offload: the packet is what was captured
+        at.clip(pos + total)
     at.need(header)
     at.ttl = data[pos + 8]
     at.addresses = data[pos + 12 : pos + 20]
@@ -43,6 +43,8 @@ def _jumbo_length(at: At, size: int) -> int:
             break
         if data[pos] == 0xC2 and data[pos + 1] == 4:
             length: int = U32(data, pos + 2)[0]
+            if length <= 0xFFFF:
+                raise DecodeError("bad_ip_header")  # RFC 2675 3: to be discarded
             return length
         pos += 1 if data[pos] == 0 else 2 + data[pos + 1]
     return 0
@@ -61,8 +63,8 @@ def ipv6(walk: Walk, at: At) -> None:
     at.checkable = True
     if not length and number == _HOP_BY_HOP:
         length = _jumbo_length(at, (at.byte(1) + 1) * 8)
-    # Segmentation offload above 64 KiB (BIG TCP) leaves 0, with the jumbo option or without.
-    at.clip(at.pos + length if length else at.end)
+    if length:  # segmentation offload above 64 KiB (BIG TCP) leaves 0, with the jumbo option or without
+        at.clip(at.pos + length)
     _extensions(walk, at, number)
 
 

@@ -23,9 +23,11 @@ def udp(walk: Walk, at: At) -> None:
         handler = UDP_PORTS.get(source)
     if handler is None:
         raise DecodeError("not_tcp")
+    if 0 < length < 8:
+        raise DecodeError("bad_header")
+    if length:  # 0 is left by segmentation offload, and in jumbograms (RFC 2675 4)
+        at.clip(pos + length)
     at.pos = pos + 8
-    if length >= 8:
-        at.clip(min(pos + length, at.end))
     handler(walk, at)
 
 
