@@ -169,6 +169,12 @@ RARE_FRAMES = {
                      + bytes(2) + _ETHERNET4),
     "erf hdlc extended": (197, bytes(8) + b"\x81\x04" + struct.pack("!HHH", 28 + len(PLAIN4), 0, 4 + len(PLAIN4))
                           + b"\x03" + bytes(7) + b"\x0f\0\x08\0" + PLAIN4),
+    "erf hdlc hashed": (197, bytes(8) + b"\x13\x04" + struct.pack("!HHH", 20 + len(PLAIN4), 0, 4 + len(PLAIN4))
+                        + b"\x0f\0\x08\0" + PLAIN4),
+    "erf hdlc channel": (197, bytes(8) + b"\x05\x04" + struct.pack("!HHH", 24 + len(PLAIN4), 0, 4 + len(PLAIN4))
+                         + b"\0\0\0\1\x0f\0\x08\0" + PLAIN4),
+    "erf ppp coloured channel": (197, bytes(8) + b"\x11\x04" + struct.pack("!HHH", 20 + len(PPP4), 0, len(PPP4))
+                                 + b"\0\0\0\1" + PPP4),
     "erf ipv4": (197, bytes(8) + b"\x16\x04" + struct.pack("!HHH", 16 + len(PLAIN4), 0, len(PLAIN4)) + PLAIN4),
     "ipnet": (226, struct.pack("!BBHIIIII", 1, 2, 0, len(PLAIN4), 1, 1, 0, 0) + PLAIN4),
     "netanalyzer": (240, b"\x02\x08\0\0" + _ETHERNET4),
@@ -190,6 +196,7 @@ TUNNEL_FRAMES = {
     "mpls": ethernet(_OUTER_LABEL + _LABEL + PLAIN4, 0x8847),
     "mpls multicast": ethernet(_LABEL + PLAIN4, 0x8848),
     "mpls ethernet": ethernet(_LABEL + _ETHERNET4, 0x8847),
+    "mpls with an e-tag": ethernet(_LABEL + ethernet(bytes(6) + b"\x08\0" + PLAIN4, 0x893F), 0x8847),
     "mpls control word": ethernet(_LABEL + bytes(4) + _ETHERNET4, 0x8847),
     "pppoe": ethernet(LINK_FRAMES["pppoe"][1], 0x8864),
     "pbb": ethernet(struct.pack("!I", 77) + _ETHERNET4, 0x88E7),
@@ -269,4 +276,6 @@ def pieces_of_everything():
     frames += [(1, ethernet(over_ip(bytes(40), 50))), (1, ethernet(_ETHERNET4, 0x6558))]
     frames += [(138, bytes(16) + kind + b"\0\x05\x08\0" + PLAIN4) for kind in
                (b"\x81\0", b"\x88\xa8", b"\x91\0", b"\x92\0")]  # fmt: skip
+    frames += [(138, bytes(16) + struct.pack("!H", kind) + bytes(size) + b"\x08\0" + PLAIN4) for kind, size in
+               ((0x8926, 4), (0x893F, 6), (0x8909, 6), (0x892F, 4))]  # fmt: skip
     return [*frames, (229, ipv6(chain + body, 0))]

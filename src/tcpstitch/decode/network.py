@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..errors import DecodeError
 from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, U16, U32, At, Walk, register
 
@@ -238,7 +240,5 @@ def trill(walk: Walk, at: At) -> None:
     ethernet(walk, at)
 
 
-@register(ETHERTYPES, 0x8100, 0x88A8, 0x9100, 0x9200)
-def vlan(walk: Walk, at: At) -> None:
-    """A tag that follows something else than Ethernet, such as GRE or a cooked header."""
-    tagged(walk, at, 0x8100)
+for _kind in (0x8100, 0x88A8, 0x9100, 0x9200, 0x8926, 0x893F, 0x8909, 0x892F):
+    ETHERTYPES[_kind] = partial(tagged, kind=_kind)  # where a tag follows something else than Ethernet, such as Geneve
