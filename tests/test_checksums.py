@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decode_frames import A6, B6, C4, D4, ethernet, ipv4, ipv6, tcp
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, PacketDecoder
@@ -133,3 +134,32 @@ def test_the_nearest_wait_where_several_have_wrong_checksums(count: int, order: 
 def test_strict_checks_never_take_it() -> None:
     """RFC 9293 3.1: the receiver drops it; what it acknowledged was another copy."""
     assert run(BAD, acknowledge(109), BEHIND, checks="strict").only.text() == "good [4 bytes missing]more"
+
+
+def routed(kind: int, pointer: int) -> bytes:
+    """To a segment for D4, in IPv4 with a source route of one address behind another option."""
+    return ethernet(ipv4(tcp(destination=D4), destination=C4, options=bytes((1, kind, 7, pointer)) + D4))
+
+
+HOME = ethernet(ipv6(bytes((6, 2, 1, 2, 0, 0, 0xC9, 16)) + B6 + tcp(source=B6, destination=B6), 60, source=A6), 0x86DD)
+
+
+@pytest.mark.parametrize("frame", [routed(131, 4), routed(137, 4), HOME], ids=["loose", "strict", "home address"])
+def test_a_checksum_over_an_address_that_an_option_names_is_not_judged(frame: bytes) -> None:
+    (segment,) = PacketDecoder().decode(frame)
+    assert segment.checksum_ok() is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        routed(131, 8),
+        routed(7, 4),
+        ethernet(ipv4(tcp(destination=D4), destination=C4, options=bytes((0, 131, 7, 4)))),
+        HOME.replace(b"\xc9\x10", b"\xc8\x10"),
+    ],
+    ids=["route at its end", "recorded route", "behind the end of options", "another option"],
+)
+def test_a_checksum_over_the_addresses_in_the_header_is(frame: bytes) -> None:
+    (segment,) = PacketDecoder().decode(frame)
+    assert segment.checksum_ok() is False

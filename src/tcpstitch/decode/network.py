@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from ..errors import DecodeError
-from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, U16, U32, At, Walk, register
+from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, U16, At, Walk, register
 
-_ROUTING, _FRAGMENT, _AUTHENTICATION, _HOP_BY_HOP = 43, 44, 51, 0
-_SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, 60, 135, 139, 140))
+_ROUTING, _FRAGMENT, _AUTHENTICATION, _HOP_BY_HOP, _DESTINATION = 43, 44, 51, 0, 60
+_SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, _DESTINATION, 135, 139, 140))
 _MAX_EXTENSIONS = _MAX_TAGS = 32  # far above any real chain; bounds the time one packet takes
 
 
@@ -27,7 +27,7 @@ def ipv4(walk: Walk, at: At) -> None:
     at.ttl = data[pos + 8]
     at.addresses = data[pos + 12 : pos + 20]
     at.pos = pos + header
-    at.checkable = True
+    at.checkable = header == 20 or not _source_route(data[pos + 20 : at.pos])
     number = data[pos + 9]
     fragment = U16(data, pos + 6)[0] & 0x3FFF
     if fragment:
@@ -37,19 +37,35 @@ def ipv4(walk: Walk, at: At) -> None:
         walk.protocol(number, at)
 
 
-def _jumbo_length(at: At, size: int) -> int:
-    """The length of a jumbo payload option (RFC 2675) in the hop-by-hop header at the cursor, or 0."""
-    data, pos, end = at.data, at.pos + 2, min(at.pos + size, at.limit)
+def _source_route(options: bytes) -> bool:
+    """Whether a source route (RFC 791 3.1) leads on from the destination in the header."""
+    pos = 0
+    while pos + 2 < len(options) and options[pos]:
+        if options[pos] in (131, 137):
+            return options[pos + 2] <= options[pos + 1]
+        pos += 1 if options[pos] == 1 else max(2, options[pos + 1])
+    return False
+
+
+def _option(at: At, kind: int, size: int) -> bytes:
+    """The value of this option, if it has this size, in the hop-by-hop or destination options at the cursor."""
+    data, pos, end = at.data, at.pos + 2, min(at.pos + (at.byte(1) + 1) * 8, at.limit)
     for _ in range(MAX_FIELDS):
-        if pos + 6 > end:
+        if pos + 2 + size > end:
             break
-        if data[pos] == 0xC2 and data[pos + 1] == 4:
-            length: int = U32(data, pos + 2)[0]
-            if length <= 0xFFFF:
-                raise DecodeError("bad_ip_header")  # RFC 2675 3: to be discarded
-            return length
+        if data[pos] == kind and data[pos + 1] == size:
+            return data[pos + 2 : pos + 2 + size]
         pos += 1 if data[pos] == 0 else 2 + data[pos + 1]
-    return 0
+    return b""
+
+
+def _jumbo_length(at: At) -> int:
+    """The length of a jumbo payload option (RFC 2675) in the hop-by-hop header at the cursor, or 0."""
+    value = _option(at, 0xC2, 4)
+    length = int.from_bytes(value, "big")
+    if value and length <= 0xFFFF:
+        raise DecodeError("bad_ip_header")  # RFC 2675 3: to be discarded
+    return length
 
 
 @register(ETHERTYPES, 0x86DD)
@@ -64,7 +80,7 @@ def ipv6(walk: Walk, at: At) -> None:
     at.pos = pos + 40
     at.checkable = True
     if not length and number == _HOP_BY_HOP:
-        length = _jumbo_length(at, (at.byte(1) + 1) * 8)
+        length = _jumbo_length(at)
     if length:  # segmentation offload above 64 KiB (BIG TCP) leaves 0, with the jumbo option or without
         at.clip(at.pos + length)
     _extensions(walk, at, number)
@@ -75,8 +91,9 @@ def _extensions(walk: Walk, at: At, number: int) -> None:
     for _ in range(_MAX_EXTENSIONS):
         if number in _SKIPPED:
             pos = at.need(8)
-            if number == _ROUTING and data[pos + 3]:
-                at.checkable = False  # the checksum is over the final destination, not the one in the header
+            # The checksum is over the final destination, or the home address (RFC 6275 6.3), not the one in the header.
+            if number == _ROUTING and data[pos + 3] or number == _DESTINATION and _option(at, 0xC9, 16):
+                at.checkable = False
             at.pos = pos + (data[pos + 1] + 1) * 8
             number = data[pos]
         elif number == _AUTHENTICATION:
