@@ -188,6 +188,7 @@ RARE_FRAMES = {
     "marvell with type": (285, _ETHERNET4[:12] + b"\xda\xda\0\0\xe0\x08\0\5" + _ETHERNET4[12:]),
     "sll radiotap": (113, b"\0\0" + struct.pack("!H", 803) + bytes(10) + b"\0\4"
                      + bytes.fromhex("0000080000000000") + frame80211(llc(PLAIN4))),
+    "sll frame relay": (113, b"\0\0" + struct.pack("!H", 770) + bytes(10) + b"\0\4\x18\x41\x03\xcc" + PLAIN4),
     "sll2 802.11": (276, b"\0\4" + bytes(6) + struct.pack("!H", 801) + bytes(10) + frame80211(llc(PLAIN4))),
 }  # fmt: skip
 LINK_FRAMES.update(RARE_FRAMES)

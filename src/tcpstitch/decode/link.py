@@ -18,7 +18,7 @@ for _number in RAW:
 
 _IPV6_FAMILIES = (10, 24, 26, 28, 30)  # Linux, NetBSD and OpenBSD, Solaris, FreeBSD, macOS
 
-_MONITORED = {801: 105, 802: 119, 803: 127}  # ARPHRD_IEEE80211, with Prism, with radiotap
+_WHOLE = {770: 107, 801: 105, 802: 119, 803: 127}  # ARPHRD_FRAD, _IEEE80211, with Prism, with radiotap
 
 
 @register(LINKS, 0, 108)
@@ -37,10 +37,10 @@ def loopback(walk: Walk, at: At) -> None:
 
 
 def _cooked(walk: Walk, at: At, hardware: int, kind: int) -> None:
-    if hardware in _MONITORED:
-        # Of an interface in monitor mode the frame is there whole, and the protocol means nothing.
+    if hardware in _WHOLE:
+        # The frame is there whole, and the protocol means nothing.
         walk.enter(at, "")
-        walk.link(_MONITORED[hardware], at)
+        walk.link(_WHOLE[hardware], at)
     elif kind == 4:
         llc(walk, at)
     elif kind <= 1500:
@@ -120,10 +120,10 @@ def as_ethernet(packet: Any) -> Optional[bytes]:
         return None
     linktype = getattr(packet, "linktype", None)
     if linktype == 113:
-        plain = packet[14:16] in (IPV4, IPV6) and int.from_bytes(packet[2:4], "big") not in _MONITORED
+        plain = packet[14:16] in (IPV4, IPV6) and int.from_bytes(packet[2:4], "big") not in _WHOLE
         return packet[2:] if plain else None
     if linktype == 276:
-        plain = packet[:2] in (IPV4, IPV6) and int.from_bytes(packet[8:10], "big") not in _MONITORED
+        plain = packet[:2] in (IPV4, IPV6) and int.from_bytes(packet[8:10], "big") not in _WHOLE
         return _NOWHERE + packet[:2] + packet[20:] if plain else None
     if linktype == 0 and packet[:4] in (b"\2\0\0\0", b"\0\0\0\2"):
         return _NOWHERE + IPV4 + packet[4:]

@@ -8,7 +8,8 @@ from ..errors import DecodeError
 from .walk import ETHERTYPES, MAX_FIELDS, PROTOCOLS, U16, At, Walk, register
 
 _ROUTING, _FRAGMENT, _AUTHENTICATION, _HOP_BY_HOP, _DESTINATION = 43, 44, 51, 0, 60
-_SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, _DESTINATION, 135, 139, 140))
+# Nothing may follow a mobility header (RFC 6275 9.2), and hosts look no further than HIP's (RFC 7401).
+_SKIPPED = frozenset((_HOP_BY_HOP, _ROUTING, _DESTINATION, 140))
 _MAX_EXTENSIONS = _MAX_TAGS = 32  # far above any real chain; bounds the time one packet takes
 
 

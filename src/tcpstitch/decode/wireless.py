@@ -21,8 +21,8 @@ def swapped80211(walk: Walk, at: At) -> None:
 def _data_frame(walk: Walk, at: At, padded: bool, swapped: bool = False) -> None:
     pos, data = at.need(24), at.data
     control, flags = (data[pos + 1], data[pos]) if swapped else (data[pos], data[pos + 1])
-    # Type 2 is data; subtypes with bit 2 set carry none.
-    if control & 0x0C != 0x08 or control & 0x40:
+    # Of version 0 type 2 is data; subtypes with bit 2 set carry none.
+    if control & 0x4F != 0x08:
         raise DecodeError("not_ip")
     if flags & 0x40:
         raise DecodeError("encrypted")

@@ -1,4 +1,4 @@
-"""Lengths in headers that contradict each other, or say nothing."""
+"""What no host takes, and lengths that contradict each other or say nothing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import struct
 
 import pytest
 
-from decode_frames import A6, B6, PLAIN4, TUNNEL_FRAMES, ethernet, ipv6, tcp
+from decode_frames import A6, B6, PLAIN4, TUNNEL_FRAMES, ethernet, frame80211, ipv6, llc, tcp
 from tcpstitch.decode import PacketDecoder
 
 VXLAN = TUNNEL_FRAMES["vxlan"]
 _UDP_LENGTH, _OUTER_TOTAL = 14 + 20 + 4, 14 + 2
 
 
-def counted(packet: bytes) -> dict:
-    decoder = PacketDecoder()
+def counted(packet: bytes, linktype: int = 1) -> dict:
+    decoder = PacketDecoder(linktype)
     assert decoder.decode(packet) == ()
     return decoder.counts
 
@@ -58,3 +58,14 @@ def test_a_jumbo_payload_that_is_none_is_dropped(length):
     hop_by_hop = struct.pack("!BBBBI", 6, 0, 0xC2, 4, length)
     packet = ethernet(ipv6(hop_by_hop + tcp(b"x" * 70_000, A6, B6), 0, length=0), 0x86DD)
     assert counted(packet) == {"bad_ip_header": 1}
+
+
+@pytest.mark.parametrize("header", [135, 139])
+def test_nothing_follows_a_mobility_header_or_that_of_hip(header):
+    """RFC 6275 9.2, RFC 7401 5.1."""
+    packet = ethernet(ipv6(bytes((6, 0)) + bytes(6) + tcp(source=A6, destination=B6), header), 0x86DD)
+    assert counted(packet) == {"not_tcp": 1}
+
+
+def test_a_wireless_frame_of_another_version_is_no_data():
+    assert counted(frame80211(llc(PLAIN4), control=0x09), 105) == {"not_ip": 1}
