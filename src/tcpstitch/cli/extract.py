@@ -196,7 +196,8 @@ def add_parser(commands: Any) -> None:
         help="one file per direction, and an index",
         description="Write what each side of each connection sent to a file of its own, named as tcpflow does but "
         f"with IPv6 addresses in full, and {INDEX_NAME} with one JSON object per connection. Missing bytes are left "
-        "out of the files; the index lists them as [offset, length, reason]. A direction without data has no file.",
+        "out of the files; the index lists them as [offset, length, reason]. A direction without data has no file. "
+        "Anomalies are counted by kind, as far as they came before the connection was over.",
     )
     add_options(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new or empty directory")
