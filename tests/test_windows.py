@@ -146,3 +146,79 @@ def test_what_is_sent_again_in_other_pieces_does_not_refute_the_first_copy(again
     segments = [client(12, b"cdefgh"), server(0, ack=10, window=6), *again, server(0, ack=18, window=10)]
     recorder = seen(*opened(), *full, *segments)
     assert recorder.only.data(C2S) == b"0123456789" + whole
+
+
+def to_the_end(segments: List[Segment]) -> Recorder:
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate(segments):
+            assembler.assemble(segment, 1000.0 + number / 5)
+            assembler.check()
+    return recorder
+
+
+def outage(*more: Segment) -> Recorder:
+    """A connection that lost far more than a window of the client's to the capture at offset 4, then these."""
+    return to_the_end([*opened(60), client(0, b"seen"), server(0, ack=4, window=60), *more])
+
+
+FAR = 2**30 + 5_000_000  # more than any window
+
+
+def test_a_direction_of_which_more_than_a_window_was_lost_is_followed_once_both_sides_say_so() -> None:
+    recorder = outage(
+        client(FAR, b"first"), client(FAR + 5, b"next"), server(0, ack=FAR + 9, window=60), client(FAR + 9, b"last"),
+        server(0, b"answer", ack=FAR + 13, window=60),
+    )  # fmt: skip
+    assert recorder.only.text(C2S) == f"seen[{FAR - 4} bytes missing]firstnextlast"
+    assert recorder.only.data(S2C) == b"answer"
+    assert recorder.kinds == {"out_of_window", "gap"}
+
+
+@pytest.mark.parametrize("far", [
+    [client(FAR, b"far")],  # its sender alone
+    [server(0, ack=FAR + 3, window=60)],  # its receiver alone
+    [server(0, ack=FAR + 3, window=60), client(FAR, b"far")],
+    [client(FAR, b"far"), server(0, ack=FAR + 4, window=60)],  # of more than it sent
+])  # fmt: skip
+def test_one_side_alone_moves_nothing_beyond_a_window(far: List[Segment]) -> None:
+    recorder = outage(*far, client(4, b" on"), server(0, ack=7, window=60))
+    assert recorder.only.data(C2S) == b"seen on"
+
+
+@pytest.mark.parametrize("start", [0, 2**31 - 7])
+def test_an_acknowledgement_of_what_was_never_sent_opens_no_window(start: int) -> None:
+    """It may be forged, and so may what would then lie in the queue until the stream comes there."""
+    recorder = outage(server(start, ack=FAR, window=60000), *[client(FAR + 1000 * i, bytes(1000)) for i in range(9)])
+    assert recorder.only.text(C2S) == "seen"
+
+
+def test_a_side_claims_what_it_sent_by_a_bare_acknowledgement_too() -> None:
+    """All of a request was lost to the capture, so each side refuses the other's numbers at first."""
+    both = [server(0, b"answer", ack=FAR), client(FAR, ack=6), server(6, b"more", ack=FAR), client(FAR, ack=10)]
+    recorder = outage(*both)
+    assert recorder.only.data(S2C) == b"answermore"
+    assert recorder.only.data(C2S) == b"seen"
+
+
+@pytest.mark.parametrize("sizes", [[1], [5], [1, 1], [3, 4]])
+@pytest.mark.parametrize("flags", ["", "A", "FA"])
+def test_where_the_capture_lacks_a_syn_data_counts_once_it_is_acknowledged(sizes: List[int], flags: str) -> None:
+    pieces = [server(sum(sizes[:number]), b"answers"[:size]) for number, size in enumerate(sizes)]
+    last = [server(sum(sizes), flags=flags)] if flags else []
+    recorder = to_the_end([opened()[0], *pieces, *last, client(0, ack=sum(sizes) + (flags == "FA"))])
+    assert recorder.only.data(S2C) == b"".join(b"answers"[:size] for size in sizes)
+
+
+def test_where_the_capture_lacks_a_syn_what_is_not_acknowledged_counts_nowhere() -> None:
+    segments = [opened()[0], server(3, b"decoy"), client(0, ack=3), server(3, b"right"), client(0, ack=8)]
+    recorder = to_the_end(segments)
+    assert recorder.only.data(S2C) == b"right"
+
+
+def test_both_directions_are_followed_where_much_of_both_was_lost() -> None:
+    more = [client(FAR, b"a", ack=FAR), server(FAR, b"b", ack=FAR + 1, window=60), client(FAR + 1, b"c", ack=FAR + 1)]
+    more += [server(FAR + 1, b"d", ack=FAR + 2, window=60), client(FAR + 2, b"e", ack=FAR + 2)]
+    recorder = outage(*more, server(FAR + 2, ack=FAR + 3, window=60))
+    assert recorder.only.text(C2S) == f"seen[{FAR - 4} bytes missing]ace"
+    assert recorder.only.text(S2C) == f"[{FAR} bytes missing]bd"

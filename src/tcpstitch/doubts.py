@@ -9,7 +9,7 @@ from .half import HalfStream
 from .reuse import Reuse
 from .segment import FIN, RST, SYN, Segment
 from .sequence import difference
-from .sequencing import behind
+from .sequencing import NEAR, behind
 from .validate import TTL_MARGIN, refusal, refusal_detail, without_fin
 
 MAX_DOUBTS = 16  # in one direction
@@ -34,9 +34,10 @@ class Doubts(Reuse):
         if reason not in HEADER_ANOMALIES:
             half.anomaly(reason, start, timestamp, **refusal_detail(reason, half, segment))
         end = half.offset_of(behind(segment)) if half.known else segment.length
-        if reason in WEAK_REFUSALS and (end > half.next_offset if segment.flags & FIN else segment.length):
-            self._doubt(half, segment, timestamp, Refused)
-            if half.known:
+        if reason in WEAK_REFUSALS:
+            if end > half.next_offset if segment.flags & FIN else segment.length:
+                self._doubt(half, segment, timestamp, Refused)
+            if half.known and end > half.next_offset:
                 half.claimed_end = max(half.claimed_end, end)
         if half.known:
             half.note_refused(start, segment.payload, timestamp)
@@ -82,6 +83,13 @@ class Doubts(Reuse):
         """Take what the receiver has, by its acknowledgement; what was not refused comes first. O(MAX_DOUBTS)."""
         doubts = [doubt for doubt in half.doubtful if self._end(half, doubt) <= half.acked]
         self._trust(half, sorted(doubts, key=lambda doubt: doubt.__class__ is Refused))
+
+    def _begin_acknowledged(self, half: HalfStream, ack: int) -> None:
+        """Begin with what was refused for coming before the SYN, if this acknowledges it: the capture lacks the SYN.
+        O(MAX_DOUBTS)."""
+        before = [(difference(behind(doubt.segment), ack), doubt) for doubt in half.doubtful]
+        taken = [doubt for ahead, doubt in before if 0 <= ahead <= max(half.peer.max_window, NEAR)]
+        self._trust(half, sorted(taken, key=lambda doubt: difference(ack, doubt.segment.seq)))
 
     def _trust(self, half: HalfStream, doubts: List[Pending]) -> None:
         for doubt in doubts:

@@ -115,6 +115,11 @@ class Sequencing(TouchedHalf):
                 end = max(end, self.offset_of(behind(waits.segment)))
         return end
 
+    def may_be_acknowledged(self, offset: int) -> bool:
+        """Whether the receiver may have all below `offset`: up to a window behind what was seen, which the capture may
+        lack, or what the sender's own numbers claim, as after an outage of the capture."""
+        return offset <= self.max_offset + max(self.peer.max_window, NEAR) + 1 or offset <= self.highest_sent
+
     def fin_waits(self) -> bool:
         """Whether a FIN that waits is acknowledged, or cannot be, as the other side is not seen."""
         fin = self.fin_offset

@@ -134,8 +134,10 @@ class StreamState(Doubts):
         peer, ack = half.peer, segment.ack
         if not peer.known:
             if self.pending_opening is None:  # else it may be of another connection
+                self._begin_acknowledged(peer, ack)
                 half.last_ack = ack
-            return
+            if not peer.known:
+                return
         offset = peer.offset_of(ack)
         if peer.stopped:  # nobody counts its bytes, but the FIN may be one of those that wait for this
             if peer.doubtful and peer.acked < offset <= peer.highest_sent:
@@ -155,7 +157,7 @@ class StreamState(Doubts):
             half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
             return
         span = max(half.max_window, NEAR)
-        if offset > peer.max_offset + span + 1 or offset < peer.acked - span - 1:
+        if offset < peer.acked - span - 1 or not peer.may_be_acknowledged(offset):
             if not segment.flags & SYN:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)
             return

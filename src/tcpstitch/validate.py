@@ -209,7 +209,9 @@ def _note_window(half: HalfStream, segment: Segment) -> None:
         half.note_window(segment.window)
     peer = half.peer
     if half.state.host._strict and segment.flags & ACK and peer.known:  # an ACK that was overtaken takes nothing back
-        half.window_edge = max(half.window_edge, peer.offset_of(segment.ack) + half.window)
+        acked = peer.offset_of(segment.ack)
+        if peer.may_be_acknowledged(acked):
+            half.window_edge = max(half.window_edge, acked + half.window)
 
 
 def _note_timestamp(half: HalfStream, segment: Segment, value: int, timestamp: float) -> None:
