@@ -21,7 +21,7 @@ from tcpstitch.capture import open_capture
 from tcpstitch.errors import CaptureError, CaptureWarning
 
 
-@pytest.mark.parametrize("raw", [pcap(), pcap(magic=0xA1B2CD34), pcapng(), pcapng(">"), snoop()])
+@pytest.mark.parametrize("raw", [pcap(), pcap(magic=0xA1B2CD34), pcapng(), pcapng(order=">"), snoop()])
 def test_a_capture_cut_anywhere_gives_its_whole_packets_and_a_warning(raw):
     for cut in range(len(raw)):
         with warnings.catch_warnings(record=True) as caught:

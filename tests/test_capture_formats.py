@@ -98,7 +98,7 @@ def test_packets_across_and_beyond_the_block_size_come_whole():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pcapng_is_read_in_both_byte_orders(order):
-    assert read(pcapng(order)) == PACKETS
+    assert read(pcapng(order=order)) == PACKETS
 
 
 def test_pcapng_sections_have_their_own_byte_order_and_interfaces():

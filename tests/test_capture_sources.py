@@ -17,7 +17,7 @@ import warnings
 import pytest
 
 from small_captures import exchange
-from support.files import PACKETS, pcap, pcapng
+from support.files import PACKETS, pcap, pcapng, snoop
 from support.recorder import Recorder
 from tcpstitch import Assembler
 from tcpstitch.capture import Capture, open_capture
@@ -67,6 +67,22 @@ def test_a_ring_buffer_of_more_files_than_may_be_open_is_merged(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(times) == 212 and times == sorted(times)
+
+
+@pytest.mark.parametrize("make", [pcap, pcapng, snoop])
+def test_files_of_a_ring_buffer_that_were_read_are_not_held(tmp_path, make):
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
+    paths = [tmp_path / str(number) for number in range(40)]
+    for number, path in enumerate(paths):
+        path.write_bytes(make([(1000.0 + 10 * number + index, b"data" * 300) for index in range(50)]))
+    tracemalloc.start()
+    try:
+        with open_capture(paths) as capture:
+            assert sum(1 for _ in capture) == 2000
+            held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 500_000  # of 2.4 million bytes
 
 
 def test_merged_files_warn_once_each(tmp_path):

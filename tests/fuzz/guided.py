@@ -154,7 +154,7 @@ def seeds(target: str) -> List[bytes]:
         return [bytes((options, policy, 7)) + body for options in range(12) for policy in range(len(POLICIES))]
     packets = [(1000.0 + number, packet) for number, packet in enumerate(exchange())]
     plain = [files.pcap(packets, order, magic) for order in "<>" for magic in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34)]
-    return [*plain, files.snoop(packets), files.pcapng(), files.pcapng(">"), gzip.compress(plain[0])]
+    return [*plain, files.snoop(packets), files.pcapng(), files.pcapng(order=">"), gzip.compress(plain[0])]
 
 
 def run_target(target: str, seconds: int, directory: Path) -> None:

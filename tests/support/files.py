@@ -56,11 +56,11 @@ def snoop(packets=PACKETS, datalink=4):
     return b"".join(out)
 
 
-def pcapng(order="<"):
+def pcapng(packets=PACKETS, order="<"):
     return (
         section(order)
         + interface(order=order)
-        + b"".join(enhanced(int(when * 10**6), data, order=order) for when, data in PACKETS)
+        + b"".join(enhanced(int(when * 10**6), data, order=order) for when, data in packets)
     )
 
 

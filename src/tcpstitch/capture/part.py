@@ -78,8 +78,14 @@ class Part:
 
     def close(self) -> None:
         self._closed = True
-        if self.source is not None:
-            self.source.close()
+        source = self.source  # which another thread may let go of
+        if source is not None:
+            source.close()
+
+    def let_go(self) -> None:
+        """All was read: close it, and hold no more of it, of which the buffers may be the whole file."""
+        self.close()
+        self.source = self.block = self._begin = self._records = None
 
 
 def find_reader(
@@ -118,11 +124,11 @@ def merge(report: Report, parts: Sequence[Part]) -> Iterator[Record]:
     heads: List[Tuple[float, int, bytes, Iterator[Record]]] = []
     for index, part in enumerate(parts):
         if part.start is None:
-            _advance(heads, index, part.records())
+            _begin(heads, index, part)
     while heads or waiting:
         while waiting and (not heads or waiting[0] <= heads[0][:2]):
             index = heapq.heappop(waiting)[1]
-            _advance(heads, index, parts[index].records())
+            _begin(heads, index, parts[index])
         if not heads:
             continue
         timestamp, index, packet, records = heads[0]
@@ -131,11 +137,15 @@ def merge(report: Report, parts: Sequence[Part]) -> Iterator[Record]:
         following = next(records, None)
         if following is None:
             heapq.heappop(heads)
+            parts[index].let_go()
         else:
             heapq.heapreplace(heads, (following[0], index, following[1], records))
 
 
-def _advance(heads: List[Tuple[float, int, bytes, Iterator[Record]]], index: int, records: Iterator[Record]) -> None:
+def _begin(heads: List[Tuple[float, int, bytes, Iterator[Record]]], index: int, part: Part) -> None:
+    records = part.records()
     record = next(records, None)
-    if record is not None:
+    if record is None:
+        part.let_go()
+    else:
         heapq.heappush(heads, (record[0], index, record[1], records))
