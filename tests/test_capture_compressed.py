@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
@@ -10,6 +11,7 @@ import random
 import struct
 import sys
 import warnings
+import weakref
 
 import pytest
 
@@ -35,6 +37,23 @@ def test_each_member_is_read_once_also_where_one_unpacks_to_more_than_is_asked_f
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(packed) == read(raw)
+
+
+@pytest.mark.skipif(sys.implementation.name == "pypy", reason="its collector frees everything")
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_capture_goes_with_its_last_user_and_does_not_wait_for_the_collector(compress, several):
+    """What unpacks the files of a ring buffer takes megabytes for each."""
+    file = io.BytesIO(compress(pcap()))
+    held = weakref.ref(file)
+    gc.disable()
+    try:
+        with open_capture([file, io.BytesIO(pcap())] if several else file) as capture:
+            assert len(list(capture)) == (6 if several else 3)
+        del file, capture
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def warnings_of(packed):

@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from _thread import allocate_lock  # as in `threading`, of which nothing else is needed
+from _weakref import proxy  # likewise
 from contextlib import suppress
 from typing import Any, Callable, Optional, Tuple
 
@@ -222,7 +223,8 @@ class Source:
 
     def unpack(self, head: bytes) -> bytes:
         """If `head` begins a compressed stream, decompress from here on; the first bytes of the content."""
-        decompressor = open_decompressor(self.name, head, self._read_raw)
+        weak: Any = proxy(self)  # no cycle: what unpacks is large, and is not to wait for the collector
+        decompressor = open_decompressor(self.name, head, lambda: weak._read_raw())
         if decompressor is None:
             return head
         self._decompressor = decompressor
