@@ -14,6 +14,7 @@ from typing import IO, Any, List
 import pytest
 
 from small_captures import capture, exchange
+from tcpstitch.capture.stopping import STOP_SIGNALS, stop_on
 from tcpstitch.cli import main
 
 COMMAND = [sys.executable, "-m", "tcpstitch", "list"]
@@ -130,6 +131,16 @@ sys.exit(main(["list", *sys.argv[1:]]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_signal_that_the_program_around_python_handles_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python cannot put such a handler back, of which it knows nothing but that there is one."""
+    taken: List[Any] = []
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: taken.append(handler))
+    with stop_on(STOP_SIGNALS, lambda: None):
+        pass
+    assert taken == []
+
+
 def test_a_signal_before_the_first_packet_ends_the_command_as_a_later_one_does(tmp_path: Path) -> None:
     """With a summary of what was in memory already, and no error."""
     path = tmp_path / "some.pcap"

@@ -85,6 +85,22 @@ def test_the_next_loop_goes_on_where_a_signals_handler_ended_the_wait(live: Live
 
 
 @linux
+def test_a_capture_that_another_thread_closes_while_it_is_asked_for_drops_says_what_it_knows() -> None:
+    """As when metrics are read in a thread of their own."""
+
+    class ClosedMeanwhile(socket.socket):
+        def getsockopt(self, *which: Any) -> Any:
+            self.close()
+            return super().getsockopt(*which)
+
+    live = Live("lo", ClosedMeanwhile(), 1, 65536, ())
+    assembler = Assembler(Recorder())
+    assembler.watch_drops(live)
+    assert assembler.statistics().dropped == 0
+    live.close()
+
+
+@linux
 @pytest.mark.parametrize("name", ["nope0", "lo\0", "\udcff", "\ud800", "lo" + 20 * "o"])
 def test_an_interface_that_does_not_exist_is_named_with_those_that_do(name: str) -> None:
     with pytest.raises(CaptureError, match=f"^{name}: no such interface; there are: .*lo.*, any$"):

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import time
 import warnings
+from contextlib import suppress
 from typing import Any, Generator, Iterator, List, NoReturn, Optional, Sequence, Tuple, Type
 
 from .capture import packet_class
@@ -90,7 +91,7 @@ class Live:
         return self._dropped
 
     def _count(self) -> None:
-        if self._socket.fileno() >= 0:
+        with suppress(OSError):  # it is closed, perhaps in this moment and by another thread
             # The kernel's counters start anew each time they are read; `received` includes what was dropped.
             received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
             self._received += received

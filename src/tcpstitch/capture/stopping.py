@@ -45,7 +45,8 @@ def stop_on(signals: Sequence[int], stop: Callable[[], None]) -> Iterator[None]:
 
     try:
         for number in signals:
-            old[number] = signal.signal(number, caught)
+            if signal.getsignal(number) is not None:  # else of the program around Python, and could not be put back
+                old[number] = signal.signal(number, caught)
         yield
     finally:
         if first is None or time.monotonic() - first >= SAME_SECONDS:
