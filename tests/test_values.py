@@ -369,7 +369,6 @@ def test_a_connection_that_is_over_already_is_forgotten_but_not_closed_by_a_flus
 
 def test_a_decode_error_names_its_counter() -> None:
     assert (str(DecodeError("too_deep")), DecodeError("too_deep").reason) == ("too_deep", "too_deep")
-    assert str(DecodeError("short_header", "of 3 bytes")) == "short_header: of 3 bytes"
     assert issubclass(DecodeError, TcpStitchError) and issubclass(LimitsError, ValueError)
 
 

@@ -24,7 +24,7 @@ class UsageError(TcpStitchError, ValueError):
 
 
 class LimitsError(UsageError):
-    """A bound that is negative, zero or too small to hold a single segment."""
+    """A bound, a size of memory or a timeout that cannot work."""
 
 
 class PacketTypeError(UsageError, TypeError):
@@ -46,8 +46,8 @@ class ReentrantCallError(TcpStitchError, RuntimeError):
 class DecodeError(TcpStitchError):
     """A packet that cannot be decoded; `reason` is the counter's name. `PacketDecoder` catches and counts it."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
 

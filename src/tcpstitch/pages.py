@@ -11,7 +11,7 @@ Invariants (verified by `check`):
     pages taken plus the charged pages.
  2. Every page sits in exactly one slot of one slab, and the slot names it.
  3. `owner.page_count` sums to used, and the owners with pages are exactly those in the LRU order.
- 4. After any release, the slots are at most twice the pages in them, or the reserve, plus one slab.
+ 4. After any release, the slots beyond the pages in them are at most as many as these, or the reserve, plus one slab.
  5. allocated exceeds `max_pages` by less than two slabs, and slabs are no larger than the bound asks for (where it has
     become smaller: once `fit` was called).
 """

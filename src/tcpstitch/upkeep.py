@@ -243,8 +243,6 @@ class Upkeep(Bounds):
         self._state_count -= 1
         if state.key.__class__ is not bytes:
             self._key_bytes -= key_cost(state.key)
-        if state.embryonic:
-            self._embryonic.pop(state, None)
         state.client.details = state.server.details = state.details = NOTHING  # a held segment may lead to them
         self._take_apart(state)
 
@@ -302,8 +300,9 @@ class Upkeep(Bounds):
         return count
 
     def check(self) -> None:
-        """Verify the invariants of the page cache and of every queue. O(connections + pages); for tests."""
+        """Verify the invariants of tables, page cache and queues. O(connections + pages); for tests."""
         self._pages.check()
+        assert not any(state.closed for state in self._embryonic)
         for half in self._halves.values():
             for queue in half.queues():
                 queue.check()
