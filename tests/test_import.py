@@ -49,6 +49,13 @@ def test_every_public_name_resolves_to_the_one_in_its_module(name: str) -> None:
     assert name in dir(tcpstitch)
 
 
+@pytest.mark.parametrize("name", ["live.sniff", "parallel.run", "segment.SYN", "state_machine.OptionCheck"])
+def test_the_modules_that_the_package_names_need_no_import_of_their_own(name: str) -> None:
+    module, member = name.split(".")
+    code = f"import tcpstitch\nassert {module!r} in dir(tcpstitch) and hasattr(tcpstitch.{module}, {member!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_star_import_gives_all_public_names() -> None:
     code = "from tcpstitch import *\nimport json, tcpstitch\n"
     code += "print(json.dumps([name in globals() for name in tcpstitch.__all__]))"

@@ -42,7 +42,8 @@ __all__ = [
     "StreamCallbackError", "StreamFactory", "TcpStitchError", "Timeouts", "UsageError", "connections", "open_capture",
 ]  # fmt: skip
 
-# Where each name lives: a module is imported when the first of its names is asked for (PEP 562).
+# Where each name lives: a module is imported when the first of its names is asked for (PEP 562). Not `metrics`, which
+# may raise ImportError: whoever looks at all attributes of a module expects none of that.
 _HOMES = {
     "assembler": "Assembler",
     "capture": "Capture open_capture",
@@ -51,9 +52,11 @@ _HOMES = {
     "errors": "CaptureError CaptureWarning DecodeError LimitsError PacketTypeError ReentrantCallError "
     "StreamCallbackError TcpStitchError UsageError",
     "limits": "Limits Timeouts",
+    "live": "",
     "parallel": "",
     "readers": "Connection connections",
     "segment": "Direction Endpoint Flow Segment",
+    "state_machine": "",
     "statistics": "FlushResult Holder Statistics",
     "stream": "OverLimit Stream StreamFactory",
 }
