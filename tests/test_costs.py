@@ -239,6 +239,19 @@ def test_a_fragment_over_many_fragments_again_and_again_does_not_look_at_each() 
     assert hardly_grows(cost)
 
 
+@pytest.mark.parametrize("last", [0, 0x2000])
+def test_a_fragment_that_cannot_be_does_not_look_at_the_holes_under_it(last: int) -> None:
+    """It ends the datagram before others do, or goes on where that has ended."""
+
+    def cost(holes: int) -> int:
+        before = [datagram(6, bytes(8), 0x2000 | 2 * place) for place in range(1, holes + 1)]
+        end = datagram(6, bytes(8), 2 * holes + 2)
+        longer = datagram(6, bytes(16 * holes + (32 if last else -16)), last | 1)
+        return steps(after([*before, *([end] if last else []), longer], linktype=101), longer)
+
+    assert hardly_grows(cost)
+
+
 def in_udp(port: int, data: bytes) -> bytes:
     return datagram(17, struct.pack("!HHHH", 999, port, 8 + len(data), 0) + data)
 

@@ -126,10 +126,8 @@ class FragmentTable:
 
     def _store(self, datagram: _Datagram, offset: int, more: bool, piece: bytes, version6: bool) -> bool:
         end = offset + len(piece)
-        holes = datagram.holes(offset, end)
-        overlaps = holes != [(offset, end)]
         before = datagram.cost
-        if version6 and overlaps:
+        if version6 and datagram.holes(offset, end) != [(offset, end)]:
             if datagram.holds_exactly(offset, piece):
                 self.reason = "fragment_duplicate"
                 return False
@@ -140,7 +138,7 @@ class FragmentTable:
             datagram.total = end
         elif datagram.total is not None and (end > datagram.total or (not more and end != datagram.total)):
             return self._kill(datagram) if version6 else False
-        for low, high in holes:
+        for low, high in datagram.holes(offset, end):  # only of what is filled now: it may be many
             datagram.put(low, piece[low - offset : high - offset])
         self.bytes_used += datagram.cost - before
         return True
