@@ -8,7 +8,7 @@ from typing import Any, Callable, List
 
 import pytest
 
-from tcpstitch import Assembler, Limits, Segment, Stream, StreamFactory
+from tcpstitch import Assembler, Limits, Segment, Stream, StreamFactory, Timeouts
 
 pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="only CPython's bytecode is counted")
 
@@ -46,7 +46,7 @@ def opened(packets: List[Any], **options: Any) -> Assembler:
     return after([client(0, b"", "S", 0), server(0, b"", "SA"), client(1), *packets], **options)
 
 
-def steps(assembler: Assembler, packet: Any) -> int:
+def steps(assembler: Assembler, packet: Any, timestamp: float = 1.0) -> int:
     count = 0
 
     def each(frame: Any, event: str, argument: Any) -> Any:
@@ -61,7 +61,7 @@ def steps(assembler: Assembler, packet: Any) -> int:
     before = sys.gettrace()  # of who measures which lines the tests run
     sys.settrace(enter)
     try:
-        assembler.assemble(packet, 1.0)
+        assembler.assemble(packet, timestamp)
     finally:
         sys.settrace(before)
     return count
@@ -250,6 +250,32 @@ def test_a_fragment_that_cannot_be_does_not_look_at_the_holes_under_it(last: int
         return steps(after([*before, *([end] if last else []), longer], linktype=101), longer)
 
     assert hardly_grows(cost)
+
+
+class Ignoring(StreamFactory):
+    def new(self, flow: Any, segment: Any, timestamp: float) -> None:
+        return None
+
+
+@pytest.mark.parametrize("factory", [Factory, Ignoring])
+def test_few_connections_at_a_time_get_more_time_as_their_packets_came_from_the_future(factory: Any) -> None:
+    """What lies there counts from the last such packet on, so that each one would move them all."""
+    speaker = client(0, b"", "S", 0)
+
+    def cost(count: int) -> int:
+        assembler = Assembler(factory(), timeouts=Timeouts(embryonic=100.0, closed=100.0, idle=None))
+        for port in range(2, count):
+            opening = Segment.make((CLIENT[0], port), SERVER, 0, b"", "S", 0)
+            for packet, timestamp in ((opening, 1.0), (opening, 1e9), (speaker, 1.0)):
+                assembler.assemble(packet, timestamp)
+        most = 0
+        for index in range(1, 20):
+            assembler.assemble(speaker, 1e9)
+            most = max(most, steps(assembler, speaker, 60.0 * index))
+        assert assembler.statistics().connections_completed == 0
+        return most
+
+    assert hardly_grows(cost, 100)
 
 
 def in_udp(port: int, data: bytes) -> bytes:

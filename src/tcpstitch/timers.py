@@ -66,9 +66,12 @@ class Timers(Lingering):
         self._clock_started = True
         self._now = self._present = timestamp
         self._next_timer = timestamp + TIMER_STEP
-        self._expire_closed(self._timeouts.closed, timestamp)
-        self._expire_embryonic(self._timeouts.embryonic, timestamp)
-        self._age_gaps(timestamp)
+        # Not more connections than packets came since the last time, so that the cost per packet is constant.
+        count = max(64, self._packets - self._age_packets)
+        self._age_packets = self._packets
+        self._expire_closed(self._timeouts.closed, timestamp, count)
+        self._expire_embryonic(self._timeouts.embryonic, timestamp, count)
+        self._age_gaps(timestamp, count)
         idle = self._timeouts.idle
         # A look at all connections costs O(n): at most once per n/4 packets, whatever the timestamps say.
         if idle is not None and timestamp >= self._next_sweep and (
@@ -111,7 +114,8 @@ class Timers(Lingering):
         last set back, or a packet with such a time last came."""
         return stamp if stamp <= self._now + TIMER_STEP else self._future_since
 
-    def _expire_closed(self, wait: Optional[float], timestamp: float) -> None:
+    def _expire_closed(self, wait: Optional[float], timestamp: float, count: int) -> None:
+        """Those that are over for so long. Of those that still speak `count` get more time; the next ends the look."""
         while wait is not None and self._closed:
             key, (since, state, *_) = next(iter(self._closed.items()))
             if self._since(since) >= timestamp - wait:
@@ -121,33 +125,36 @@ class Timers(Lingering):
                 continue
             seen = self._since(state.last_seen)
             if seen >= timestamp - wait and (not state.closed or state.reason == "ignored"):
+                if not count:
+                    return
+                count -= 1
                 self._closed.move_to_end(key)  # one side still speaks
                 self._closed[key] = (seen, state)
                 continue
             self._complete(state, self._end_of(state, "fin"))
             self._forget(state)
 
-    def _expire_embryonic(self, wait: Optional[float], timestamp: float) -> None:
+    def _expire_embryonic(self, wait: Optional[float], timestamp: float, count: int) -> None:
         while wait is not None and self._embryonic:
             state, since = next(iter(self._embryonic.items()))
             if self._since(since) >= timestamp - wait:
                 return
             seen = self._since(state.last_seen)
             if seen >= timestamp - wait:
+                if not count:
+                    return
+                count -= 1
                 self._embryonic.move_to_end(state)
                 self._embryonic[state] = seen
                 continue
             self._complete(state, "idle")
             self._forget(state)
 
-    def _age_gaps(self, timestamp: float) -> None:
-        """Holds and holes that have waited long enough."""
+    def _age_gaps(self, timestamp: float, count: int) -> None:
+        """Holds and holes of the next `count` connections that have waited long enough."""
         gap, grace = self._timeouts.gap, self._timeouts.acknowledged
         if not self._age_batch:
             self._age_batch = list(self._pages.lru)
-        # Not more connections than packets came since the last time, so that the cost per packet is constant.
-        count = max(64, self._packets - self._age_packets)
-        self._age_packets = self._packets
         batch = self._age_batch[-count:]
         del self._age_batch[-count:]
         for state in batch:
