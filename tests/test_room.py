@@ -13,6 +13,7 @@ import pytest
 from support.holding import feed, piece, syn
 from tcpstitch import Assembler, Flow, Limits, PacketDecoder, Segment, Stream, StreamFactory
 from tcpstitch.limits import CONNECTION_BYTES
+from tcpstitch.state import StreamState
 
 tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy has no tracemalloc")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
@@ -101,6 +102,21 @@ def test_owners_that_go_from_the_end_bit_by_bit_give_their_room_back() -> None:
     for place in range(2318, 320, -2):
         queue.discard_from(place)
     assert heap.grown() < 4000
+
+
+def test_connections_that_were_next_to_be_evicted_go_with_their_end_all_the_same() -> None:
+    """And do not wait for the limit to be reached again, which may never be."""
+    assembler = Assembler(Factory(), limits=Limits(max_connections=400))
+    for port in range(4000, 4401):
+        opened(assembler, port)
+    assert assembler.statistics().evictions_by_kind == {"connection_idle": 1}
+    for port in range(4001, 4400):
+        assembler.assemble(sent(0, 0, flags="R", port=port), 2.0)
+    for hour in range(1, 4):
+        assembler.assemble(sent(0, 0, flags="A", port=4400), 3600.0 * hour)
+    assert assembler.statistics().connections == 1
+    gc.collect()
+    assert sum(type(thing) is StreamState and thing.host is assembler for thing in gc.get_objects()) == 1
 
 
 @pytest.mark.parametrize("delivery", ["arrival", "acked"])

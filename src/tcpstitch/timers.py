@@ -79,6 +79,7 @@ class Timers(Lingering):
         ):
             self._next_sweep = timestamp + idle / 8
             self._sweep_packets = self._packets
+            self._idle_batch = []  # connections of it that have ended are not to stay
             silent = [state for state in self._states() if self._since(state.last_seen) < timestamp - idle]
             for state in filter(self._is_established, silent):
                 self._complete(state, "idle")
