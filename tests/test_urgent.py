@@ -130,3 +130,22 @@ def test_a_retransmission_over_an_urgent_byte_conflicts_only_where_it_differs(op
     conflicts = [anomaly for anomaly in recorder.only.anomalies if anomaly.kind == "overlap_conflict"]
     assert [(anomaly.offset, anomaly.detail["old"]) for anomaly in conflicts] == [(3, b"\3"), (2, b"\2")]
     assert recorder.only.data() == b"\0\1\2\4\5\6\7"
+
+
+@pytest.mark.parametrize("acked, text", [(0, "abcde"), (2, "abcdef")], ids=["in flight", "acknowledged"])
+@pytest.mark.parametrize("sent_again", [b"", b"a"])
+def test_the_pointer_of_what_was_acknowledged_before_marks_nothing(sent_again: bytes, acked: int, text: str) -> None:
+    """Linux 6.18 drops such a segment before it looks at the pointer, and its application reads all six."""
+    recorder = Recorder()
+    ours, answers = {"ack": PEER_ISN + 1}, {"ack": ISN + 1 + acked}
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, frame in enumerate((
+            tcp_frame(CLIENT, SERVER, ISN, flags="S"),
+            tcp_frame(SERVER, CLIENT, PEER_ISN, flags="SA", ack=ISN + 1),
+            tcp_frame(CLIENT, SERVER, ISN + 1, b"ab", **ours),
+            tcp_frame(SERVER, CLIENT, PEER_ISN + 1, **answers),
+            tcp_frame(CLIENT, SERVER, ISN + 1, sent_again, flags="UA", urgent_pointer=6, **ours),
+            tcp_frame(CLIENT, SERVER, ISN + 3, b"cdef", **ours),
+        )):  # fmt: skip
+            assembler.assemble(frame, float(number))
+    assert recorder.only.text() == text

@@ -191,10 +191,14 @@ def _note_odd_flags(half: HalfStream, segment: Segment, timestamp: float) -> Non
 
 def note_urgent(half: HalfStream, segment: Segment) -> None:
     """The urgent pointer of an accepted segment, read as stacks do (RFC 6093 3.1): the byte before the one it points
-    at, the first for 0; only forward, and only one waits at a time."""
+    at, the first for 0; only forward, and only one waits at a time. A segment all of which was acknowledged before is
+    not accepted (RFC 9293 3.10.7.4, first check)."""
     if half.state.host._urgent == "inline" or not half.known or half.holding:
         return
-    place = half.offset_of(segment.seq) + max(segment.urgent_pointer - 1, 0)
+    start = half.offset_of(segment.seq)
+    if start + segment.length < half.acked:
+        return
+    place = start + max(segment.urgent_pointer - 1, 0)
     if place >= half.next_offset and (not half.urgent or place > half.urgent[-1]):
         if len(half.urgent) == MAX_URGENT:
             half.hand_over()
