@@ -65,10 +65,12 @@ class DirectionDetails:
 class ConnectionDetails:
     """A connection's."""
 
-    __slots__ = ("crossed_syn", "depth", "pending_opening", "syn_data")
+    __slots__ = ("crossed_syn", "denied", "depth", "pending_opening", "syn_data")
 
     def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
+        # The host that a SYN went to has refused it, or acknowledged this other number, of a connection before.
+        self.denied: Any = None  # -1 for a RST
         self.depth: Any = None  # how many bytes of each direction the handler wants
         self.pending_opening: Any = None  # as `Pending`, like the next
         self.syn_data: Any = None

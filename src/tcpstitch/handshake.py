@@ -36,6 +36,7 @@ class Handshake(TouchedState):
     embryonic: bool
     reset_unconfirmed: bool  # a RST came that silence has to confirm
     crossed_syn = unusual("crossed_syn")
+    denied = unusual("denied")
     pending_opening = unusual("pending_opening")
     syn_data = unusual("syn_data")
 
@@ -226,6 +227,7 @@ class Handshake(TouchedState):
         if 0 <= peer.offset_of(segment.ack) <= peer.max_offset + FARTHEST_START:
             return False
         half.anomaly("bad_ack", 0, timestamp, ack=segment.ack)
+        self.denied = segment.ack
         return True
 
     def _answers_another(self, half: HalfStream, segment: Segment) -> bool:

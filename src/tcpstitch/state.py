@@ -147,15 +147,18 @@ class StreamState(Doubts):
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
             offset = peer.acked = 0
-        if self.syn_data is not None and peer.syn_seen:
+        if self.syn_data is not None and peer.syn_seen and offset <= peer.highest_sent:
             waiting, self.syn_data = self.syn_data, None
             if offset > 0 and waiting.segment.key != segment.key:
                 self._data(peer, *waiting)
             else:
                 peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
-        if self.embryonic and peer.syn_seen and not (half.started or peer.started) and offset > peer.highest_sent:
-            half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
-            return
+        again = ack == self.denied and not segment.flags & SYN
+        if self.embryonic and peer.syn_seen and not (half.started or peer.started):
+            if offset > peer.highest_sent or again and not half.known:
+                half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
+                self.denied = ack
+                return
         span = max(half.max_window, NEAR)
         if offset < peer.acked - span - 1 or not peer.may_be_acknowledged(offset):
             if not segment.flags & SYN:

@@ -50,6 +50,8 @@ def refusal(half: HalfStream, segment: Segment) -> Optional[str]:
         return None
     if answers and not half.known and peer.last_ack < 0 and segment.length:
         return "data_before_handshake"  # RFC 9293 3.10.7.3: the client waits for a SYN
+    if half.state.denied is not None and half.syn_seen and not peer.known and peer.last_ack < 0:
+        return "data_before_handshake" if segment.length or flags & FIN else None
     if not half.known or half.holding:
         return None if flags & ACK else "no_ack_flag"
     stamps = segment.timestamps
@@ -116,9 +118,9 @@ def note_header(half: HalfStream, segment: Segment, timestamp: float) -> None:
         half.ttl = segment.ttl
     elif abs(segment.ttl - half.ttl) >= TTL_MARGIN:
         _note_ttl(half, segment, timestamp)
-    if flags & SYN and half.syn_seen and not half.state.embryonic:
+    if flags & SYN and half.syn_seen and (not half.state.embryonic or (segment.seq + 1) & MASK == half.base_seq):
         _note_odd_flags(half, segment, timestamp)
-        return  # a SYN on an open connection changes nothing (RFC 5961 4), neither do its options
+        return  # a SYN on an open connection changes nothing (RFC 5961 4), neither do its options; nor does a copy
     options = segment.options
     stamps = None
     if options:
