@@ -38,7 +38,7 @@ def test_the_windows_of_the_handshake_bound_the_other_side(side: str, options: b
     other = "s" if side == "c" else "c"
     handshake = opened((1000, 1000), options)
     reach = 1000 * (128 if options == SCALED and other == "c" else 1)  # only the client has shown a scaled one
-    inside, outside = packet(side, "PA", reach - 1, 0, 100), packet(side, "PA", reach, 0, 100)
+    inside, outside = packet(side, "PA", reach - 100, 0, 100), packet(side, "PA", reach - 99, 0, 100)
     assert strictly([*handshake, inside]).anomalies == {}
     assert strictly([*handshake, outside]).anomalies == {"out_of_window": 1}
 

@@ -222,3 +222,33 @@ def test_both_directions_are_followed_where_much_of_both_was_lost() -> None:
     recorder = outage(*more, server(FAR + 2, ack=FAR + 3, window=60))
     assert recorder.only.text(C2S) == f"seen[{FAR - 4} bytes missing]ace"
     assert recorder.only.text(S2C) == f"[{FAR} bytes missing]bd"
+
+
+BEYOND = client(4, b"456789XY")  # of a window of ten bytes
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["behind a hole", "in order"])
+@pytest.mark.parametrize("taken", [0, 6, 8])
+def test_of_what_reaches_beyond_the_window_counts_what_is_acknowledged(taken: int, early: bool) -> None:
+    """Linux 6.18 takes all of it if its application has read everything, else nothing; others a part."""
+    first = client(0, b"0123")
+    rest = [server(0, ack=4 + taken, window=10), client(4 + taken, b"more"), server(0, ack=8 + taken, window=10)]
+    recorder = seen(*opened(), *([BEYOND, first] if early else [first, server(0, ack=4, window=6), BEYOND]), *rest)
+    assert recorder.only.data(C2S) == b"0123" + b"456789XY"[:taken] + b"more"
+    assert recorder.kinds == {"out_of_window"}
+
+
+def test_other_bytes_take_the_place_of_what_reached_beyond_the_window() -> None:
+    """Linux 6.18 has dropped the first of the two."""
+    again = [client(4, b"abcdef"), server(0, ack=10, window=10), client(10, b"ghi"), server(0, ack=13, window=10)]
+    recorder = seen(*opened(), client(0, b"0123"), server(0, ack=4, window=6), BEYOND, *again)
+    assert recorder.only.data(C2S) == b"0123abcdefghi"
+
+
+def test_a_fin_beyond_the_window_counts_with_its_data() -> None:
+    """Linux takes both; what was sent at the number of the FIN is none of the stream."""
+    segments = [client(5, b"56789ABC", "FA"), client(0, b"01234"), server(0, b"yes", ack=14, window=10)]
+    recorder = seen(*opened(), *segments, client(12, b"?!", ack=3))
+    assert recorder.only.data(C2S) == b"0123456789ABC"
+    assert recorder.only.ended == {C2S}
+    assert recorder.only.data(S2C) == b"yes"

@@ -10,7 +10,7 @@ from .reuse import Reuse
 from .segment import FIN, RST, SYN, Segment
 from .sequence import difference
 from .sequencing import NEAR, behind
-from .validate import TTL_MARGIN, refusal, refusal_detail, without_fin
+from .validate import TTL_MARGIN, cut_at, refusal, refusal_detail, room_end, without_fin
 
 MAX_DOUBTS = 16  # in one direction
 HEADER_ANOMALIES = ("unexpected_md5", "no_ack_flag")  # raised for every segment that has them, accepted or not
@@ -36,7 +36,12 @@ class Doubts(Reuse):
         end = half.offset_of(behind(segment)) if half.known else segment.length
         if reason in WEAK_REFUSALS:
             if end > half.next_offset if segment.flags & FIN else segment.length:
-                self._doubt(half, segment, timestamp, Refused)
+                inside = room_end(half) - start if reason == "out_of_window" else 0
+                if max(0, half.next_offset - start) < inside:  # the receiver may take a part
+                    for part in cut_at(segment, min(inside, segment.length)):
+                        self._doubt(half, part, timestamp, Refused)
+                else:
+                    self._doubt(half, segment, timestamp, Refused)
             if half.known and end > half.next_offset:
                 half.claimed_end = max(half.claimed_end, end)
         if half.known:

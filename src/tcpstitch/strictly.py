@@ -43,7 +43,7 @@ class Strictly(Waiting):
             or peer.stopped
             or half.last_ack < 0
             or half.line < 0
-            or end - start == 1
+            or not 1 != end - start <= peer.details.window  # the rules know of an edge beyond
             or details is NOTHING
             or details.refused is not None
             or half.state.page_count

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from copy import copy
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from .half import HalfStream
 from .options import (
@@ -77,7 +77,8 @@ def refusal_detail(reason: str, half: HalfStream, segment: Segment) -> Dict[str,
 
 
 def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
-    """RFC 9293 3.10.7.4, first check; old data goes on, so that its retransmission is counted."""
+    """RFC 9293 3.10.7.4, first check; old data goes on, so that its retransmission is counted. Of what reaches beyond
+    the window hosts take all, a part, or, as Linux 6.18 while its application has not read, nothing."""
     window = half.peer.window
     if window < 0:
         return None
@@ -87,11 +88,15 @@ def _outside_window(half: HalfStream, segment: Segment) -> Optional[str]:
         return None
     if window == 0 and segment.length == 1 and start == half.next_offset >= half.acked:
         return "zero_window_probe"
-    empty = not segment.length and not fin  # its sender may have filled the window
-    first = max(start, half.next_offset) - empty  # what comes with old data needs room as well
-    if first < max(half.next_offset + window, half.peer.window_edge):
+    if start + segment.length + bool(fin) <= room_end(half):  # where it is empty, its sender may have filled the window
         return None
     return "fin_out_of_window" if fin and not segment.length else "out_of_window"
+
+
+def room_end(half: HalfStream) -> int:
+    """The offset up to which the receiver has room, by the largest window that it is known to have announced."""
+    end: int = max(half.next_offset + half.peer.window, half.peer.window_edge)
+    return end
 
 
 def _wrong_ack(half: HalfStream, segment: Segment) -> Optional[str]:
@@ -246,6 +251,15 @@ def without_fin(segment: Segment) -> Segment:
         segment = copy(segment)
         segment.flags &= ~FIN
     return segment
+
+
+def cut_at(segment: Segment, length: int) -> Tuple[Segment, Segment]:
+    """The first `length` bytes of the segment, and the rest with its FIN; `length` is no more than it has."""
+    head, tail = without_fin(copy(segment)), copy(segment)
+    head.payload, head.length = segment.payload[:length], length
+    tail.payload, tail.length = segment.payload[length:], segment.length - length
+    tail.seq = (segment.seq + length) & MASK
+    return head, tail
 
 
 def checksum_allows(half: HalfStream, segment: Segment, timestamp: float) -> Optional[Segment]:
