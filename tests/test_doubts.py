@@ -7,7 +7,7 @@ from typing import Any, List, Tuple
 import pytest
 
 from support.frames import CLIENT, SERVER, md5_option
-from support.recorder import C2S, Recorder
+from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler, Segment
 
 OPENED = [
@@ -136,3 +136,16 @@ def test_data_behind_a_hole_does_not_vouch_for_what_came_ahead_of_the_syn(behind
         ):  # fmt: skip
             assembler.assemble(Segment.make(source, target, seq, data, flags=flags, ack=ack), 1000.0)
     assert b"evi" not in recorder.only.data() and "overlap_conflict" in recorder.kinds
+
+
+@pytest.mark.parametrize("acked", [4, 0])
+@pytest.mark.parametrize("again", [[], [server(-1, flags="SA")], [server(0)]])
+def test_the_client_decides_about_data_on_a_syn_ack(again: List[Segment], acked: int) -> None:
+    """With Fast Open. What the server sends next says nothing of it, such as its SYN/ACK without the data."""
+    segments = [OPENED[0], server(-1, b"fast", "SA"), *again, client(0, ack=acked), server(acked, b"more")]
+    recorder = Recorder()
+    with Assembler(recorder, checks="strict") as assembler:
+        for number, segment in enumerate([*segments, client(0, ack=acked + 4)]):
+            assembler.assemble(segment, 1000.0 + number / 100)
+            assembler.check()
+    assert recorder.only.data(S2C) == b"fast"[:acked] + b"more"

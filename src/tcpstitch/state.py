@@ -147,9 +147,10 @@ class StreamState(Doubts):
         if peer.isns and not peer.started and (ack - 1) & MASK in peer.isns and offset != 0:
             peer.set_base(ack)
             offset = peer.acked = 0
-        if self.syn_data is not None and peer.syn_seen and offset <= peer.highest_sent:
-            waiting, self.syn_data = self.syn_data, None
-            if offset > 0 and waiting.segment.key != segment.key:
+        waiting = self.syn_data
+        if waiting is not None and waiting.segment.key != segment.key and peer.syn_seen and offset <= peer.highest_sent:
+            self.syn_data = None
+            if offset > 0:
                 self._data(peer, *waiting)
             else:
                 peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
