@@ -138,11 +138,14 @@ def test_data_behind_a_hole_does_not_vouch_for_what_came_ahead_of_the_syn(behind
     assert b"evi" not in recorder.only.data() and "overlap_conflict" in recorder.kinds
 
 
+EARLY = client(-1, b"ask", "S", -500)
+
+
 @pytest.mark.parametrize("acked", [4, 0])
-@pytest.mark.parametrize("again", [[], [server(-1, flags="SA")], [server(0)]])
+@pytest.mark.parametrize("again", [[], [server(-1, flags="SA")], [server(0)], [EARLY, server(0)]])
 def test_the_client_decides_about_data_on_a_syn_ack(again: List[Segment], acked: int) -> None:
     """With Fast Open. What the server sends next says nothing of it, such as its SYN/ACK without the data."""
-    segments = [OPENED[0], server(-1, b"fast", "SA"), *again, client(0, ack=acked), server(acked, b"more")]
+    segments = [EARLY, server(-1, b"fast", "SA", 3), *again, client(0, ack=acked), server(acked, b"more")]
     recorder = Recorder()
     with Assembler(recorder, checks="strict") as assembler:
         for number, segment in enumerate([*segments, client(0, ack=acked + 4)]):

@@ -15,7 +15,7 @@ from .half import HOLD_SEGMENTS, IGNORED, NEEDS_RULES, HalfStream
 from .overlap import Sent
 from .segment import ACK, CONTROL, FIN, RST, SYN, URG, Flow, FlowKey, Segment
 from .sequence import MASK, NEVER, difference, unwrap
-from .sequencing import NEAR
+from .sequencing import NEAR, behind
 from .validate import TTL_MARGIN, checksum_allows, note_header, note_urgent, without_fin
 
 SMALL_IN_FLIGHT = 16
@@ -91,7 +91,7 @@ class StreamState(Doubts):
             note_urgent(half, segment)
         if flags & SYN and not segment.length:
             return
-        if flags & SYN and self.host._strict:
+        if flags & SYN and self.host._strict and half.offset_of(behind(segment)) > half.next_offset:
             self.host._hold(self, "syn_data", segment, timestamp)  # taken only if the answer covers it (RFC 7413)
         elif segment.length or flags & FIN:
             may_doubt = segment.length and (self.host._strict or half.details is not NOTHING)
