@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any, List
 
 import pytest
@@ -9,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decode_frames import A6, B6, C4, D4, ethernet, ipv4, ipv6, tcp
+from support.files import pcap
 from support.frames import CLIENT, SERVER, tcp_frame
 from support.recorder import C2S, Recorder
-from tcpstitch import Assembler, PacketDecoder
+from tcpstitch import Assembler, PacketDecoder, UsageError, open_capture
 from tcpstitch.checksum import word_sum
+from tcpstitch.cli import main
 
 OPENING = (
     tcp_frame(CLIENT, SERVER, 99, flags="S"),
@@ -163,3 +167,59 @@ def test_a_checksum_over_an_address_that_an_option_names_is_not_judged(frame: by
 def test_a_checksum_over_the_addresses_in_the_header_is(frame: bytes) -> None:
     (segment,) = PacketDecoder().decode(frame)
     assert segment.checksum_ok() is False
+
+
+def _told(checksums: str, bad: bool, checks: str, follows: str) -> Any:
+    """All calls for two connections one after the other on the same ports, as a capture or packet by packet."""
+    recorder = Recorder()
+    packets = []
+    for first, second in ((99, 499), (5_000_000, 7_000_000)):
+        ends = {"c": (CLIENT, SERVER), "s": (SERVER, CLIENT)}
+        for side, seq, data, flags, ack in (
+            ("c", first, b"", "S", 0), ("s", second, b"", "SA", first + 1), ("c", first + 1, b"", "A", second + 1),
+            ("c", first + 1, b"ask", "PA", second + 1), ("s", second + 1, bytes(500), "A", first + 4),
+            ("s", second + 501, b"", "FA", first + 4), ("c", first + 4, b"", "FA", second + 502),
+            ("s", second + 502, b"", "A", first + 5),
+        ):  # fmt: skip
+            packets.append(tcp_frame(*ends[side], seq, data, flags, ack=ack, bad_checksum=bad))
+    with Assembler(recorder, checks=checks, checksums=checksums) as assembler:
+        if follows == "run":
+            assembler.run(open_capture(io.BytesIO(pcap([(1000 + n / 8, packet) for n, packet in enumerate(packets)]))))
+        for number, packet in enumerate(packets if follows != "run" else ()):
+            assembler.assemble(packet, 1000 + number / 8)
+    calls = [(c.data(0), c.data(1), c.gaps, c.anomalies, c.completions) for c in recorder.connections]
+    return calls, assembler.statistics().anomalies
+
+
+@pytest.mark.parametrize("follows", ["run", "assemble"])
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+def test_ignored_they_are_all_right(checks: str, follows: str) -> None:
+    calls, anomalies = right = _told("verify", False, checks, follows)
+    assert [(len(call[0]), len(call[1]), call[-1]) for call in calls] == [(3, 500, ["fin"])] * 2
+    assert set(anomalies) == {"tuple_reuse"}
+    assert _told("ignore", True, checks, follows) == right
+    assert _told("ignore", False, checks, follows) == right
+    assert _told("verify", True, checks, follows) != right
+
+
+def test_the_command_ignores_them_where_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    syn = tcp_frame(CLIENT, SERVER, 99, flags="S", bad_checksum=True)
+    rest = [tcp_frame(CLIENT, SERVER, 100, b"data", flags="FA", bad_checksum=True) for _ in range(2)]
+    path = tmp_path / "changed.pcap"
+    path.write_bytes(pcap([(1.0 + n, packet) for n, packet in enumerate([syn, *rest])]))
+    assert main(["list", str(path)]) == 0
+    assert "3 wrong checksums (see --checksums)" in capsys.readouterr().err
+    assert main(["list", str(path), "--checksums", "ignore"]) == 0
+    assert "wrong" not in capsys.readouterr().err
+    assert main(["list", str(path), "--checksums", "no"]) == 2
+
+
+def test_they_are_verified_or_ignored() -> None:
+    for make in (Assembler, lambda _, checksums: PacketDecoder(checksums=checksums)):
+        with pytest.raises(UsageError, match="use one of verify, ignore"):
+            make(Recorder(), checksums="no")
+    frame = ethernet(ipv4(tcp(destination=D4), destination=C4))
+    for linktype, header in ((1, b""), (192, b"\0\0\x08\0\1\0\0\0")):  # the second takes the long path
+        assert PacketDecoder().decode(header + frame, 0.0, linktype)[0].checksum_ok() is False
+        (segment,) = PacketDecoder(checksums="ignore").decode(header + frame, 0.0, linktype)
+        assert segment.checksum_ok() is None

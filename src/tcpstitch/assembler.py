@@ -37,7 +37,8 @@ class Assembler(ShortPath):
     "drop" or "abandon", unless `Stream.over_limit` says. `timeouts`: when waiting ends, in capture time.
 
     `linktype` of packets that come as plain bytes: 1, Ethernet, also with `open_capture`, which tags its others.
-    `flow_key`: "vlan" or "tunnel" keeps equal addresses in different VLANs or tunnels apart.
+    `flow_key`: "vlan" or "tunnel" keeps equal addresses in different VLANs or tunnels apart. `checksums`: "ignore" is
+    for captures whose addresses a tool has changed: none is wrong then, and what seems so costs more.
     `on_error(handler, exception)` hears of what raised, a stream, the factory or `on_pressure`; without it `assemble`
     raises `StreamCallbackError` once the packet is done with. `on_pressure(level)` hears how many of the
     `pressure_marks`, as shares of the bounds, the fullest bound has reached.
@@ -66,6 +67,7 @@ class Assembler(ShortPath):
         timeouts: Optional[Timeouts] = None,
         linktype: int = 1,
         flow_key: str = "plain",
+        checksums: str = "verify",
         urgent: Optional[str] = None,
         delivery: str = "arrival",
         on_error: Optional[Callable[[Any, Exception], Any]] = None,
@@ -88,7 +90,7 @@ class Assembler(ShortPath):
         self._gauge = gauge if on_pressure is not None else None
         self._decoder = PacketDecoder(linktype=linktype, flow_key=flow_key, max_fragments=limits.max_fragments,
                                       max_fragment_bytes=limits.max_fragment_bytes,
-                                      fragment_timeout=timeouts.fragment)  # fmt: skip
+                                      fragment_timeout=timeouts.fragment, checksums=checksums)  # fmt: skip
         self._frames = bytes if linktype == 1 and flow_key == "plain" else None
         self._layout = usual(ALONE)
         self._next_timer = BeforeAll()

@@ -37,6 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flow-key", default="plain", metavar="KIND",
                         help="what tells connections apart besides addresses and ports: plain (default), nothing; "
                              "vlan, their VLANs; tunnel, these and the tunnels around them")  # fmt: skip
+    parser.add_argument("--checksums", default="verify", metavar="HOW",
+                        help="verify (default), or ignore: take all TCP checksums for right, as where a tool has "
+                             "changed the addresses")  # fmt: skip
     parser.add_argument("--memory", metavar="SIZE", help="bound on what is held, for example 256MiB")
 
 
@@ -44,8 +47,9 @@ def make_assembler(factory: StreamFactory, options: argparse.Namespace) -> Assem
     """Raises `UsageError` for an option that cannot work."""
     limits = Limits.from_memory(options.memory) if options.memory is not None else Limits()
     return Assembler(
-        factory, limits=limits, overlap=options.overlap, checks=options.checks, flow_key=options.flow_key
-    )
+        factory, limits=limits, overlap=options.overlap, checks=options.checks, flow_key=options.flow_key,
+        checksums=options.checksums,
+    )  # fmt: skip
 
 
 def open_source(options: argparse.Namespace) -> Any:
@@ -150,6 +154,8 @@ def summary(statistics: Statistics) -> str:
     ]
     if statistics.ignored and not statistics.connections_opened:
         parts.append(f"{statistics.ignored} opened none: wrong SYNs (checksum, flags), or neither SYN nor data")
+    if statistics.anomalies.get("bad_checksum"):
+        parts.append(f"{counted(statistics.anomalies['bad_checksum'], 'wrong checksum')} (see --checksums)")
     if statistics.evictions_by_kind:
         parts.append(f"given up at a limit: {_counts(statistics.evictions_by_kind)}")
     if statistics.dropped:

@@ -16,6 +16,7 @@ from .walk import At, Walk
 _IPV4_TCP = struct.Struct("!BxH2xHBB2x12sIIBBHxxH").unpack_from
 _IPV6_TCP = struct.Struct("!B3xHBB36sIIBBHxxH").unpack_from
 _FLOW_KEYS = ("plain", "vlan", "tunnel")
+_CHECKSUMS = ("verify", "ignore")
 _MAX_DEPTH = 64  # each encapsulation is a few Python calls; the interpreter's stack has room for this many
 
 
@@ -26,10 +27,12 @@ class PacketDecoder:
     what makes a connection besides addresses and ports: nothing ("plain"), its VLAN ids ("vlan"), or these and the
     tunnels around it ("tunnel"). At most `max_fragments` incomplete IP datagrams, `max_fragment_bytes` bytes of them,
     are kept, each `fragment_timeout` seconds of capture time (None: for ever; RFC 791: 15, RFC 8200: 60). Packets with
-    more than `max_depth` encapsulations are counted as "too_deep". Raises `UsageError` on values that cannot work.
+    more than `max_depth` encapsulations are counted as "too_deep". With `checksums="ignore"` no TCP checksum is
+    known to be wrong, for captures whose addresses were changed, and `Segment.frame` is empty. Raises `UsageError` on
+    values that cannot work.
     """
 
-    __slots__ = ("linktype", "flow_key", "counts", "_walk", "_keyed")
+    __slots__ = ("linktype", "flow_key", "counts", "_walk", "_keyed", "_verify")
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class PacketDecoder:
         max_fragment_bytes: int = 4 << 20,
         fragment_timeout: Optional[float] = 30.0,
         max_depth: int = 8,
+        checksums: str = "verify",
     ) -> None:
         if flow_key not in _FLOW_KEYS:
             raise UsageError(f"flow_key {flow_key!r}: use one of {', '.join(_FLOW_KEYS)}")
@@ -51,7 +55,11 @@ class PacketDecoder:
         self.linktype = linktype
         self.flow_key = flow_key
         self._keyed = flow_key != "plain"
-        self._walk = Walk((max_fragments, max_fragment_bytes, _timeout(fragment_timeout)), flow_key, max_depth)
+        if checksums not in _CHECKSUMS:
+            raise UsageError(f"checksums {checksums!r}: use one of {', '.join(_CHECKSUMS)}")
+        self._verify = checksums == "verify"
+        fragments = (max_fragments, max_fragment_bytes, _timeout(fragment_timeout))
+        self._walk = Walk(fragments, flow_key, max_depth, self._verify)
         self.counts: Dict[str, int] = self._walk.counts
 
     @property
@@ -134,8 +142,9 @@ class PacketDecoder:
             return self._decode_unusual(packet, timestamp, linktype)
         if vlan and self._keyed:
             key = (key, (vlan,))
+        frame = packet if self._verify else b""
         segment = Segment(key, seq, ack, flags, window, packet[body:end], end - body,
-                          packet[start + 20 : body], ttl, urgent, packet, start, end)  # fmt: skip
+                          packet[start + 20 : body], ttl, urgent, frame, start, end)  # fmt: skip
         return (segment,)
 
     def _decode_unusual(self, packet: bytes, timestamp: float, linktype: int) -> Tuple[Segment, ...]:

@@ -82,14 +82,16 @@ class At:
 class Walk:
     """What is common to all packets of a decoder, and the segments of the present one."""
 
-    __slots__ = ("counts", "fragments", "vlan_wanted", "tunnel_wanted", "max_depth", "timestamp", "found", "bad_key")
+    __slots__ = ("counts", "fragments", "vlan_wanted", "tunnel_wanted", "max_depth", "verify", "timestamp", "found",
+                 "bad_key")  # fmt: skip
 
-    def __init__(self, bounds: Tuple[int, int, float], flow_key: str, max_depth: int) -> None:
+    def __init__(self, bounds: Tuple[int, int, float], flow_key: str, max_depth: int, verify: bool) -> None:
         self.counts: Dict[str, int] = {}
         self.fragments = FragmentTable(*bounds, self.counts)
         self.vlan_wanted = flow_key != "plain"
         self.tunnel_wanted = flow_key == "tunnel"
         self.max_depth = max_depth
+        self.verify = verify
         self.timestamp = 0.0
         self.found: List[Segment] = []
         self.bad_key: Optional[FlowKey] = None
@@ -176,7 +178,7 @@ def tcp(walk: Walk, at: At) -> None:
         walk.bad_key = key
         raise DecodeError("bad_header")
     frame, begin = data, start
-    if not at.checkable:
+    if not (at.checkable and walk.verify):
         frame = b""
     elif limit < end <= len(data):  # the bytes behind an outer layer's end are not this segment's
         frame, begin = data[start:limit], 0  # and no more, as a packet may have thousands of segments
