@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, List, Tuple
 
 import pytest
@@ -360,3 +361,21 @@ def test_a_late_reset_of_the_connection_before_refuses_no_syn_with_data(rst: int
         ("c", "A", 70_005, 8_000_001, b"data"), ("s", "A", 8_000_001, 70_009, b"answer"),
     ]  # fmt: skip
     assert streams(assembled(packets, form, checks=checks)) == [("new data", "answer", ["flushed"])]
+
+
+@FORMS
+@CHECKS
+@pytest.mark.parametrize("delivery", ["arrival", "acked"])
+@pytest.mark.parametrize("lacks, isn", [(0, 900), *product((0, 1), (1006, 3 * 10**9))])
+def test_where_only_one_side_is_seen_its_next_syn_comes_after_its_fin(
+    lacks: int, isn: int, delivery: str, checks: str, form: str
+) -> None:
+    """Also while nothing was acknowledged, as far as is seen. The first may lack its SYN."""
+    packets = [
+        (flags, seq + number, ack, payload)
+        for number in (1000, isn)
+        for flags, seq, ack, payload in (("S", 0, 0, b""), ("A", 1, 5001, b"data"), ("FA", 5, 5001, b""))
+    ]
+    sent = [("c", flags, seq % 2**32, ack, payload) for flags, seq, ack, payload in packets[lacks:]]
+    recorder = assembled(sent, form, checks=checks, delivery=delivery)
+    assert [each.text(C2S) for each in recorder.connections] == ["data", "data"]

@@ -49,7 +49,7 @@ class Handshake(TouchedState):
         anew = self.host._strict and self.half_open_reset
         if half is self.client and not self._from_client(half, segment, timestamp):
             return False
-        if half.ended and not peer.known and not _is_of(half, base):
+        if (half.ended or half.fin_received) and not peer.known and not _is_of(half, base):
             self.host._replace(self, Pending(segment, timestamp))  # it waited for nothing but a word of the other side
             return False
         if not (segment.flags & ACK or half.known or peer.started and not self.reset_unconfirmed) and (
@@ -141,7 +141,7 @@ class Handshake(TouchedState):
             for side in (half, peer):
                 if side.holding and not self.closed:
                     side.release_hold()
-            if self.closed or half.ended and not peer.known:
+            if self.closed or (half.ended or half.fin_received) and not peer.known:
                 self.host._replace(self, Pending(segment, timestamp))
                 return False
         if half.started:  # data was delivered already: the SYN comes too late to move the start
