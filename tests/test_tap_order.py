@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Tuple
 
 import pytest
 
@@ -207,3 +207,22 @@ def test_acknowledgements_that_a_tap_saw_before_the_handshake_count(server_isn: 
         assembler.check()
     assert recorder.only.data(S2C) == b"hello"
     assert recorder.only.ended == {S2C}
+
+
+@pytest.mark.parametrize(
+    "early",
+    [[CONFIRM, ANSWER, client(0, ack=6), server(0, b"answer")], [ANSWER, server(0, ack=8), client(0, b"question")]],
+)
+def test_an_acknowledgement_ahead_of_the_first_data_is_no_wrong_one(early: List[Segment]) -> None:
+    """Of what a listening port sends the client acknowledges the SYN first; a server may answer data at once."""
+    recorder = seen([SYN, *early], "lenient")
+    assert not recorder.only.anomalies
+
+
+@pytest.mark.parametrize("ttls", [(60,), (60, 64)])
+def test_a_fin_with_a_low_ttl_counts_that_was_acknowledged_before_or_comes_as_usual_too(ttls: Tuple[int, ...]) -> None:
+    """A mirror shows the copy behind a router first, or one direction late."""
+    copies = [Segment.make(CLIENT, SERVER, 103, flags="FA", ack=501, ttl=ttl) for ttl in ttls]
+    ends = [server(0, flags="FA", ack=3), *([server(1, ack=4)] if len(ttls) == 1 else []), *copies]
+    recorder = seen([SYN, ANSWER, CONFIRM, client(0, b"abc"), server(0, ack=3), *ends], "lenient")
+    assert recorder.only.completions == ["fin"]

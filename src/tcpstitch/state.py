@@ -155,10 +155,13 @@ class StreamState(Doubts):
             else:
                 peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
         again = ack == self.denied and not segment.flags & SYN
-        if self.embryonic and peer.syn_seen and not (half.started or peer.started):
+        of_handshake = segment.flags & SYN or half is self.client and self.embryonic and half.last_ack < 0
+        judged = self.embryonic if self.host._strict else of_handshake
+        if judged and peer.syn_seen and not (half.started or peer.started):
             if offset > peer.highest_sent or again and not half.known:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
-                self.denied = ack
+                if self.host._strict:
+                    self.denied = ack
                 return
         span = max(half.max_window, NEAR)
         if offset < peer.acked - span - 1 or not peer.may_be_acknowledged(offset):
@@ -301,10 +304,13 @@ class StreamState(Doubts):
         if half.fin_offset is not None:
             if half.fin_offset != offset:
                 half.anomaly("fin_ahead", offset, timestamp)
-            if half.fin_received or not self.host._strict or offset - segment.length > half.next_offset:
+            again = half.fin_unsure and half.fin_offset == offset
+            at_next = self.host._strict and offset - segment.length <= half.next_offset
+            if not again and (half.fin_received or not at_next):
                 return
         half.fin_offset = offset
-        half.fin_unsure = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
+        low = half.ttl > 0 and segment.ttl <= half.ttl - TTL_MARGIN
+        half.fin_unsure = low and half.acked != offset + 1  # its acknowledgement may have been seen ahead of it
         if half.queue and half.queue.end_offset > offset:
             half.anomaly("fin_below_queued_data", offset, timestamp)
             half.queue.discard_from(offset)
