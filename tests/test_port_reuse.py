@@ -379,3 +379,20 @@ def test_where_only_one_side_is_seen_its_next_syn_comes_after_its_fin(
     sent = [("c", flags, seq % 2**32, ack, payload) for flags, seq, ack, payload in packets[lacks:]]
     recorder = assembled(sent, form, checks=checks, delivery=delivery)
     assert [each.text(C2S) for each in recorder.connections] == ["data", "data"]
+
+
+@CHECKS
+def test_data_of_a_syn_that_came_again_without_them_is_of_the_connection_that_it_opens(checks: str) -> None:
+    """The server has taken them, but its answer was lost (RFC 7413 4.1.3)."""
+    again = [("c", "S", 9999, 0, b"question"), ("c", "S", 9999, 0, b""), ("s", "SA", 90_000, 10_008, b"")]
+    rest = [("c", "A", 10_008, 90_001, b" and more"), ("s", "A", 90_001, 10_017, b"answer")]
+    recorder = assembled([*exchange(99, 499, b"old", b"data"), *again, *rest], checks=checks)
+    assert [recording.data(C2S) for recording in recorder.connections] == [b"old", b"question and more"]
+    assert recorder.connections[1].data(S2C) == b"answer"
+
+
+def test_a_syn_far_from_a_stream_without_one_is_not_told_as_behind_its_data() -> None:
+    old = [("c", "A", 100, 500, b"old"), ("s", "A", 500, 103, b"data")]
+    recorder = assembled([*old, ("c", "A", 103, 504, b""), *exchange(1 << 30, 1 << 29, b"new", b"one")])
+    assert recorder.connections[0].kinds == {"midstream", "syn_in_established"}
+    assert recorder.connections[1].data(C2S) == b"new"

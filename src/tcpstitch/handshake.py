@@ -145,7 +145,10 @@ class Handshake(TouchedState):
                 self.host._replace(self, Pending(segment, timestamp))
                 return False
         if half.started:  # data was delivered already: the SYN comes too late to move the start
-            half.anomaly("overlap_syn", 0, timestamp)
+            if _overtaken(base, half.base_seq):
+                half.anomaly("overlap_syn", 0, timestamp)
+            else:
+                half.anomaly("syn_in_established", half.next_offset, timestamp, isn=segment.seq)
             self._await_confirmation(segment, timestamp)
             return False
         untold = peer.syn_seen and peer.last_ack < 0
@@ -253,8 +256,11 @@ class Handshake(TouchedState):
         return None if answered or half is self.client else Pending(segment, timestamp)
 
     def _await_confirmation(self, segment: Segment, timestamp: float) -> None:
-        """Keep a SYN or SYN/ACK that may begin another connection until what follows tells."""
+        """Keep a SYN or SYN/ACK that may begin another connection until what follows tells. A SYN with data waits on
+        where it comes again without (RFC 7413 4.1.3): the server may have taken them."""
         waiting = self.pending_opening
+        if waiting is not None and waiting.segment.length > segment.length and _same_syn(waiting.segment, segment):
+            return
         if waiting is None or waiting.segment.flags & ACK or not segment.flags & ACK:
             self.host._hold(self, "pending_opening", segment, timestamp)
 
@@ -288,6 +294,10 @@ class Handshake(TouchedState):
             self.pending_opening = None
             self.host._replace(self, waiting, Pending(segment, self.host._present))
         return confirmed
+
+
+def _same_syn(segment: Segment, other: Segment) -> bool:
+    return (segment.key, segment.seq) == (other.key, other.seq) and bool(segment.flags & other.flags & SYN)
 
 
 def _answers(segment: Segment, syn: Segment) -> bool:
