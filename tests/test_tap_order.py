@@ -226,3 +226,39 @@ def test_a_fin_with_a_low_ttl_counts_that_was_acknowledged_before_or_comes_as_us
     ends = [server(0, flags="FA", ack=3), *([server(1, ack=4)] if len(ttls) == 1 else []), *copies]
     recorder = seen([SYN, ANSWER, CONFIRM, client(0, b"abc"), server(0, ack=3), *ends], "lenient")
     assert recorder.only.completions == ["fin"]
+
+
+RST = [client(0, b"question"), client(8, ack=6), client(8, flags="R")]
+RST_WITH_ACK = [client(0, b"question"), client(8, flags="RA", ack=6)]
+
+
+@pytest.mark.parametrize("reset", [RST, RST_WITH_ACK])
+def test_what_the_host_of_a_reset_had_acknowledged_is_delivered_where_the_tap_shows_it_later(
+    reset: List[Segment],
+) -> None:
+    late = [server(0, b"ans", ack=8), client(8, b"decoy"), server(6, b"decoy", ack=8), client(0, b"question")]
+    recorder = seen([SYN, ANSWER, CONFIRM, *reset, *late], "lenient")
+    assert recorder.only.completions == []
+    assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["data_after_rst"] * 2 + ["retransmission"]
+    recorder = seen([SYN, ANSWER, CONFIRM, *reset, *late, server(3, b"wer", ack=8)], "lenient")
+    assert recorder.only.completions == ["rst"]
+    assert recorder.only.data(S2C) == b"answer"
+    assert recorder.only.data(C2S) == b"question"
+
+
+@pytest.mark.parametrize(
+    "later", [[], [server(3, b"wer", flags="FA", ack=8)], [Segment.make(CLIENT, SERVER, 9000, flags="S")]]
+)
+def test_what_never_comes_does_not_keep_a_connection_from_its_reset(later: List[Segment]) -> None:
+    recorder = Recorder()
+    assembler = Assembler(recorder)
+    for number, segment in enumerate([SYN, ANSWER, CONFIRM, *RST, *later]):
+        assembler.assemble(segment, 1000.0 + number / 1000)
+    assembler.assemble(Segment.make((CLIENT[0], 7), SERVER, 1, flags="S"), 1100.0)
+    assembler.assemble(Segment.make((CLIENT[0], 8), SERVER, 1, flags="S"), 1102.0)
+    assert recorder.connections[0].completions == ["rst"]
+
+
+def test_a_reset_counts_at_once_where_all_that_its_host_acknowledged_was_seen() -> None:
+    recorder = seen([SYN, ANSWER, CONFIRM, server(0, b"answer"), *RST], "lenient")
+    assert recorder.only.completions == ["rst"]

@@ -65,7 +65,7 @@ class DirectionDetails:
 class ConnectionDetails:
     """A connection's."""
 
-    __slots__ = ("crossed_syn", "denied", "depth", "pending_opening", "syn_data")
+    __slots__ = ("crossed_syn", "denied", "depth", "pending_opening", "reset_by", "syn_data")
 
     def __init__(self) -> None:
         self.crossed_syn = 0  # 1 once both sides sent a SYN without ACK, 2 once that was reported
@@ -73,6 +73,7 @@ class ConnectionDetails:
         self.denied: Any = None  # -1 for a RST
         self.depth: Any = None  # how many bytes of each direction the handler wants
         self.pending_opening: Any = None  # as `Pending`, like the next
+        self.reset_by: Any = None  # whose RST counts once what it acknowledges has come
         self.syn_data: Any = None
 
 

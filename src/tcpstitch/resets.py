@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .details import unusual
 from .half import HalfStream
 from .handshake import Handshake
 from .options import OPTION_MD5
@@ -13,6 +14,8 @@ class Resets(Handshake):
     """The part of a `StreamState` that judges RST segments."""
 
     __slots__ = ()
+
+    reset_by = unusual("reset_by")
 
     def _reset_segment(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
         if segment.length:
@@ -65,7 +68,7 @@ class Resets(Handshake):
                 half.rst_offset = max(offset, half.rst_offset or 0)
             self.reset_if_silent()
         elif offset <= expected + half.fin_received or held:
-            self.reset(timestamp)
+            self._reset_exact(half, segment, timestamp)
         elif (
             self.host._strict and half.sack and half.peer.sack and half.queue and half.queue.end_offset == offset
             and policy.name == "linux-kernel"
@@ -78,6 +81,46 @@ class Resets(Handshake):
                 half.drain()
             elif half.cuts and offset == half.max_offset == half.cuts.end():
                 self.reset_if_silent()  # exact, if the receiver has got what the capture lacks of the last packet
+
+    def _reset_exact(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        """A RST that counts: at once, unless its host had more by then than the tap has shown of the other direction.
+        That host sends nothing any more, and takes nothing new, so what follows cannot refute it."""
+        peer = half.peer
+        if self.host._strict or self.embryonic or not peer.known or peer.holding or peer.stopped or peer.ended:
+            self.reset(timestamp)
+            return
+        acked = peer.offset_of(segment.ack) if segment.flags & ACK else 0
+        if acked > peer.acked and peer.may_be_acknowledged(acked):
+            self._acknowledged(peer, acked)
+        if self._has_come(peer):
+            self.reset(timestamp)
+        else:
+            self.reset_by = half
+            self.reset_if_silent()
+
+    @staticmethod
+    def _has_come(half: HalfStream) -> bool:
+        return bool(half.next_offset + half.fin_received >= half.acked)
+
+    def _outlives_reset(self, half: HalfStream, segment: Segment, timestamp: float) -> bool:
+        """Whether a segment counts that follows a RST which has not ended the connection yet."""
+        if self.half_open_reset:
+            if segment.length:
+                half.anomaly("data_after_rst", 0, timestamp)
+                self.reset(timestamp)
+            return False
+        if self.reset_by is None or half is not self.reset_by and half.offset_of(segment.seq) < half.acked:
+            return True
+        if segment.length:
+            self.late_data(half, segment, timestamp)
+        return False
+
+    def _acknowledged(self, half: HalfStream, offset: int) -> None:
+        """Take an acknowledgement; stands in `state`, like the next."""
+        raise NotImplementedError
+
+    def late_data(self, half: HalfStream, segment: Segment, timestamp: float) -> None:
+        raise NotImplementedError
 
     def _answers_data_in_flight(self, half: HalfStream, offset: int) -> bool:
         """A closed host's RST at or before its own unacknowledged FIN, or behind it for data that it has not taken.

@@ -58,10 +58,7 @@ class StreamState(Doubts):
                 self._set_aside(half, segment, timestamp)
             return
         segment, flags = counts, counts.flags
-        if self.half_open_reset and not flags & (SYN | RST):
-            if segment.length:
-                half.anomaly("data_after_rst", 0, timestamp)
-                self.reset(timestamp)
+        if self.reset_unconfirmed and not (flags & (SYN | RST) or self._outlives_reset(half, segment, timestamp)):
             return
         if segment.seq != half.expected_seq or self.pending_opening is not None:  # in order it is of this one
             if not flags & (SYN | RST) and self.of_another(half, segment, timestamp):
@@ -104,6 +101,9 @@ class StreamState(Doubts):
     def after_segment(self, timestamp: float) -> None:
         """Holes that the receiver confirmed, and a start that was held for long enough, or without any of its bytes."""
         client, server = self.client, self.server
+        if self.reset_unconfirmed and self.reset_by is not None and self._has_come(self.reset_by.peer):
+            self.reset(timestamp)
+            return
         if not self.page_count and client.details is server.details and not (client.fin_waits() or server.fin_waits()):
             return  # of NOTHING
         for side in (client, server):
@@ -222,7 +222,7 @@ class StreamState(Doubts):
                 half.set_base(seq)
         if half.syn_seen and not half.peer.known and not half.started and not flags & SYN:
             half.anomaly("one_sided", 0, timestamp)
-        if self.reset_unconfirmed or self.embryonic and not flags & SYN:
+        if self.reset_unconfirmed and self.reset_by is None or self.embryonic and not flags & SYN:
             self.host._established(self)
         start = unwrap(seq, half.base_seq, 0) if half.holding else half.offset_of(seq)
         end = start + segment.length
@@ -271,7 +271,8 @@ class StreamState(Doubts):
         if half.known and start + segment.length <= half.next_offset:
             self._old_data(half, start, segment, timestamp)
         else:
-            half.anomaly("data_after_rst" if self.reason == "rst" else "data_after_fin", start, timestamp)
+            reset = self.reason == "rst" or self.reset_by is not None
+            half.anomaly("data_after_rst" if reset else "data_after_fin", start, timestamp)
 
     def _new_data(self, half: HalfStream, start: int, end: int, segment: Segment, timestamp: float) -> None:
         if half.fin_offset is not None and end > half.fin_offset:
