@@ -64,3 +64,11 @@ def test_a_signed_reset_counts_where_all_is_signed(signed: Any, ends: Any, check
             options = md5_option() if signs else b""
             assembler.assemble(Segment.make(*ends_of, seq, flags=flags, ack=ack, options=options), 1000.0)
     assert recorder.only.completions == ends
+
+
+@FORMS
+def test_a_reset_behind_data_of_a_syn_ack_ends_the_connection_that_has_them(form: str) -> None:
+    """With Fast Open a server may speak before the handshake is over; another SYN begins another connection."""
+    refused = [("c", "S", 1000, 0, b""), ("s", "SA", 5000, 1001, b"early"), ("c", "RA", 1001, 5006, b"")]
+    recorder = assembled([*refused, *exchange(90_000, 70_000, b"question", b"answer")], form)
+    assert streams(recorder) == [("", "early", ["rst"]), ("question", "answer", ["flushed"])]

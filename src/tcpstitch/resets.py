@@ -49,7 +49,7 @@ class Resets(Handshake):
             if self.closed:
                 return
         offset = half.offset_of(segment.seq)
-        if self.embryonic and not half.started and half is self.client and offset == 0:
+        if self.embryonic and half is self.client and offset == 0 and not (half.started or half.peer.started):
             self.reset_half_open(half)
             return
         expected = half.next_offset
