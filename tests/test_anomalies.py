@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Set
 
 import pytest
 
-from support.recorder import Recorder
+from support.recorder import C2S, Recorder
 from tcpstitch import Assembler, Limits, Segment
 from test_evasions import CASES, MODES, outcome
 
@@ -118,3 +118,20 @@ def test_a_byte_into_a_window_that_has_opened_again_is_no_probe(checks: str) -> 
         for segment in [*opening, data(0, b""), *windows, data(0, b"X")]:
             assembler.assemble(segment, 1.0)
         assert recorder.kinds == told
+
+
+@pytest.mark.parametrize("checks", ["lenient", "strict"])
+@pytest.mark.parametrize("opening", [[], ["S"]])
+def test_a_signed_connection_of_which_no_syn_was_captured_is_signed_from_its_first_segments(
+    opening: List[str], checks: str
+) -> None:
+    """BGP sessions stay open for months."""
+    recorder = Recorder()
+    with Assembler(recorder, checks=checks) as assembler:
+        for flags in opening:
+            assembler.assemble(Segment.make(CLIENT, SERVER, 99, flags=flags, options=MD5), 1.0)
+        for seq, ack, payload in ((100, 500, b"update"), (106, 500, b"again")):
+            assembler.assemble(Segment.make(CLIENT, SERVER, seq, payload, ack=ack, options=MD5), 2.0)
+            assembler.assemble(Segment.make(SERVER, CLIENT, 500, ack=seq + len(payload), options=MD5), 2.0)
+    assert recorder.only.data(C2S) == b"updateagain"
+    assert "unexpected_md5" not in recorder.only.kinds

@@ -181,7 +181,11 @@ def _note_options(half: HalfStream, segment: Segment, timestamp: float) -> Optio
         if flags & ACK and stamps is None:
             half.peer.ts_recent = -1  # not negotiated (RFC 7323 3.2)
     elif OPTION_MD5 in found and not half.sends_md5:
-        half.anomaly("unexpected_md5", half.max_offset, timestamp)
+        peer = half.peer
+        if half.known or half.syn_seen or (peer.known or peer.syn_seen) and not peer.sends_md5:
+            half.anomaly("unexpected_md5", half.max_offset, timestamp)
+        else:
+            half.sends_md5 = True  # the capture lacks its SYN
     return None if stamps is None else int.from_bytes(stamps[:4], "big")
 
 
