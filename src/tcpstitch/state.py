@@ -155,9 +155,8 @@ class StreamState(Doubts):
             else:
                 peer.note_refused(0, waiting.segment.payload, waiting.timestamp)
         again = ack == self.denied and not segment.flags & SYN
-        of_handshake = segment.flags & SYN or half is self.client and self.embryonic and half.last_ack < 0
-        judged = self.embryonic if self.host._strict else of_handshake
-        if judged and peer.syn_seen and not (half.started or peer.started):
+        first = self.embryonic and (self.host._strict or half is self.client and half.last_ack < 0)
+        if (first or segment.flags & SYN) and peer.syn_seen and not (half.started or peer.started):
             if offset > peer.highest_sent or again and not half.known:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
                 if self.host._strict:
