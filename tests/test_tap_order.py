@@ -237,6 +237,7 @@ def test_what_the_host_of_a_reset_had_acknowledged_is_delivered_where_the_tap_sh
     reset: List[Segment],
 ) -> None:
     late = [server(0, b"ans", ack=8), client(8, b"decoy"), server(6, b"decoy", ack=8), client(0, b"question")]
+    late += [client(9, flags="R"), client(4, flags="RA", ack=6)]  # it answers each, and has said so
     recorder = seen([SYN, ANSWER, CONFIRM, *reset, *late], "lenient")
     assert recorder.only.completions == []
     assert [anomaly.kind for anomaly in recorder.only.anomalies] == ["data_after_rst"] * 2 + ["retransmission"]

@@ -22,6 +22,8 @@ class Resets(Handshake):
             half.anomaly("rst_with_data", half.max_offset, timestamp, length=segment.length)
         if segment.options and not half.sends_md5 and segment.option(OPTION_MD5) is not None:
             return  # a host that checks drops it (RFC 2385)
+        if self.reset_by is half:
+            return  # it has said so before
         peer = half.peer
         if self.host._strict and half.ttl - TTL_MARGIN >= segment.ttl and half.known:
             self.reset_if_silent()  # it may die on the way
