@@ -41,7 +41,7 @@ ETHERNET, RAW, COOKED = 1, 101, 113
 # Hardware type to link type; what is not here comes without its header, under one that the kernel's facts make (SLL).
 _LINKTYPES = {1: ETHERNET, _HARDWARE_LOOPBACK: ETHERNET, 519: RAW, 65534: RAW, 768: RAW, 769: RAW, 776: RAW,
               801: 105, 802: 119, 803: 127}  # fmt: skip
-_MAX_SNAPLEN = 262144  # as libpcap: more than any frame, segmentation offload included
+_MAX_SNAPLEN = 1 << 20  # more than any frame; Linux lets those of BIG TCP grow to twice what libpcap keeps, 262144
 _DRAIN_SECONDS = 2.0
 _RETURN = 0x06  # the classic BPF instruction that ends a filter with the number of bytes to keep
 
@@ -317,7 +317,7 @@ def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: 
         raise UsageError("a filter needs tcpdump to compile it: install tcpdump, or leave the filter out")
     # A cooked socket shows the filter what lies behind the link layer, which is what a raw IP packet is.
     which = ["-y", "RAW"] if linktype in (RAW, COOKED) else ["-i", interface]
-    command = [tcpdump, *which, "-s", str(snaplen), "-ddd", "--", expression]
+    command = [tcpdump, *which, "-ddd", "--", expression]
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     except (OSError, ValueError) as error:  # too long, or with a null byte
@@ -328,6 +328,9 @@ def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: 
         rows = [[int(number) for number in line.split()] for line in run.stdout.splitlines()]
         if [len(rows) - 1] != rows[0]:
             raise ValueError
+        for row in rows[1:]:
+            if row[0] == _RETURN and row[3]:
+                row[3] = snaplen  # which may be more than tcpdump would take
         return b"".join(struct.pack("=HBBI", *row) for row in rows[1:])
     except (ValueError, IndexError, struct.error):
         _refuse(expression, "tcpdump: its answer was not understood")

@@ -220,6 +220,22 @@ def test_a_snap_length_leaves_gaps_that_say_so(link: Link) -> None:
     assert stream.reason == "fin"
 
 
+@pytest.mark.parametrize("expression", [None, "tcp or ip6 proto 0"])
+def test_the_largest_packets_of_segmentation_offload_are_whole(expression: Any) -> None:
+    """BIG TCP: Linux lets them grow to half a MiB, twice what libpcap keeps."""
+    link = Link()
+    try:
+        for namespace in (link.client, link.server):
+            try:
+                namespace.run("ip", "link", "set", "eth", "gso_max_size", "524280", "gro_max_size", "524280")
+            except subprocess.CalledProcessError:
+                pytest.skip("this kernel has no BIG TCP")
+        factory, _ = captured(link, lambda: transfer(link, HOSTS["IPv6"], 5011), filter=expression)
+    finally:
+        link.close()
+    check_whole(factory.streams[0])
+
+
 def test_packets_that_the_kernel_dropped_are_counted(link: Link) -> None:
     """With hardly any buffer and nobody reading, the kernel's drop counter reaches the statistics."""
     with link.client.inside():
