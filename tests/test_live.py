@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -153,6 +154,19 @@ def test_a_filter_without_tcpdump_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr("shutil.which", lambda *arguments, **options: None)
     with pytest.raises(UsageError, match="needs tcpdump"):
         sniff("any", filter="tcp")
+
+
+@linux
+@pytest.mark.parametrize("steps", [5000, 70_000])
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_filter_that_the_kernel_refuses_is_named(live: Live, steps: int, monkeypatch: Any, tmp_path: Path) -> None:
+    """It takes 4096 steps, and none back: another filter would do, it is not the interface that cannot be captured."""
+    program = "40 0 0 12\n" * (steps - 1) + "6 0 0 1\n"
+    (tmp_path / "tcpdump").write_text(f"#!/bin/sh\ncat <<end\n{steps}\n{program}end\n")
+    (tmp_path / "tcpdump").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(UsageError, match="^filter 'tcp': the kernel refuses its program"):
+        sniff("lo", filter="tcp")
 
 
 @pytest.mark.parametrize(

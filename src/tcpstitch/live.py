@@ -238,7 +238,11 @@ def sniff(
                 wanted = struct.pack("@IHH8s", index, _MR_PROMISC, 0, b"")
                 sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
         _prepare(sock, buffer_bytes)
-        _attach(sock, program)
+        try:
+            _attach(sock, program)
+        except (OSError, struct.error):  # the latter of a length that fits into no field
+            sock.close()
+            _refuse(str(filter), "tcpdump: the kernel refuses its program, which is too long or has a loop (protochain)")
         return Live(interface, sock, linktype, snaplen, signals)
     except OSError as error:
         sock.close()
