@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -99,6 +101,49 @@ def test_a_capture_that_another_thread_closes_while_it_is_asked_for_drops_says_w
     assembler.watch_drops(live)
     assert assembler.statistics().dropped == 0
     live.close()
+
+
+@linux
+def test_a_forked_child_that_closes_its_copy_leaves_the_other_waiting(live: Live, monkeypatch: Any) -> None:
+    """Each wait ends with a packet, or with the one word of the child's stop; it used to end at once from then on."""
+    waits = 0
+
+    class Counted:
+        def __init__(self) -> None:
+            self.poll_object = poll()
+            self.register = self.poll_object.register
+
+        def poll(self) -> Any:
+            nonlocal waits
+            waits += 1
+            return self.poll_object.poll()
+
+    poll = select.poll
+    monkeypatch.setattr("select.poll", Counted)
+    child = os.fork()
+    if not child:
+        try:
+            live.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    timer = threading.Timer(0.2, live.stop)
+    timer.start()
+    for _ in live:
+        pass
+    timer.join()
+    assert 0 < waits <= live.received + 2
+
+
+@linux
+@pytest.mark.parametrize("name", ["lo", "any", "nope0"])
+def test_without_a_file_left_to_open_the_capture_cannot_begin(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socket.socket", none_left)
+    with pytest.raises(CaptureError, match=f"^{name}: cannot be captured: Too many open files$"):
+        sniff(name)
 
 
 @linux

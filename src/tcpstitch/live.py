@@ -67,6 +67,7 @@ class Live:
         self._begun = self._over = self._failed = False
         self._stopped: Optional[float] = None  # on the monotonic clock
         self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._packets: Generator[Tuple[float, bytes], None, None] = self._read()
 
@@ -148,6 +149,8 @@ class Live:
                 if self._stopped is not None:
                     return
                 poll.poll()
+                with suppress(OSError):  # nothing, or closed; the stop of a forked child comes here, too
+                    self._wake_reader.recv(1)
                 continue
             except OSError as error:
                 if not self._went_wrong(error):
@@ -225,9 +228,18 @@ def sniff(
         raise UsageError(f"buffer_bytes {buffer_bytes!r}: give 1 to {(1 << 31) - 1} bytes")
     if not isinstance(signals, (list, tuple)) or not all(map(can_stop, signals)):
         raise UsageError(f"signals {signals!r}: give a tuple of the numbers of signals that can be caught, or ()")
+    try:
+        return _start(interface, filter, snaplen, promiscuous, buffer_bytes, signals)
+    except OSError as error:
+        raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
+
+
+def _start(
+    interface: str, expression: Optional[str], snaplen: int, promiscuous: bool, room: int, signals: Sequence[int]
+) -> Live:
     hardware, index = (-1, 0) if interface == "any" else _look_up(interface)
     linktype = _LINKTYPES.get(hardware, COOKED)
-    program = _compile(interface, linktype, filter, snaplen)
+    program = _compile(interface, linktype, expression, snaplen)
     sock = _open(interface, linktype == COOKED)
     try:
         # Drops everything, then what came before that: nothing unfiltered is left when the true filter takes over.
@@ -237,16 +249,15 @@ def sniff(
             if promiscuous:
                 wanted = struct.pack("@IHH8s", index, _MR_PROMISC, 0, b"")
                 sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
-        _prepare(sock, buffer_bytes)
+        _prepare(sock, room)
         try:
             _attach(sock, program)
         except (OSError, struct.error):  # the latter of a length that fits into no field
-            sock.close()
-            _refuse(str(filter), "tcpdump: the kernel refuses its program, which is too long or has a loop (protochain)")
+            _refuse(str(expression), "tcpdump: the kernel refuses its program: too long, or with a loop (protochain)")
         return Live(interface, sock, linktype, snaplen, signals)
-    except OSError as error:
+    except BaseException:
         sock.close()
-        raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
+        raise
 
 
 def _look_up(interface: str) -> Tuple[int, int]:
@@ -282,8 +293,6 @@ def _open(interface: str, cooked: bool) -> socket.socket:
         return socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
     except PermissionError:
         raise CaptureError(f"{interface}: capturing needs root, or the capability CAP_NET_RAW") from None
-    except OSError as error:
-        raise CaptureError(f"{interface}: cannot be captured: {error.strerror}") from error
 
 
 def _prepare(sock: socket.socket, buffer_bytes: int) -> None:
