@@ -43,7 +43,19 @@ _LINKTYPES = {1: ETHERNET, _HARDWARE_LOOPBACK: ETHERNET, 519: RAW, 65534: RAW, 7
               801: 105, 802: 119, 803: 127}  # fmt: skip
 _MAX_SNAPLEN = 1 << 20  # more than any frame; Linux lets those of BIG TCP grow to twice what libpcap keeps, 262144
 _DRAIN_SECONDS = 2.0
-_RETURN = 0x06  # the classic BPF instruction that ends a filter with the number of bytes to keep
+# Classic BPF (linux/filter.h): load a word, or one of the kernel's facts about the packet; jump if equal; end with the
+# number of bytes to keep.
+_LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06
+_PACKET_TYPE, _HARDWARE_TYPE = 0xFFFFF004, 0xFFFFF01C
+_STEP = struct.Struct("=HBBI")
+# A loopback device shows each packet as sent and as received: the former take no room, and are no drops.
+_NOT_TWICE = b"".join(
+    _STEP.pack(*step)
+    for step in (
+        (_LOAD, 0, 0, _PACKET_TYPE), (_EQUAL, 0, 3, _OUTGOING),
+        (_LOAD, 0, 0, _HARDWARE_TYPE), (_EQUAL, 0, 1, _HARDWARE_LOOPBACK), (_RETURN, 0, 0, 0),
+    )
+)  # fmt: skip
 
 
 class Live:
@@ -156,8 +168,6 @@ class Live:
                 if not self._went_wrong(error):
                     return
                 continue
-            if address[2] == _OUTGOING and address[3] == _HARDWARE_LOOPBACK:
-                continue  # a loopback device shows each packet as sent and as received
             yield self._restored(bytes(view[:size]), extras, address)
 
     def _went_wrong(self, error: OSError) -> bool:
@@ -243,7 +253,7 @@ def _start(
     sock = _open(interface, linktype == COOKED)
     try:
         # Drops everything, then what came before that: nothing unfiltered is left when the true filter takes over.
-        _attach(sock, struct.pack("=HBBI", _RETURN, 0, 0, 0))
+        _attach(sock, _STEP.pack(_RETURN, 0, 0, 0))
         if interface != "any":
             sock.bind((interface, _ETH_P_ALL))
             if promiscuous:
@@ -251,7 +261,7 @@ def _start(
                 sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
         _prepare(sock, room)
         try:
-            _attach(sock, program)
+            _attach(sock, _NOT_TWICE + program)
         except (OSError, struct.error):  # the latter of a length that fits into no field
             _refuse(str(expression), "tcpdump: the kernel refuses its program: too long, or with a loop (protochain)")
         return Live(interface, sock, linktype, snaplen, signals)
@@ -324,7 +334,7 @@ def _attach(sock: socket.socket, program: bytes) -> None:
 def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: int) -> bytes:
     """The filter's program, or the one that takes everything."""
     if expression is None or not expression.strip():
-        return struct.pack("=HBBI", _RETURN, 0, 0, snaplen)
+        return _STEP.pack(_RETURN, 0, 0, snaplen)
     tcpdump = shutil.which("tcpdump") or shutil.which("tcpdump", path="/usr/sbin:/sbin:/usr/local/sbin")
     if tcpdump is None:
         raise UsageError("a filter needs tcpdump to compile it: install tcpdump, or leave the filter out")
@@ -344,7 +354,7 @@ def _compile(interface: str, linktype: int, expression: Optional[str], snaplen: 
         for row in rows[1:]:
             if row[0] == _RETURN and row[3]:
                 row[3] = snaplen  # which may be more than tcpdump would take
-        return b"".join(struct.pack("=HBBI", *row) for row in rows[1:])
+        return b"".join(_STEP.pack(*row) for row in rows[1:])
     except (ValueError, IndexError, struct.error):
         _refuse(expression, "tcpdump: its answer was not understood")
 

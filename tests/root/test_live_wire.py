@@ -250,6 +250,25 @@ def test_packets_that_the_kernel_dropped_are_counted(link: Link) -> None:
     assert assembler.statistics().dropped > 0, "it is still known after the capture was closed"
 
 
+@pytest.mark.parametrize("interface", ["lo", "any"])
+@pytest.mark.parametrize("expression", [None, "udp"])
+def test_the_copy_that_a_loopback_device_shows_twice_is_no_drop(interface: str, expression: Any) -> None:
+    """Nor does it take up room that a packet could have had."""
+    alone = record.Namespace()
+    alone.run("ip", "link", "set", "lo", "up")
+    with alone.inside():
+        live = sniff(interface, filter=expression, buffer_bytes=4096)
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with live, sender:
+        sender.bind(("127.0.0.1", 0))
+        for _ in range(100):
+            sender.sendto(b"again", sender.getsockname())
+        live.stop()
+        got = len(list(live))
+        assert 0 < got < 100 and (live.received, live.dropped) == (100, 100 - got)
+    alone.close()
+
+
 def test_what_came_before_an_interface_went_away_is_read(link: Link) -> None:
     """The kernel tells of the end first, and has the packets before it all the same."""
     link.client.run("ip", "link", "add", "brief", "type", "veth", "peer", "name", "other")
