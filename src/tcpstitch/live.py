@@ -220,8 +220,10 @@ def sniff(
 
     `filter` is a pcap-filter(7) expression, run by the kernel; tcpdump compiles it. `tcp` and `port` do not look behind
     extension headers of IPv6, which the large packets of BIG TCP have, nor into tunnels: "tcp port 80 or ip6 proto 0"
-    takes the former. At most `snaplen` bytes of each packet are kept. With `promiscuous`, packets for other hosts come
-    too. `buffer_bytes` is what the kernel may hold until they are read. While the main thread iterates, the first of
+    takes the former. At most `snaplen` bytes of each packet are kept. With `promiscuous`, an interface is asked for
+    packets for other hosts too; without, they come where another program has asked, and from virtual devices. "any"
+    asks no interface, and of several VLAN tags of a packet that this host sends it has the outermost only.
+    `buffer_bytes` is what the kernel may hold until they are read. While the main thread iterates, the first of
     `signals` ends the iteration as an end of file would, so that what follows can flush; pass `()` to leave signals
     alone. Raises `UsageError` for an argument or filter that cannot work, `CaptureError` where capturing is impossible:
     another system, no such interface, an interface that is down, no rights.

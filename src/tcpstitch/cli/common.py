@@ -28,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     live.add_argument("-i", "--interface", metavar="NAME", help='network interface, or "any", until a signal')
     live.add_argument("-f", "--filter", metavar="EXPRESSION", help="pcap-filter(7) expression; needs tcpdump")
     live.add_argument("-s", "--snaplen", metavar="BYTES", type=int, help="bytes kept of each packet")
-    live.add_argument("-p", "--no-promiscuous", action="store_true", help="take only what is meant for this host")
+    live.add_argument("-p", "--no-promiscuous", action="store_true",
+                      help="do not ask the interface for packets for other hosts")  # fmt: skip
     parser.add_argument("--overlap", default="first", metavar="POLICY",
                         help="who owns a byte that several segments carry: first (default), last, bsd, linux, "
                              "old-linux, solaris, linux-kernel, or an operating system such as win-2003")  # fmt: skip
