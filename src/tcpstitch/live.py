@@ -99,7 +99,8 @@ class Live:
 
     @property
     def dropped(self) -> int:
-        """Packets that the kernel dropped because this program did not read fast enough."""
+        """Packets that were lost because this program did not read fast enough: the kernel dropped them, or two seconds
+        after `stop` they were not read yet."""
         self._count()
         return self._dropped
 
@@ -143,6 +144,9 @@ class Live:
             for timestamp, packet in self._receive():
                 # Not by timestamps: the kernel makes them when packets are read until its own are switched on.
                 if self._stopped is not None and time.monotonic() > self._stopped + _DRAIN_SECONDS:
+                    self._dropped += 1
+                    with suppress(OSError):  # another thread has closed it
+                        self._dropped += _empty(self._socket)
                     break
                 yield timestamp, packet if make is bytes else make(packet)
         self._over = True
@@ -254,14 +258,12 @@ def _start(
     program = _compile(interface, linktype, expression, snaplen)
     sock = _open(interface, linktype == COOKED)
     try:
-        # Drops everything, then what came before that: nothing unfiltered is left when the true filter takes over.
-        _attach(sock, _STEP.pack(_RETURN, 0, 0, 0))
+        _prepare(sock, room)  # nothing unfiltered is left when the true filter takes over
         if interface != "any":
             sock.bind((interface, _ETH_P_ALL))
             if promiscuous:
                 wanted = struct.pack("@IHH8s", index, _MR_PROMISC, 0, b"")
                 sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, wanted)
-        _prepare(sock, room)
         try:
             _attach(sock, _NOT_TWICE + program)
         except (OSError, struct.error):  # the latter of a length that fits into no field
@@ -308,19 +310,27 @@ def _open(interface: str, cooked: bool) -> socket.socket:
 
 
 def _prepare(sock: socket.socket, buffer_bytes: int) -> None:
-    """Buffer, ancillary data, and an empty queue of a socket whose filter lets nothing in."""
+    """A filter that lets nothing in, an empty queue, buffer and ancillary data."""
+    sock.setblocking(False)
+    _empty(sock)
     try:
         sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, buffer_bytes)
     except OSError:  # needs CAP_NET_ADMIN; without it the system's bound holds
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
     sock.setsockopt(_SOL_PACKET, _AUXDATA, 1)
     sock.setsockopt(socket.SOL_SOCKET, _TIMESTAMPNS, 1)
-    sock.setblocking(False)
+
+
+def _empty(sock: socket.socket) -> int:
+    """Let nothing in any more, and throw away what came before that; returns how many packets it was."""
+    _attach(sock, _STEP.pack(_RETURN, 0, 0, 0))
+    count = 0
     while True:
         try:
             sock.recv(1)
+            count += 1
         except BlockingIOError:
-            return
+            return count
         except OSError as error:
             if error.errno != errno.ENETDOWN:  # of an interface that is not ours
                 raise

@@ -250,6 +250,24 @@ def test_packets_that_the_kernel_dropped_are_counted(link: Link) -> None:
     assert assembler.statistics().dropped > 0, "it is still known after the capture was closed"
 
 
+def test_what_is_not_read_in_time_after_a_stop_counts_as_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a slow handler with much that had come: the statistics say that it is missing."""
+    monkeypatch.setattr("tcpstitch.live._DRAIN_SECONDS", -1.0)
+    alone = record.Namespace()
+    alone.run("ip", "link", "set", "lo", "up")
+    with alone.inside():
+        live = sniff("lo")
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with live, sender, Assembler(HashingFactory()) as assembler:
+        sender.bind(("127.0.0.1", 0))
+        for _ in range(10):
+            sender.sendto(b"late", sender.getsockname())
+        live.stop()
+        assembler.run(live)
+        assert (assembler.statistics().packets, assembler.statistics().dropped, live.received) == (0, 10, 10)
+    alone.close()
+
+
 @pytest.mark.parametrize("interface", ["lo", "any"])
 @pytest.mark.parametrize("expression", [None, "udp"])
 def test_the_copy_that_a_loopback_device_shows_twice_is_no_drop(interface: str, expression: Any) -> None:
