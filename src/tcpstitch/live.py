@@ -296,8 +296,8 @@ def _look_up(interface: str) -> Tuple[int, int]:
 
 
 def _interfaces() -> List[str]:
-    """Names of the interfaces; from proc(5), for PyPy has no `socket.if_nameindex`."""
-    with open("/proc/net/dev", encoding="utf-8") as file:
+    """Names of the interfaces in this thread's namespace; from proc(5), for PyPy has no `socket.if_nameindex`."""
+    with open("/proc/thread-self/net/dev", encoding="utf-8") as file:
         return [line.split(":")[0].strip() for line in file if ":" in line]
 
 

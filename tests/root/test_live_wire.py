@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 
 from support.recorder import Hashing, HashingFactory
-from tcpstitch import Assembler, CaptureWarning, UsageError
+from tcpstitch import Assembler, CaptureError, CaptureWarning, UsageError
 from tcpstitch.live import sniff
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "captures"))
@@ -218,6 +218,20 @@ def test_a_snap_length_leaves_gaps_that_say_so(link: Link) -> None:
     (stream,) = factory.streams
     assert {gap.reason for gap in stream.gaps} == {"truncated"}
     assert stream.reason == "fin"
+
+
+def test_the_interfaces_that_there_are_are_those_of_the_threads_namespace(link: Link) -> None:
+    said: List[str] = []
+
+    def ask() -> None:
+        with link.client.inside(), pytest.raises(CaptureError) as caught:
+            sniff("nope")
+        said.append(str(caught.value))
+
+    worker = threading.Thread(target=ask)
+    worker.start()
+    worker.join()
+    assert "there are: lo, eth, any" in said[0] or "there are: eth, lo, any" in said[0]
 
 
 @pytest.mark.parametrize("expression", [None, "tcp or ip6 proto 0"])
