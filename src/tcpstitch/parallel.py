@@ -12,6 +12,7 @@ machine, `distributed.Client(...).get_executor()` (the extra `dask`); see docs/p
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import multiprocessing
 import os
@@ -271,10 +272,14 @@ def _submit(executor: Executor, tasks: Iterable[Task]) -> List[Future[_Sent]]:
         try:
             futures.append(executor.submit(work, task))
         except Exception as error:  # an executor that broke takes no more
-            failed: Future[_Sent] = Future()
-            failed.set_exception(error)
-            futures.append(failed)
+            futures.append(_failed(error))
     return futures
+
+
+def _failed(error: Exception) -> Future[_Sent]:
+    future: Future[_Sent] = Future()
+    future.set_exception(error)
+    return future
 
 
 def _answer(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> Answer:
@@ -291,6 +296,9 @@ def _sent(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> _S
     except BrokenProcessPool:
         if not isinstance(executor, (ProcessPoolExecutor, type(None))):
             raise
+    except OSError:  # a pool that does not fork begins a process with each of the first tasks, as many as it can
+        if executor is not None:
+            raise
     if executor is not None:
         executor.shutdown()  # broken as it is, it may still have a thread, beside which no process should be forked
     return _pooled([task], 1, executor)[0].result()
@@ -298,22 +306,51 @@ def _sent(task: Task, future: Future[_Sent], executor: Optional[Executor]) -> _S
 
 def _pooled(tasks: List[Task], workers: int, like: Optional[Executor] = None) -> List[Future[_Sent]]:
     """What became of the tasks, all of them done, in a pool of their own, whose processes begin as those of `like`."""
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)) or 1,
-        getattr(like, "_mp_context", None),
-        _begin,
-        (getattr(like, "_initializer", None), *getattr(like, "_initargs", ())),
-    )
+    if not tasks:
+        return []
+    try:
+        pool = _begun(min(workers, len(tasks)), like)
+    except (OSError, RuntimeError) as error:  # not a single process
+        return [_failed(error) for _ in tasks]
     try:
         futures = _submit(pool, _looked_ahead(pool, tasks))
         wait(futures)
         pool.shutdown()
         return futures
     except BaseException:  # an interrupt: what is being done is no use any more
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        _end(pool)
         raise
+
+
+def _begun(workers: int, like: Optional[Executor]) -> ProcessPoolExecutor:
+    """A pool of so many processes, or of fewer where the system has no room for them: a pool that could not begin all
+    of those it forks never ends the others, each of which the interpreter waits for at its exit."""
+    while True:
+        pool = ProcessPoolExecutor(
+            workers,
+            getattr(like, "_mp_context", None),
+            _begin,
+            (getattr(like, "_initializer", None), *getattr(like, "_initargs", ())),
+        )
+        try:
+            pool.submit(int)
+            return pool
+        except BaseException as error:
+            _end(pool)
+            if workers == 1 or not isinstance(error, Exception):
+                raise
+        del pool
+        gc.collect()  # what is left of it has descriptors
+        workers //= 2
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    for process in processes:
+        process.kill()  # SIGTERM may have a handler of the caller's, which what was forked has as well
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.join()
 
 
 def _begin(initializer: Optional[Callable[..., Any]], *its: Any) -> None:
