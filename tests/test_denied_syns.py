@@ -12,6 +12,7 @@ import pytest
 from support.frames import CLIENT, SERVER, tcp_frame, timestamps_option
 from support.recorder import C2S, S2C, Recorder
 from tcpstitch import Assembler
+from tcpstitch.details import NOTHING
 
 Packet = Tuple[Any, ...]  # sender, flags, seq, ack, payload, options
 CLOSED: List[Packet] = [
@@ -96,3 +97,13 @@ def test_a_copy_of_a_syn_does_not_set_the_scale_of_windows() -> None:
     assert recorder.only.data(S2C) == bytes(20) + b"more"
     assert recorder.only.data(C2S) == b""
     assert recorder.kinds == set()
+
+
+@pytest.mark.parametrize("checks, kept", [("lenient", False), ("strict", True)])
+def test_lenient_checks_keep_nothing_of_a_refusal(checks: str, kept: bool) -> None:
+    """A scan of ports is full of them."""
+    assembler = Assembler(Recorder(), checks=checks)
+    assembler.assemble(tcp_frame(CLIENT, SERVER, 99, flags="S"), 1000.0)
+    assembler.assemble(tcp_frame(SERVER, CLIENT, 0, flags="RA", ack=100), 1000.1)
+    (state,) = {half.state for half in assembler._halves.values()}
+    assert (state.details is not NOTHING) is kept

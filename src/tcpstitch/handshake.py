@@ -230,8 +230,13 @@ class Handshake(TouchedState):
         if 0 <= peer.offset_of(segment.ack) <= peer.max_offset + FARTHEST_START:
             return False
         half.anomaly("bad_ack", 0, timestamp, ack=segment.ack)
-        self.denied = segment.ack
+        self._deny(segment.ack)
         return True
+
+    def _deny(self, ack: int) -> None:
+        """The host of a SYN takes nothing behind it. Lenient checks ask for that nowhere, and keep nothing."""
+        if self.host._strict:
+            self.denied = ack
 
     def _answers_another(self, half: HalfStream, segment: Segment) -> bool:
         """Whether a SYN/ACK acknowledges a SYN that is not its peer's."""

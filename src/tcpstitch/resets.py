@@ -31,7 +31,7 @@ class Resets(Handshake):
         if peer.syn_seen and not half.known and (not peer.started or peer.last_ack < 0):
             # SYN-SENT, maybe with data on it: only a RST that acknowledges the SYN counts (RFC 9293 3.10.7.3)
             if segment.flags & ACK and 0 <= peer.offset_of(segment.ack) <= peer.highest_sent:
-                self.denied = -1
+                self._deny(-1)
                 self.reset_if_silent()  # refused; but a forged refusal does not end what goes on after it
             else:
                 half.anomaly("rst_bad_ack", 0, timestamp)

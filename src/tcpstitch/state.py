@@ -159,8 +159,7 @@ class StreamState(Doubts):
         if (first or segment.flags & SYN) and peer.syn_seen and not (half.started or peer.started):
             if offset > peer.highest_sent or again and not half.known:
                 half.anomaly("bad_ack", half.max_offset, timestamp, ack=ack)  # of what the peer has not sent
-                if self.host._strict:
-                    self.denied = ack
+                self._deny(ack)
                 return
         span = max(half.max_window, NEAR)
         if offset < peer.acked - span - 1 or not peer.may_be_acknowledged(offset):
